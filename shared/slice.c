@@ -1,0 +1,94 @@
+#include "shared/slice.h"
+
+static unsigned char lower(char byte)
+{
+    return (unsigned char)(byte >= 'A' && byte <= 'Z' ? byte + ('a' - 'A') : byte);
+}
+
+bool slice_equals_nocase(struct slice a, struct slice b)
+{
+    /* not strncasecmp: it stops at a NUL and asks the locale */
+    if (a.len != b.len)
+        return false;
+    for (size_t i = 0; i < a.len; i++)
+        if (lower(a.data[i]) != lower(b.data[i]))
+            return false;
+    return true;
+}
+
+bool slice_starts_with(struct slice text, struct slice prefix)
+{
+    return text.len >= prefix.len && slice_equals(slice_to(text, prefix.len), prefix);
+}
+
+bool slice_ends_with(struct slice text, struct slice suffix)
+{
+    return text.len >= suffix.len &&
+           slice_equals(slice_from(text, text.len - suffix.len), suffix);
+}
+
+struct slice slice_from(struct slice text, size_t offset)
+{
+    offset = min_size(offset, text.len);
+    return offset == 0 ? text : slice_of(text.data + offset, text.len - offset);
+}
+
+struct slice slice_to(struct slice text, size_t len)
+{
+    return slice_of(text.data, min_size(len, text.len));
+}
+
+size_t slice_find(struct slice text, char byte)
+{
+    const char *found = text.len > 0 ? memchr(text.data, byte, text.len) : NULL;
+    return found != NULL ? (size_t)(found - text.data) : text.len;
+}
+
+size_t slice_find_last(struct slice text, char byte)
+{
+    const char *found = text.len > 0 ? memrchr(text.data, byte, text.len) : NULL;
+    return found != NULL ? (size_t)(found - text.data) : text.len;
+}
+
+bool slice_cut(struct slice *rest, char separator, struct slice *part)
+{
+    if (rest->data == NULL)
+        return false;
+    size_t end = slice_find(*rest, separator);
+    *part = slice_to(*rest, end);
+    *rest = end < rest->len ? slice_from(*rest, end + 1) : slice_of(NULL, 0);
+    return true;
+}
+
+struct slice slice_trim(struct slice text)
+{
+    while (text.len > 0 && (text.data[0] == ' ' || text.data[0] == '\t'))
+        text = slice_from(text, 1);
+    while (text.len > 0 &&
+           (text.data[text.len - 1] == ' ' || text.data[text.len - 1] == '\t'))
+        text.len--;
+    return text;
+}
+
+bool slice_to_number(struct slice text, uint64_t minimum, uint64_t maximum,
+                     uint64_t *number)
+{
+    if (text.len == 0)
+        return false;
+    uint64_t value = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned digit = (unsigned)(unsigned char)text.data[i] - '0';
+        if (digit > 9 || value > (UINT64_MAX - digit) / 10)
+            return false;
+        value = value * 10 + digit;
+    }
+    if (value < minimum || value > maximum)
+        return false;
+    *number = value;
+    return true;
+}
+
+char *slice_dup(struct slice text)
+{
+    return must_memdup(text.data, text.len);
+}
