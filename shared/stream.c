@@ -1,0 +1,222 @@
+#include "shared/stream.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* TLS gathers pieces up to this many bytes, so that a head and a small body leave in one record. */
+enum { GATHER_BYTES = 16 * 1024 };
+
+void stream_init(struct stream *stream, int fd)
+{
+    stream->ssl = NULL;
+    stream->fd = fd;
+}
+
+enum stream_handshake stream_handshake(struct stream *stream, const char **why)
+{
+    if (stream->ssl == NULL || SSL_is_init_finished(stream->ssl))
+        return STREAM_READY;
+    ERR_clear_error();
+    int result = SSL_do_handshake(stream->ssl);
+    if (result == 1)
+        return STREAM_READY;
+    switch (SSL_get_error(stream->ssl, result)) {
+    case SSL_ERROR_WANT_READ:
+        return STREAM_WANTS_READ;
+    case SSL_ERROR_WANT_WRITE:
+        return STREAM_WANTS_WRITE;
+    default:
+        break;
+    }
+    if (why != NULL) {
+        long verdict = SSL_get_verify_result(stream->ssl);
+        const char *reason = ERR_reason_error_string(ERR_peek_error());
+        if (verdict != X509_V_OK)
+            *why = X509_verify_cert_error_string(verdict);
+        else
+            *why = reason != NULL ? reason : "connection ended";
+    }
+    ERR_clear_error();
+    return STREAM_REFUSED;
+}
+
+/* What OpenSSL's answer means in the words of recv and send. */
+static ssize_t tls_result(SSL *ssl, int result)
+{
+    int failure = errno;
+    switch (SSL_get_error(ssl, result)) {
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE:
+        errno = EAGAIN;
+        return -1;
+    case SSL_ERROR_ZERO_RETURN:
+        return 0;
+    case SSL_ERROR_SYSCALL:
+        errno = failure != 0 ? failure : ECONNRESET;
+        break;
+    default:
+        errno = EPROTO;
+        break;
+    }
+    ERR_clear_error();
+    return -1;
+}
+
+static ssize_t tls_read(SSL *ssl, void *bytes, size_t capacity)
+{
+    ERR_clear_error();
+    errno = 0;
+    size_t len = 0;
+    int result = SSL_read_ex(ssl, bytes, capacity, &len);
+    return result == 1 ? (ssize_t)len : tls_result(ssl, result);
+}
+
+static ssize_t tls_write(SSL *ssl, const void *bytes, size_t len)
+{
+    if (len == 0)
+        return 0;
+    ERR_clear_error();
+    errno = 0;
+    size_t taken = 0;
+    int result = SSL_write_ex(ssl, bytes, len, &taken);
+    if (result == 1)
+        return (ssize_t)taken;
+    ssize_t failed = tls_result(ssl, result);
+    if (failed == 0) {
+        errno = EPIPE; /* the peer said close_notify: it reads no more */
+        return -1;
+    }
+    return failed;
+}
+
+ssize_t stream_read(struct stream *stream, void *bytes, size_t capacity)
+{
+    if (stream->ssl != NULL)
+        return tls_read(stream->ssl, bytes, capacity);
+    ssize_t len;
+    do {
+        len = recv(stream->fd, bytes, capacity, 0);
+    } while (len < 0 && errno == EINTR);
+    return len;
+}
+
+ssize_t stream_write(struct stream *stream, const void *bytes, size_t len)
+{
+    if (stream->ssl != NULL)
+        return tls_write(stream->ssl, bytes, len);
+    ssize_t taken;
+    do {
+        taken = send(stream->fd, bytes, len, MSG_NOSIGNAL);
+    } while (taken < 0 && errno == EINTR);
+    return taken;
+}
+
+/* Copies up to GATHER_BYTES from `offset` of the first piece on into `gathered`. */
+static size_t gather(char *gathered, const struct iovec *pieces, int count, size_t offset)
+{
+    size_t len = 0;
+    for (int i = 0; i < count && len < GATHER_BYTES; i++, offset = 0) {
+        size_t part = min_size(pieces[i].iov_len - offset, GATHER_BYTES - len);
+        if (part > 0)
+            memcpy(gathered + len, (const char *)pieces[i].iov_base + offset, part);
+        len += part;
+    }
+    return len;
+}
+
+/* Small pieces leave gathered, as one record. A write that did not fit must be offered again with at least
+ * the same length (SSL_write), so each run is as long as a record or all there is: the caller, who is
+ * told how much was taken, cannot offer less the next time. */
+static ssize_t tls_writev(SSL *ssl, const struct iovec *pieces, int count)
+{
+    char gathered[GATHER_BYTES];
+    size_t total = 0, offset = 0;
+    while (count > 0) {
+        if (offset == pieces->iov_len) {
+            pieces++, count--, offset = 0;
+            continue;
+        }
+        const void *run = (const char *)pieces->iov_base + offset;
+        size_t len = pieces->iov_len - offset;
+        if (len < GATHER_BYTES && count > 1) {
+            len = gather(gathered, pieces, count, offset);
+            run = gathered;
+        }
+        ssize_t taken = tls_write(ssl, run, len);
+        if (taken < 0)
+            return total > 0 ? (ssize_t)total : -1;
+        total += (size_t)taken;
+        if ((size_t)taken < len)
+            break;
+        for (size_t left = (size_t)taken; left > 0;) {
+            size_t part = min_size(left, pieces->iov_len - offset);
+            left -= part, offset += part;
+            if (offset == pieces->iov_len)
+                pieces++, count--, offset = 0;
+        }
+    }
+    return (ssize_t)total;
+}
+
+ssize_t stream_writev(struct stream *stream, const struct iovec *pieces, int count)
+{
+    if (stream->ssl != NULL)
+        return tls_writev(stream->ssl, pieces, count);
+    struct msghdr message = {0};
+    /* sendmsg does not write through msg_iov; the C type cannot say so */
+    memcpy(&message.msg_iov, &pieces, sizeof(pieces));
+    message.msg_iovlen = (size_t)count;
+    ssize_t taken;
+    do {
+        taken = sendmsg(stream->fd, &message, MSG_NOSIGNAL);
+    } while (taken < 0 && errno == EINTR);
+    return taken;
+}
+
+bool stream_has_pending(const struct stream *stream)
+{
+    /* read-ahead is off: OpenSSL holds at most the rest of one opened record (SSL_has_pending would also
+     * count a record that is not whole yet, and reading again would spin) */
+    return stream->ssl != NULL && SSL_pending(stream->ssl) > 0;
+}
+
+void stream_finish_writing(struct stream *stream)
+{
+    if (stream->ssl != NULL && SSL_is_init_finished(stream->ssl)) {
+        ERR_clear_error();
+        if (SSL_shutdown(stream->ssl) < 0)
+            ERR_clear_error();
+    }
+    shutdown(stream->fd, SHUT_WR);
+}
+
+void stream_close(struct stream *stream)
+{
+    if (stream->fd < 0)
+        return;
+    if (stream->ssl != NULL) {
+        ERR_clear_error();
+        if (SSL_is_init_finished(stream->ssl) && SSL_shutdown(stream->ssl) < 0)
+            ERR_clear_error();
+        SSL_free(stream->ssl);
+        stream->ssl = NULL;
+    }
+    close(stream->fd);
+    stream->fd = -1;
+}
+
+void stream_reset(struct stream *stream)
+{
+    if (stream->fd < 0)
+        return;
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(stream->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    SSL_free(stream->ssl);
+    stream->ssl = NULL;
+    close(stream->fd);
+    stream->fd = -1;
+}
