@@ -1,0 +1,29 @@
+/*
+ * Memory that the message scanners use again and again: the pickle stack and memo, the values of a list
+ * of rooms, and text that had to be decoded. It grows to what messages need and no further than its
+ * bounds; in steady state a scan allocates nothing. One per loop: not for two threads at once.
+ *
+ * What a scan hands out (slices, arrays) lives until the next scan_scratch_reset of the same scratch.
+ */
+#pragma once
+
+#include "shared/slice.h"
+
+struct scan_scratch;
+
+/* Most bytes of decoded text and canonical rooms that one message may need: beyond it the rooms of the
+ * message count as not known. */
+#define SCAN_TEXT_MAX (1024 * 1024)
+
+struct scan_scratch *scan_scratch_new(void);
+void scan_scratch_free(struct scan_scratch *scratch);
+
+/* Forgets the last message. Gives back what only a huge message needed. */
+void scan_scratch_reset(struct scan_scratch *scratch);
+
+/* `size` bytes, aligned for any value, that stay where they are until the next reset; NULL when the
+ * message has used SCAN_TEXT_MAX. */
+void *scan_scratch_take(struct scan_scratch *scratch, size_t size) MUST_CHECK;
+
+/* Gives back the last `unused` bytes of what was taken last. */
+void scan_scratch_give_back(struct scan_scratch *scratch, size_t unused);

@@ -1,0 +1,77 @@
+/*
+ * What both scanners (pickle_scan, json_scan) find in the outermost dict of a payload: the values of
+ * the keys that python-socketio writes, by type, the texts decoded to UTF-8.
+ *
+ *     payload ─▶ pickle_scan ┐
+ *                            ├─▶ struct scanned ─▶ message
+ *     payload ─▶ json_scan ──┘
+ *
+ * Texts are UTF-8 in which a lone surrogate is written as its three bytes (ED A0 80 … ED BF BF), in
+ * both encodings, so that equal Python strings are equal bytes.
+ */
+#pragma once
+
+#include "shared/slice.h"
+
+#include <stdint.h>
+
+/* Keys of a message; the name of each is in scanned_key_names. */
+enum scanned_key {
+    KEY_METHOD,
+    KEY_EVENT,
+    KEY_DATA,
+    KEY_BINARY,
+    KEY_NAMESPACE,
+    KEY_ROOM,
+    KEY_SKIP_SID,
+    KEY_CALLBACK,
+    KEY_HOST_ID,
+    KEY_SID,
+    KEY_ID,
+    KEY_ARGS,
+    KEY_COUNT,
+};
+
+enum value_type {
+    VALUE_ABSENT, /* the dict has no such key */
+    VALUE_NONE,
+    VALUE_BOOL,    /* integer is 0 or 1 */
+    VALUE_INTEGER, /* fits int64 */
+    VALUE_BIG_INTEGER,
+    VALUE_FLOAT,
+    VALUE_TEXT,
+    VALUE_BYTES, /* bytes or bytearray; pickle only */
+    VALUE_LIST,  /* list or tuple; len = number of items */
+    VALUE_OTHER, /* dict, set, object */
+};
+
+struct scanned_value {
+    enum value_type type;
+    union {
+        int64_t integer;
+        double real;
+        struct slice text; /* TEXT, BYTES: borrowed from the payload or the scratch */
+        size_t len;        /* LIST */
+    };
+};
+
+struct scanned {
+    bool is_dict; /* false: whole and well-formed, but not a dict: no value is set */
+
+    /* TEXT is resolved (text set) for method, namespace, room, host_id and sid; of the other keys only
+     * the type is told. */
+    struct scanned_value values[KEY_COUNT];
+
+    /* The items of `room` where it is a LIST; NULL when there are more than fit the scratch. */
+    const struct scanned_value *room_items; /* borrowed from the scratch */
+
+    /* JSON: the first item of `data` where that is a LIST, else ABSENT. */
+    enum value_type data_first;
+    /* JSON: `binary` is true. */
+    bool is_binary;
+};
+
+extern const struct slice scanned_key_names[KEY_COUNT];
+
+/* The key of that name, or KEY_COUNT. */
+enum scanned_key scanned_key_find(struct slice name);
