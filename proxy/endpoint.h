@@ -1,0 +1,94 @@
+/*
+ * One endpoint as it lives: who it is, and what this process has open on it now.
+ *
+ *                 endpoint_set (generation 7)   endpoint_set (generation 8)      immutable
+ *                        │ state, weight, tags         │
+ *                        └────────────┬────────────────┘
+ *                                     ▼
+ *                                 endpoint            open tunnels, polls in flight,
+ *                                                     handshakes of the last 10 s,   atomic, all threads
+ *                                                     connect failures
+ *
+ * Reference-counted: sets, learned sids and whoever has a connection open to it hold references. An
+ * endpoint keeps its identity and address for life; the same identity at another address is another
+ * endpoint.
+ *
+ * Suspicion: ENDPOINT_SUSPECT_FAILURES connect failures in a row make it suspect for 1 s, doubled by
+ * each further failure up to 30 s; one success ends it. When the time is over the next handshake is the
+ * probe, and only that one: endpoint_count_placed() renews the suspicion until the probe's result is in.
+ * It steers handshakes only.
+ *
+ * All times are microseconds of timing_now().
+ */
+#pragma once
+
+#include "shared/address.h"
+#include "shared/base.h"
+#include "shared/slice.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct upstream;
+
+#define ENDPOINT_PLACED_SECONDS   10 /* a handshake counts as load that long */
+#define ENDPOINT_SUSPECT_FAILURES 3
+
+struct endpoint {
+    atomic_uint holders;
+    struct upstream *upstream; /* one reference */
+    char *identity;            /* pod UID, else configured id, else address */
+    char *label;               /* rendezvous label: StatefulSet hostname, else identity */
+    char *address_text;        /* as configured: host:port, [v6]:port, unix:/path */
+    struct address address;
+    unsigned port;    /* 0 for a unix socket */
+    uint64_t created; /* of timing_now() */
+    bool is_founder;  /* was there when its upstream began: no warming, no slow start */
+
+    atomic_uint tunnels;
+    atomic_uint polls;            /* exchanges in flight, long polls above all */
+    _Atomic uint64_t placed_last; /* the second after which nothing was placed */
+    _Atomic uint64_t
+        placed[ENDPOINT_PLACED_SECONDS + 1]; /* second << 24 | count, a ring */
+    atomic_uint failures;                    /* connect failures in a row */
+    _Atomic uint64_t suspect_until;
+    _Atomic uint64_t handshakes_total;
+};
+
+/* What discovery says of one endpoint, all borrowed. */
+struct endpoint_identity {
+    struct slice identity;
+    struct slice label;
+    struct slice address_text;
+    struct address address;
+    unsigned port;
+};
+
+/* A new one with one reference; takes a reference to the upstream, copies the text. */
+struct endpoint *endpoint_new(struct upstream *upstream,
+                              const struct endpoint_identity *identity, uint64_t now,
+                              bool is_founder);
+struct endpoint *endpoint_ref(struct endpoint *endpoint);
+void endpoint_unref(struct endpoint *endpoint);
+
+/* A tunnel or an exchange begins / ends on it. Every begin has exactly one end. */
+void endpoint_begin_tunnel(struct endpoint *endpoint);
+void endpoint_end_tunnel(struct endpoint *endpoint);
+void endpoint_begin_poll(struct endpoint *endpoint);
+void endpoint_end_poll(struct endpoint *endpoint);
+
+/* A handshake has been sent its way: counts as load for ENDPOINT_PLACED_SECONDS. */
+void endpoint_count_placed(struct endpoint *endpoint, uint64_t now);
+
+/* A connect failed (refused, timed out) / succeeded. */
+void endpoint_note_failure(struct endpoint *endpoint, uint64_t now);
+void endpoint_note_success(struct endpoint *endpoint);
+bool endpoint_is_suspect(const struct endpoint *endpoint, uint64_t now);
+
+/* Handshakes of the last 10 s; of this second only. */
+unsigned endpoint_placed(const struct endpoint *endpoint, uint64_t now);
+unsigned endpoint_placed_this_second(const struct endpoint *endpoint, uint64_t now);
+
+/* Open tunnels + polls in flight + handshakes of the last 10 s, of this process, all threads. */
+unsigned endpoint_sessions(const struct endpoint *endpoint, uint64_t now);

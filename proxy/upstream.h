@@ -1,0 +1,42 @@
+/*
+ * What lives of an upstream across generations: its name, the learned sids, the longest Engine.IO
+ * heartbeat it announced. The immutable rest is in upstream_config and endpoint_set.
+ * All times are microseconds.
+ * Reference-counted; every endpoint_set and endpoint of this upstream holds one reference.
+ */
+#pragma once
+
+#include "shared/base.h"
+#include "shared/slice.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+struct learned_sids;
+
+struct upstream {
+    atomic_uint holders;
+    char *name;
+    uint64_t hash; /* upstream_hash_of(name), as in the affinity cookie */
+    struct learned_sids *learned;
+    _Atomic uint64_t
+        heartbeat; /* largest pingInterval + pingTimeout seen; 0 = none yet */
+    _Atomic uint64_t
+        session_unknown; /* "session unknown" answers of its endpoints; ~0 is right */
+};
+
+/* A new one with one reference; `learned_maximum` bounds its table of learned sids. */
+struct upstream *upstream_new(struct slice name, size_t learned_maximum);
+struct upstream *upstream_ref(struct upstream *upstream);
+void upstream_unref(struct upstream *upstream);
+
+/* Learns from a handshake's open packet; values are bounded here (an hour each). */
+void upstream_learn_heartbeat(struct upstream *upstream, uint64_t ping_interval,
+                              uint64_t ping_timeout);
+
+/* The limit on a client's silence that "auto" means: 1.25 × the heartbeat, at least 60 s; 300 s while
+ * none was seen. */
+uint64_t upstream_idle_limit(const struct upstream *upstream);
+
+/* How long a learned sid lives without a request: 2 × the heartbeat; 300 s while none was seen. */
+uint64_t upstream_learned_lifetime(const struct upstream *upstream);
