@@ -225,17 +225,17 @@ size_t proxy_config_find_upstream(const struct proxy_config *config, struct slic
 static inline const struct listener_config *
 proxy_config_listener(const struct proxy_config *config, size_t i)
 {
-    return OPTION_ITEM(config->listeners, struct listener_config, i);
+    return OPTION_ITEM(config->listeners, listener_config, i);
 }
 
 static inline const struct upstream_config *
 proxy_config_upstream(const struct proxy_config *config, size_t i)
 {
-    return OPTION_ITEM(config->upstreams, struct upstream_config, i);
+    return OPTION_ITEM(config->upstreams, upstream_config, i);
 }
 
 static inline const struct route_config *
 proxy_config_route(const struct proxy_config *config, size_t i)
 {
-    return OPTION_ITEM(config->routes, struct route_config, i);
+    return OPTION_ITEM(config->routes, route_config, i);
 }

@@ -131,10 +131,6 @@ struct route {
 const struct route_config *route_match(const struct proxy_config *config,
                                        struct slice host, struct slice path);
 
-/* True when the path is an Engine.IO path of this config: equal to one of engine_io_paths, or the
- * same without the slash at the end. */
-bool route_is_engine_io(const struct proxy_config *config, struct slice path);
-
 /* Place of the upstream that serves the request: the rule's, or one of its split. */
 size_t route_pick_upstream(const struct snapshot *snapshot,
                            const struct route_config *rule,
