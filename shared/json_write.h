@@ -42,6 +42,3 @@ void json_null(struct json_writer *json, const char *name);
 
 /* Only the quotes and escapes: `text` as one JSON string. */
 void json_write_quoted(struct evbuffer *out, struct slice text);
-
-/* How many bytes at the start of `text` are one well-formed UTF-8 character (1..4), 0 if none. */
-size_t json_utf8_len(struct slice text);

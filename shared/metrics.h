@@ -30,7 +30,7 @@
  *     extern const struct metric_row proxy_metric_rows[PROXY_METRIC_COUNT];
  *
  *   proxy/proxy_metrics.c
- *     #define METRIC(id, ...) [id] = {__VA_ARGS__},
+ *     #define METRIC(id, ...) [id] = METRIC_ROW(__VA_ARGS__),
  *     const struct metric_row proxy_metric_rows[PROXY_METRIC_COUNT] = {
  *     #include "proxy/proxy_metrics.def"
  *     };
@@ -80,6 +80,12 @@ struct metric_row {
     int label_values; /* of a fixed label: values are 0 .. label_values-1 */
     const struct metric_buckets *buckets; /* of a histogram */
 };
+
+/* A row from what stands behind its id in the .def file. */
+#define METRIC_ROW(kind_, name_, help_, ...)                                             \
+    {                                                                                    \
+        .kind = (kind_), .name = (name_), .help = (help_), ##__VA_ARGS__                 \
+    }
 
 /* The optional end of a row. */
 #define METRIC_BY(label, text, values)                                                   \

@@ -92,3 +92,27 @@ char *slice_dup(struct slice text)
 {
     return must_memdup(text.data, text.len);
 }
+
+size_t slice_utf8_len(struct slice text)
+{
+    if (text.len == 0)
+        return 0;
+    const unsigned char *bytes = (const unsigned char *)text.data;
+    unsigned char first = bytes[0];
+    if (first < 0x80)
+        return 1;
+    size_t len = first >= 0xc2 && first <= 0xdf   ? 2
+                 : first >= 0xe0 && first <= 0xef ? 3
+                 : first >= 0xf0 && first <= 0xf4 ? 4
+                                                  : 0;
+    if (len == 0 || text.len < len)
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((bytes[i] & 0xc0) != 0x80)
+            return 0;
+    /* the second byte says the rest: E0 and F0 overlong, ED surrogates, F4 past the end */
+    bool good =
+        !(first == 0xe0 && bytes[1] < 0xa0) && !(first == 0xed && bytes[1] > 0x9f) &&
+        !(first == 0xf0 && bytes[1] < 0x90) && !(first == 0xf4 && bytes[1] > 0x8f);
+    return good ? len : 0;
+}

@@ -69,3 +69,7 @@ bool slice_to_number(struct slice text, uint64_t minimum, uint64_t maximum,
 
 /* A NUL-terminated copy; the caller owns it. */
 char *slice_dup(struct slice text);
+
+/* How many bytes at the start of `text` are one well-formed UTF-8 character (RFC 3629: no surrogates, no
+ * overlong forms, up to U+10FFFF): 1..4, or 0 if none. */
+size_t slice_utf8_len(struct slice text);
