@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Writes docs/options-DAEMON.md and docs/metrics-DAEMON.md from the tables in the daemons.
+
+    sidrail-DAEMON --print-options ─▶ docs/options-DAEMON.md
+    sidrail-DAEMON --print-metrics ─▶ docs/metrics-DAEMON.md
+
+With --check nothing is written: what differs is shown, and the exit status is 1."""
+import difflib
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("SIDRAIL_BUILD", ROOT / "build"))
+NOTE = "<!-- Written by tests/lint/write_docs.py from the tables in the code; change the rows there. -->"
+TABLES = {
+    "options": (
+        ["option", "type", "range", "default", "unit", "reload", "what it does"],
+        "Options of sidrail-{}",
+        "What `sidrail-{0} --print-options` prints. `[]` stands for each element of a list. Reload says who sees"
+        " a changed value: live (open\nconnections too), new (new ones), restart (only a restart).",
+    ),
+    "metrics": (
+        ["metric", "type", "labels", "what it counts"],
+        "Metrics of sidrail-{}",
+        "What `sidrail-{0} --print-metrics` prints; served in the Prometheus text format at `/metrics` of the"
+        " admin port.",
+    ),
+}
+
+
+def cell(text, is_code):
+    text = text.strip().replace("|", "\\|")
+    if text in ("", "-"):
+        return ""
+    return f"`{text}`" if is_code else text
+
+
+def page(daemon, table):
+    heads, title, sentence = TABLES[table]
+    out = subprocess.run([BUILD / f"sidrail-{daemon}", f"--print-{table}"], capture_output=True, text=True, check=True)
+    lines = [NOTE, "", f"# {title.format(daemon)}", "", sentence.format(daemon), "",
+             "| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    for row in out.stdout.splitlines():
+        cells = row.split("\t")
+        if len(cells) != len(heads):
+            sys.exit(f"--print-{table} of sidrail-{daemon}: not {len(heads)} columns: {row!r}")
+        code = {0, heads.index("default")} if "default" in heads else {0}
+        lines.append("| " + " | ".join(cell(text, i in code) for i, text in enumerate(cells)) + " |")
+    if len(lines) == 8:
+        sys.exit(f"--print-{table} of sidrail-{daemon} printed nothing")
+    return "\n".join(lines).replace("|  |", "| |").replace("|  |", "| |") + "\n"
+
+
+def main():
+    only_check = sys.argv[1:] == ["--check"]
+    bad = False
+    for daemon in ("proxy", "broker"):
+        if not (ROOT / daemon / "main.c").exists():
+            continue
+        for table in TABLES:
+            path = ROOT / "docs" / f"{table}-{daemon}.md"
+            new = page(daemon, table)
+            old = path.read_text() if path.exists() else ""
+            if new == old:
+                continue
+            if only_check:
+                bad = True
+                print(f"{path.relative_to(ROOT)} is old; tests/lint/write_docs.py writes it anew:")
+                print("\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), "docs", "tables", "", "", 0, "")))
+            else:
+                path.write_text(new)
+                print(f"wrote {path.relative_to(ROOT)}")
+    return bad
+
+
+sys.exit(main())
