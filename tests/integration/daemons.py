@@ -317,7 +317,7 @@ class Redis(Server):
 
     def client(self, **options):
         import redis
-        return redis.Redis(port=self.port, password=self.password, **options)
+        return redis.Redis("127.0.0.1", self.port, password=self.password, **options)
 
     def is_ready(self):
         with self.client() as client:
@@ -437,7 +437,7 @@ class Broker(Daemon):
 
     def client(self, **options):
         import redis
-        return redis.Redis(port=self.port, **options)
+        return redis.Redis("127.0.0.1", self.port, **options)
 
 
 def endpoint_address(endpoint):
