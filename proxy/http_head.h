@@ -16,6 +16,7 @@
 #pragma once
 
 #include "proxy/body_framing.h"
+#include "proxy/http_field.h"
 #include "shared/base.h"
 #include "shared/parse.h"
 #include "shared/slice.h"
@@ -23,13 +24,10 @@
 #include <stdbool.h>
 
 enum {
-    HTTP_FIELDS_MAX = 128,
-    HTTP_LINE_MAX = 16384,  /* one field line, CRLF included */
     HTTP_TARGET_MAX = 8192, /* request target */
     HTTP_HEAD_BYTES_DEFAULT = 32768,
-    HTTP_EMPTY_LINES_MAX = 4,     /* before a request line */
-    HTTP_CONNECTION_OPTIONS = 32, /* in all Connection fields together */
-    HTTP_INTERIM_MAX = 16,        /* 1xx heads before a final one; the caller counts */
+    HTTP_EMPTY_LINES_MAX = 4, /* before a request line */
+    HTTP_INTERIM_MAX = 16,    /* 1xx heads before a final one; the caller counts */
 };
 
 enum http_method {
@@ -40,41 +38,6 @@ enum http_method {
     HTTP_PATCH,
     HTTP_DELETE,
     HTTP_OPTIONS,
-};
-
-enum http_field_id {
-    HTTP_FIELD_OTHER,
-#define FIELD(id, name, sort) id,
-#include "proxy/http_field.def"
-#undef FIELD
-    HTTP_FIELD_IDS,
-};
-
-struct http_field {
-    struct slice name;   /* as received */
-    struct slice value;  /* without white space around it */
-    uint8_t id;          /* enum http_field_id */
-    bool is_nominated;   /* named by a Connection field: concerns this connection only */
-    bool has_underscore; /* WSGI would take it for the name with '-' */
-};
-
-struct http_fields {
-    size_t count;
-    uint64_t present; /* bit n: a field with id n is among them */
-    struct http_field list[HTTP_FIELDS_MAX];
-};
-
-/* What a message says about its connection. */
-struct http_connection_options {
-    bool close;
-    bool keep_alive;
-    bool upgrade;
-};
-
-/* Why a head was refused. `reason` is a constant sentence, never text from the peer. */
-struct http_refusal {
-    unsigned status; /* 400, 414, 417, 426, 431, 501, 505; of responses always 502 */
-    const char *reason;
 };
 
 struct http_request {
@@ -145,25 +108,6 @@ enum parse_result http_response_parse(struct slice data, size_t last_len,
                                       bool asked_websocket,
                                       struct http_response *response) MUST_CHECK;
 
-/* The first field with `id` (not HTTP_FIELD_OTHER), or NULL. */
-const struct http_field *http_field_find(const struct http_fields *fields,
-                                         enum http_field_id id);
-
-/* The first field with `name` in any case, or NULL; for names that come from the
- * configuration. */
-const struct http_field *http_field_find_name(const struct http_fields *fields,
-                                              struct slice name);
-
-/* The value of cookie `name` (any Cookie field, first match), or a slice whose data is
- * NULL. */
-struct slice http_cookie_find(const struct http_fields *fields, struct slice name);
-
-static inline bool http_field_is_present(const struct http_fields *fields,
-                                         enum http_field_id id)
-{
-    return (fields->present >> id & 1) != 0;
-}
-
 /* "GET" and so on. */
 struct slice http_method_text(enum http_method method);
 
@@ -171,9 +115,3 @@ struct slice http_method_text(enum http_method method);
  * alone. */
 bool http_authority_parse(struct slice authority, struct slice *host,
                           uint16_t *port) MUST_CHECK;
-
-/* True when `text` is one or more token characters (RFC 9110 5.6.2). */
-bool http_is_token(struct slice text);
-
-/* True when `value` could be sent as a field value: no control characters but HTAB. */
-bool http_is_field_value(struct slice value);
