@@ -5,8 +5,8 @@
  *     /socket.io/?EIO=4&transport=polling&sid=…
  *     └─ engine_path_match ─┘  └─ engine_query_parse
  *
- * Endpoints read path and query decoded, so we do; what two of them would read differently
- * (a parameter twice) is refused.
+ * Endpoints read path and query decoded, so we do; what two of them would read
+ * differently (a parameter twice) is refused.
  */
 #pragma once
 

@@ -168,7 +168,7 @@ static bool apply_option(struct http_fields *fields, struct slice option,
     enum http_field_sort sort = http_field_sort(id);
     if (sort == HTTP_FIELD_SORT_FRAMING)
         return false;
-    if (sort == HTTP_FIELD_SORT_PROTECTED)
+    if (sort == HTTP_FIELD_SORT_PROTECTED || sort == HTTP_FIELD_SORT_OURS)
         return true; /* would take away what the endpoint needs, or what we say */
     for (size_t i = 0; i < fields->count; i++)
         if (slice_equals_nocase(fields->list[i].name, option))

@@ -86,6 +86,7 @@ size_t http_field_count(const struct http_fields *fields, enum http_field_id id,
 enum http_field_sort {
     HTTP_FIELD_SORT_PLAIN,
     HTTP_FIELD_SORT_PROTECTED,
+    HTTP_FIELD_SORT_OURS,
     HTTP_FIELD_SORT_FRAMING,
     HTTP_FIELD_SORT_HOP,
     HTTP_FIELD_SORT_DROPPED,
