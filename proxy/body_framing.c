@@ -260,7 +260,7 @@ static const struct {
 } faults[] = {
     [BODY_FAULT_NONE] = {0, ""},
     [BODY_FAULT_TOO_LARGE] = {413, "body too large"},
-    [BODY_FAULT_TOO_MANY_CHUNKS] = {413, "body in too many chunks"},
+    [BODY_FAULT_TOO_MANY_CHUNKS] = {400, "body in too many chunks"},
     [BODY_FAULT_CHUNK_SIZE] = {400, "bad chunk size"},
     [BODY_FAULT_CHUNK_EXTENSION] = {400, "bad or long chunk extension"},
     [BODY_FAULT_CHUNK_END] = {400, "chunk not ended by CRLF"},

@@ -40,8 +40,8 @@ enum {
 enum body_fault {
     BODY_FAULT_NONE,
     BODY_FAULT_TOO_LARGE,       /* more payload than allowed: 413 */
-    BODY_FAULT_TOO_MANY_CHUNKS, /* 413 */
-    BODY_FAULT_CHUNK_SIZE,      /* 400, as all that follow */
+    BODY_FAULT_TOO_MANY_CHUNKS, /* 400, as all that follow */
+    BODY_FAULT_CHUNK_SIZE,
     BODY_FAULT_CHUNK_EXTENSION,
     BODY_FAULT_CHUNK_END,
     BODY_FAULT_TRAILER,

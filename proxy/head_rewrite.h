@@ -32,7 +32,7 @@ struct head_line {
 };
 
 /* Fields that a route sets (replacing the message's own and ours) and removes. All from
- * the configuration, which refuses names of the sorts HOP and FRAMING, but Host to set. */
+ * the configuration, which refuses names of the sorts HOP and FRAMING (Host may be set). */
 struct head_changes {
     const struct head_line *set; /* borrowed */
     size_t set_count;
