@@ -1,18 +1,20 @@
 // Many socket.io-client clients in one Node process, told what to do line by line (JSON).
 //
-//   in   {"url", "clients": [{"name", "transport", "rooms"}], "seconds"}    first line
+//   in   {"url", "clients": [{"name", "transport", "rooms", "url"?}], "seconds"}    first line
 //   out  {"event": "connected", "clients": {name: {connected, pod, transport, sid}}}
 //   in   {"do": "say", "each": 3}       every client says each lines to each of its rooms, in order;
 //                                       the number of a line is "NAME:1", "NAME:2", …
 //   out  {"event": "said", "sent": [[room, number], …], "failed": [name, …]}
 //   in   {"do": "echo"}                 out  {"event": "echoed", "good": n, "bad": [name, …]}
+//   in   {"do": "call", "event", "data"}    out  {"event": "answers", "answers": {name: answer}}
 //   in   {"do": "report"}               out  {"event": "report", "clients": {name: {connected,
 //                                             received: [[room, number], …], errors: […]}}}
 //   in   {"do": "close"}                out  {"event": "closed"}, and the program ends
 //
 // A transport is polling, websocket, or upgrade (polling first).  No client has a cookie jar and
-// none reconnects, so an answer "session unknown" ends a client and is seen.  python_clients.py
-// is its twin.  socket.io-client is found through NODE_PATH.
+// none reconnects, so an answer "session unknown" ends a client and is seen.  An event `ask` is
+// acknowledged with the client's name and the data.  python_clients.py is its twin.
+// socket.io-client is found through NODE_PATH.
 'use strict';
 
 const readline = require('readline');
@@ -52,6 +54,7 @@ function open(url, wish) {
   });
   socket.on('hello', about => { client.pod = about.pod; });
   socket.on('said', line => client.received.push([line.room, line.number]));
+  socket.on('ask', (data, acknowledge) => acknowledge(wish.name, data));
   socket.on('connect', async () => {
     socket.io.engine.on('upgradeError', error => complain(client, error));
     try {
@@ -104,9 +107,9 @@ async function all(what) {
 }
 
 async function obey(order) {
-  if (order.url) {
+  if (order.clients) {
     seconds = order.seconds ?? seconds;
-    for (const wish of order.clients) clients.push(open(order.url, wish));
+    for (const wish of order.clients) clients.push(open(wish.url ?? order.url, wish));
     await Promise.all(clients.map(client => Promise.race([client.ready, sleep(seconds * 1000)])));
     tell({
       event: 'connected',
@@ -124,6 +127,12 @@ async function obey(order) {
   } else if (order.do === 'echo') {
     const bad = await all(echo);
     tell({ event: 'echoed', good: clients.length - bad.length, bad });
+  } else if (order.do === 'call') {
+    const answers = {};
+    await all(async client => {
+      answers[client.name] = await client.socket.timeout(seconds * 1000).emitWithAck(order.event, order.data);
+    });
+    tell({ event: 'answers', answers });
   } else if (order.do === 'report') {
     tell({
       event: 'report',

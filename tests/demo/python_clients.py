@@ -40,6 +40,7 @@ class Complaints(logging.Handler):
 class Client:
     def __init__(self, wish):
         self.name = wish["name"]
+        self.url = wish.get("url")
         self.transport = wish["transport"]
         self.rooms = wish["rooms"]
         self.received = []
@@ -52,11 +53,15 @@ class Client:
     def listen(self):
         self.sio.on("said", self.on_said)
         self.sio.on("hello", self.on_hello)
+        self.sio.on("ask", self.on_ask)
         self.sio.on("connect_error", self.on_connect_error)
         self.sio.on("disconnect", self.on_disconnect)
 
     def on_said(self, line):
         self.received.append([line["room"], line["number"]])
+
+    def on_ask(self, data):
+        return self.name, data
 
     def on_hello(self, about):
         self.pod = about["pod"]
@@ -121,6 +126,9 @@ class AsyncClient(Client):
         if await self.sio.call("echo", data, timeout=seconds) != data:
             raise RuntimeError("the echo differs")
 
+    async def call(self, event, data):
+        return await self.sio.call(event, data, timeout=seconds)
+
     async def close(self):
         self.closing = True
         await self.sio.disconnect()
@@ -178,6 +186,9 @@ class SyncClient(Client):
     async def echo(self):
         await self.in_thread(self.echo_now)
 
+    async def call(self, event, data):
+        return await self.in_thread(lambda: self.sio.call(event, data, timeout=seconds))
+
     async def close(self):
         await self.in_thread(self.close_now)
 
@@ -207,13 +218,13 @@ async def everybody(what):
 
 async def obey(order):
     global seconds
-    if "url" in order:
+    if "clients" in order:
         seconds = order.get("seconds", seconds)
         turns = {}
         for wish in order["clients"]:
             turns[wish["transport"]] = turns.get(wish["transport"], -1) + 1
             clients.append(make(wish, turns[wish["transport"]]))
-        await everybody(lambda client: client.open(order["url"]))
+        await everybody(lambda client: client.open(client.url or order.get("url")))
         tell({"event": "connected", "clients": {c.name: c.about() for c in clients}})
     elif order["do"] == "say":
         sent = []
@@ -222,6 +233,14 @@ async def obey(order):
     elif order["do"] == "echo":
         bad = await everybody(lambda client: client.echo())
         tell({"event": "echoed", "good": len(clients) - len(bad), "bad": bad})
+    elif order["do"] == "call":
+        answers = {}
+
+        async def call(client):
+            answers[client.name] = await client.call(order["event"], order["data"])
+
+        await everybody(call)
+        tell({"event": "answers", "answers": answers})
     elif order["do"] == "report":
         report = {
             c.name: {"connected": bool(c.sio.connected), "received": c.received, "errors": c.errors}

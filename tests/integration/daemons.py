@@ -522,9 +522,12 @@ class FlaskPod(Pod):
 class NodePod(Pod):
     """socket.io 4.8 on Node; EIO=3 clients are let in."""
 
-    def __init__(self, name, folder, env=None):
+    def __init__(self, name, folder, queue=None, env=None):
         port = free_port()
-        super().__init__(name, ["node", PODS / "node_pod.js"], folder, port, {**node_env(), **(env or {})})
+        more = {**node_env(), **(env or {})}
+        if queue:
+            more["POD_QUEUE"] = queue if isinstance(queue, str) else queue.url
+        super().__init__(name, ["node", PODS / "node_pod.js"], folder, port, more)
 
 
 # --- metrics -------------------------------------------------------------------------------------------------

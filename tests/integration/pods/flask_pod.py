@@ -15,9 +15,18 @@ Plain HTTP:
     GET /pod                                         {pod, pid, sessions, connects}
     GET /emit?room=R&first=N&count=N&namespace=/&size=N   emits `said` without a client's doing
 
-POD_NAME, and POD_QUEUE (a redis:// URL; absent: no backplane), come from the environment.
+POD_NAME, POD_QUEUE (a redis:// URL; absent: no backplane) and POD_ASYNC_MODE (threading, gevent, eventlet) come
+from the environment. Run as a program it serves by the mode's own server instead of gunicorn.
 """
 import os
+
+ASYNC_MODE = os.environ.get("POD_ASYNC_MODE", "threading")
+if __name__ == "__main__" and ASYNC_MODE != "threading":
+    from importlib import import_module
+
+    patch = import_module("eventlet").monkey_patch if ASYNC_MODE == "eventlet" else import_module(
+        "gevent.monkey").patch_all
+    patch()
 import threading
 
 from flask import Flask, jsonify, request
@@ -28,7 +37,7 @@ NAME = os.environ["POD_NAME"]
 app = Flask(__name__)
 socketio = SocketIO(
     app,
-    async_mode="threading",
+    async_mode=ASYNC_MODE,
     cors_allowed_origins="*",
     message_queue=os.environ.get("POD_QUEUE"),
     channel=os.environ.get("POD_CHANNEL", "flask-socketio"),
@@ -106,3 +115,8 @@ def get_emit():
         said(request.args.get("room") or None, number, request.args.get("namespace", "/"),
              request.args.get("size", 0, int))
     return jsonify(pod=NAME)
+
+
+if __name__ == "__main__":
+    unsafe = {"allow_unsafe_werkzeug": True} if ASYNC_MODE == "threading" else {}
+    socketio.run(app, host="127.0.0.1", port=int(os.environ["POD_PORT"]), **unsafe)

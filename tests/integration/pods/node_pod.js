@@ -1,12 +1,13 @@
 // A socket.io 4.8 pod for tests: the same events and paths as flask_pod.py describes.
-// It has no backplane: it is there for affinity. EIO=3 clients are let in.
+// EIO=3 clients are let in. POD_QUEUE is a redis:// URL for @socket.io/redis-adapter; absent: no backplane.
+// `refused` counts the requests that Engine.IO refused, by its own codes (1: session unknown).
 "use strict";
 
 const http = require("http");
 const { Server } = require("socket.io");
 
 const name = process.env.POD_NAME;
-const counts = { sessions: 0, connects: 0 };
+const counts = { sessions: 0, connects: 0, refused: {} };
 
 function said(namespace, room, number, size) {
   const data = { pod: name, room, number, filler: "x".repeat(size) };
@@ -41,6 +42,22 @@ const io = new Server(server, {
   pingInterval: Number(process.env.POD_PING_INTERVAL ?? 25) * 1000,
   pingTimeout: Number(process.env.POD_PING_TIMEOUT ?? 20) * 1000,
 });
+
+io.engine.on("connection_error", (error) => {
+  counts.refused[error.code] = (counts.refused[error.code] ?? 0) + 1;
+});
+
+async function joinBackplane(url) {
+  const { createClient } = require("redis-4");
+  const { createAdapter } = require("@socket.io/redis-adapter");
+  const publisher = createClient({ url });
+  const subscriber = publisher.duplicate();
+  for (const client of [publisher, subscriber]) {
+    client.on("error", (error) => console.error("redis:", error.message));
+    await client.connect();
+  }
+  io.adapter(createAdapter(publisher, subscriber));
+}
 
 function onConnect(socket) {
   counts.sessions += 1;
@@ -80,9 +97,13 @@ function onConnect(socket) {
   });
 }
 
-for (const namespace of ["/", "/admin"]) {
-  io.of(namespace).on("connection", onConnect);
+async function serve() {
+  if (process.env.POD_QUEUE) await joinBackplane(process.env.POD_QUEUE);
+  for (const namespace of ["/", "/admin"]) {
+    io.of(namespace).on("connection", onConnect);
+  }
+  server.listen(Number(process.env.POD_PORT), "127.0.0.1");
 }
 
-server.listen(Number(process.env.POD_PORT), "127.0.0.1");
+serve();
 process.on("SIGTERM", () => process.exit(0));
