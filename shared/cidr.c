@@ -30,7 +30,7 @@ static bool parse_ip(struct slice text, uint8_t bytes[16], bool *is_v4)
 bool cidr_parse(struct slice text, struct cidr *cidr, const char **why)
 {
     size_t slash = slice_find(text, '/');
-    struct cidr parsed;
+    struct cidr parsed = {0};
     bool is_v4;
     if (slash == 0 || !parse_ip(slice_to(text, slash), parsed.bytes, &is_v4)) {
         *why = "is not an IP address or a network (10.0.0.0/8, 2001:db8::/32)";

@@ -84,8 +84,8 @@ struct option_list {
     size_t count;
 };
 
-/* The i-th element of a struct option_list as `struct type *`. */
-#define OPTION_ITEM(list, type, i) (&((struct type *)(list).items)[i])
+/* The i-th element of a struct option_list as `struct tag *`: OPTION_ITEM(list, listener_config, 0). */
+#define OPTION_ITEM(list, tag, i) (&((struct tag *)(list).items)[i])
 
 /* Values of a row with `automatic` when the file says "auto". */
 #define OPTION_AUTO         UINT64_MAX /* size, duration */
@@ -103,8 +103,9 @@ struct option_row {
     bool
         automatic; /* "auto" is allowed: OPTION_AUTO, OPTION_AUTO_INTEGER (integer, size, duration) */
     bool required;
-    const char *
-        standard; /* the default as text; NULL: false, 0, "", empty (enum: the first word) */
+    /* The default as text, items of lists with commas between; NULL: false, 0, "", empty, of an enum the
+     * first word. */
+    const char *standard;
     const char *unit;                    /* for print; NULL: bytes of sizes, none else */
     const char *const *words;            /* of an enum, NULL at the end */
     const struct option_table *elements; /* of OPTION_LIST */
