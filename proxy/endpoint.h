@@ -48,10 +48,9 @@ struct endpoint {
 
     atomic_uint tunnels;
     atomic_uint polls;            /* exchanges in flight, long polls above all */
-    _Atomic uint64_t placed_last; /* the second after which nothing was placed */
-    _Atomic uint64_t
-        placed[ENDPOINT_PLACED_SECONDS + 1]; /* second << 24 | count, a ring */
-    atomic_uint failures;                    /* connect failures in a row */
+    _Atomic uint64_t placed_last; /* the second of the last handshake */
+    _Atomic uint64_t placed[ENDPOINT_PLACED_SECONDS]; /* second << 24 | count, a ring */
+    atomic_uint failures;                             /* connect failures in a row */
     _Atomic uint64_t suspect_until;
     _Atomic uint64_t handshakes_total;
 };

@@ -31,6 +31,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct learned_sids;
 struct upstream;
 
 #define ENDPOINT_WEIGHT_MAX     RENDEZVOUS_WEIGHT_MAX
@@ -58,7 +59,8 @@ struct endpoint_entry {
 
 struct endpoint_set {
     atomic_uint holders;
-    struct upstream *upstream; /* one reference */
+    struct upstream *upstream;    /* one reference */
+    struct learned_sids *learned; /* one reference; the same one in every generation */
     struct route_keys keys;
     uint64_t place_after;
     uint64_t slow_start;
@@ -82,7 +84,11 @@ struct endpoint_set_options {
     uint64_t place_after;
     uint64_t slow_start;
     bool is_static;
+    size_t learned_maximum;             /* of learned_sids_new() */
     struct slice ingress_upstream_name; /* of accept_ingress_nginx_cookie; empty: off */
+    /* NULL: route_tag_make(); tests make tags collide with another */
+    uint64_t (*make_tag)(const struct route_key *key, struct slice upstream,
+                         struct slice identity, unsigned port, unsigned attempt);
 };
 
 /* The next set of an upstream. Endpoints whose identity, port and address were in `previous` (NULL for

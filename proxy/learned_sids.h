@@ -23,9 +23,12 @@ struct learned_sids;
 
 #define LEARNED_SID_LEN_MAX 256 /* longer ones are not learned */
 
-/* A table of at most `maximum` entries (0: it learns nothing). Free when no thread uses it. */
+/* A table of at most `maximum` entries (0: it learns nothing; 1..63 count as 64), with one reference. One
+ * holder more (the same pointer), one less. Sets hold it, so that a table and the endpoints in it never
+ * hold each other. */
 struct learned_sids *learned_sids_new(size_t maximum);
-void learned_sids_free(struct learned_sids *table);
+struct learned_sids *learned_sids_ref(struct learned_sids *table);
+void learned_sids_unref(struct learned_sids *table);
 
 /* A new bound, for a reload; entries beyond it go as their stripes are next used. */
 void learned_sids_set_maximum(struct learned_sids *table, size_t maximum);

@@ -1,6 +1,5 @@
 /*
- * What lives of an upstream across generations: its name, the learned sids, the longest Engine.IO
- * heartbeat it announced. The immutable rest is in upstream_config and endpoint_set.
+ * What lives of an upstream across generations: its name, the longest Engine.IO heartbeat it announced. The immutable rest is in upstream_config and endpoint_set.
  * All times are microseconds.
  * Reference-counted; every endpoint_set and endpoint of this upstream holds one reference.
  */
@@ -12,21 +11,18 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-struct learned_sids;
-
 struct upstream {
     atomic_uint holders;
     char *name;
     uint64_t hash; /* upstream_hash_of(name), as in the affinity cookie */
-    struct learned_sids *learned;
     _Atomic uint64_t
         heartbeat; /* largest pingInterval + pingTimeout seen; 0 = none yet */
     _Atomic uint64_t
         session_unknown; /* "session unknown" answers of its endpoints; ~0 is right */
 };
 
-/* A new one with one reference; `learned_maximum` bounds its table of learned sids. */
-struct upstream *upstream_new(struct slice name, size_t learned_maximum);
+/* A new one with one reference. One holder more (the same pointer), one less: any thread. */
+struct upstream *upstream_new(struct slice name);
 struct upstream *upstream_ref(struct upstream *upstream);
 void upstream_unref(struct upstream *upstream);
 
