@@ -19,6 +19,7 @@
 #include "shared/slice.h"
 
 #include "proxy/affinity_cookie.h"
+#include "proxy/head_rewrite.h"
 #include "proxy/route_tag.h"
 
 #include <stdatomic.h>
@@ -125,6 +126,10 @@ struct route_config {
     uint64_t body_bytes; /* limits.body_bytes unless the route has its own */
     struct header_edits request_headers;
     struct header_edits response_headers;
+
+    /* derived: the same as head_rewrite takes it */
+    struct head_changes request_changes;
+    struct head_changes response_changes;
 };
 
 enum log_access { LOG_ACCESS_ERRORS, LOG_ACCESS_ALL, LOG_ACCESS_OFF };
@@ -183,7 +188,8 @@ struct proxy_config {
     } log;
 
     /* derived */
-    unsigned threads; /* what "auto" came to, at least 1 */
+    unsigned threads;           /* what "auto" came to, at least 1 */
+    struct slice *engine_paths; /* engine_io_paths as engine_path_match() takes them */
 };
 
 /* Reads and checks a file. NULL after writing every error found to `errors`, one line each. The caller
