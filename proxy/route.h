@@ -125,9 +125,10 @@ struct route {
     uint64_t wait;
 };
 
-/* The first rule whose host and path prefix match, or NULL. `host`: the Host field without its port;
- * case does not count. `path`: the path without its query, "/" at least. A rule's path matches
- * as a prefix: "/a" matches "/a", "/a/b" and "/ab"; "/a/" matches "/a/b" only. */
+/* The first rule whose host and path match, or NULL. `host`: the Host field without its port; case does
+ * not count. `path`: the raw path without its query, "/" at least; it is percent-decoded for this look.
+ * A rule's path is a prefix of whole segments: "/a" matches "/a" and "/a/b", not "/ab"; "/a/" matches
+ * what is below it. */
 const struct route_config *route_match(const struct proxy_config *config,
                                        struct slice host, struct slice path);
 
