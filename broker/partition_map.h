@@ -26,7 +26,7 @@ enum delivery_order { ORDER_ROOM, ORDER_NAMESPACE, ORDER_TOTAL };
 
 struct partition_map_shard {
     struct slice name; /* unique */
-    unsigned weight;   /* 1..100 */
+    unsigned weight;   /* 1..RENDEZVOUS_WEIGHT_MAX */
 };
 
 struct partition_map_config {

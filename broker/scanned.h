@@ -75,3 +75,12 @@ extern const struct slice scanned_key_names[KEY_COUNT];
 
 /* The key of that name, or KEY_COUNT. */
 enum scanned_key scanned_key_find(struct slice name);
+
+/* Is this UTF-8 as Python's surrogatepass reads it: lone surrogates allowed, all else strict? */
+bool scanned_utf8_is_valid(const char *bytes, size_t len);
+
+/* Bytes (2 to 4) of the well-formed character that begins at a byte of 80 or more, 0 if none. */
+size_t scanned_utf8_len(const unsigned char *bytes, size_t len);
+
+/* Writes one code point (at most 10ffff, surrogates as any other); returns 1 to 4. */
+size_t scanned_utf8_write(uint32_t code_point, char *bytes);

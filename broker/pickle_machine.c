@@ -1,0 +1,259 @@
+#include "broker/pickle_machine.h"
+
+void pickle_carries_code(struct pickle_machine *machine, const char *name)
+{
+    struct pickle_notes *notes = machine->notes;
+    if (!notes->is_plain)
+        return;
+    notes->is_plain = false;
+    notes->code = name;
+    notes->code_offset = machine->opcode;
+}
+
+void pickle_carries_bytes(struct pickle_machine *machine, const char *name)
+{
+    struct pickle_notes *notes = machine->notes;
+    if (notes->has_byte_forms)
+        return;
+    notes->has_byte_forms = true;
+    notes->byte_form = name;
+    notes->byte_form_offset = machine->opcode;
+}
+
+enum pickle_step pickle_grow_stack(struct pickle_machine *machine)
+{
+    if (machine->top >= PICKLE_STACK_MAX)
+        return pickle_bad(machine, "more than 65,536 values on the stack");
+    scan_scratch_table(machine->scratch, SCAN_TABLE_STACK,
+                       (machine->capacity + 1) * sizeof(struct entry));
+    machine->stack = scan_scratch_table(machine->scratch, SCAN_TABLE_STACK, 0);
+    machine->capacity = scan_scratch_table_size(machine->scratch, SCAN_TABLE_STACK) /
+                        sizeof(struct entry);
+    return STEP_ON;
+}
+
+/* ---- containers ---- */
+
+/* Looks at `count` values that go into a container (every `stride`-th): their flags OR-ed, the container's
+ * depth. A class that ends up as a value is no plain data. */
+static enum pickle_step look_at(struct pickle_machine *machine,
+                                const struct entry *entries, size_t count, size_t stride,
+                                uint8_t *flags, uint16_t *depth)
+{
+    unsigned deepest = 0;
+    unsigned all = 0;
+    for (size_t i = 0; i < count; i += stride) {
+        all |= entries[i].flags;
+        if (entries[i].depth > deepest)
+            deepest = entries[i].depth;
+    }
+    *flags = (uint8_t)all;
+    if (deepest + 1 > *depth)
+        *depth = (uint16_t)(deepest + 1);
+    if (deepest >= machine->depth_max)
+        return pickle_bad(machine, "nested too deep");
+    if ((all & ENTRY_IS_CLASS) != 0)
+        pickle_carries_code(machine, "GLOBAL");
+    return STEP_ON;
+}
+
+static bool is_kind(const struct entry *entry, enum entry_kind kind)
+{
+    /* an object that code made may be anything; the pickle is flagged already */
+    return entry->kind == kind || entry->kind == ENTRY_OBJECT;
+}
+
+static void collect(struct pickle_machine *machine, const struct entry *entries,
+                    size_t count)
+{
+    if (machine->item_count + count > PICKLE_ROOM_ITEMS_MAX)
+        count = PICKLE_ROOM_ITEMS_MAX + 1 -
+                machine->item_count; /* the caller sees that it is too many */
+    size_t size = (machine->item_count + count) * sizeof(struct entry);
+    machine->items = scan_scratch_table(machine->scratch, SCAN_TABLE_ITEMS, size);
+    if (count > 0)
+        memcpy(machine->items + machine->item_count, entries,
+               count * sizeof(struct entry));
+    machine->item_count += count;
+}
+
+static enum pickle_step add_items(struct pickle_machine *machine, struct entry *list,
+                                  const struct entry *items, size_t count)
+{
+    uint8_t flags;
+    enum pickle_step step = look_at(machine, items, count, 1, &flags, &list->depth);
+    if (list->offset == machine->watched_room)
+        collect(machine, items, count);
+    return step;
+}
+
+static enum scanned_key find_key(struct pickle_machine *machine, const struct entry *key)
+{
+    if (key->kind == ENTRY_TEXT)
+        return scanned_key_find(pickle_entry_text(machine, key));
+    if (key->kind != ENTRY_RAW_TEXT || key->len > 10 * sizeof("namespace"))
+        return KEY_COUNT;
+    struct scanned_value text =
+        pickle_entry_value(machine->payload, key, machine->scratch);
+    return text.type == VALUE_TEXT ? scanned_key_find(text.text) : KEY_COUNT;
+}
+
+/* Puts `count` keys and values, in turn, into a dict. */
+static enum pickle_step add_pairs(struct pickle_machine *machine, struct entry *dict,
+                                  const struct entry *pairs, size_t count)
+{
+    if (count % 2 != 0)
+        return pickle_bad(machine, "odd number of keys and values");
+    uint8_t flags;
+    enum pickle_step step = look_at(machine, pairs, count, 2, &flags, &dict->depth);
+    if (step != STEP_ON)
+        return step;
+    if ((flags & ENTRY_UNHASHABLE) != 0)
+        return pickle_bad(machine, "unhashable key");
+    if (count > 0) {
+        step = look_at(machine, pairs + 1, count - 1, 2, &flags, &dict->depth);
+        if (step != STEP_ON)
+            return step;
+    }
+    if (dict->offset != machine->watched_dict)
+        return STEP_ON;
+    for (size_t i = 0; i < count; i += 2) {
+        enum scanned_key key = find_key(machine, &pairs[i]);
+        if (key != KEY_COUNT)
+            machine->keys[key] = pairs[i + 1];
+    }
+    return STEP_ON;
+}
+
+static bool is_latin1(const struct pickle_machine *machine, const struct entry *entry)
+{
+    return (entry->kind == ENTRY_TEXT || entry->kind == ENTRY_RAW_TEXT) &&
+           slice_equals(pickle_entry_text(machine, entry), SLICE("latin1"));
+}
+
+enum pickle_step pickle_make_tuple(struct pickle_machine *machine, size_t count)
+{
+    const struct entry *items = pickle_from_top(machine, count);
+    struct entry tuple = {.offset = (uint32_t)machine->opcode, .kind = ENTRY_TUPLE};
+    uint8_t flags;
+    enum pickle_step step = look_at(machine, items, count, 1, &flags, &tuple.depth);
+    if (step != STEP_ON)
+        return step;
+    tuple.flags = flags & ENTRY_UNHASHABLE;
+    if (count == 0)
+        tuple.flags |= ENTRY_ARGS_NONE;
+    if (count == 1 && (items[0].kind == ENTRY_BYTES || items[0].kind == ENTRY_NARROWED ||
+                       items[0].kind == ENTRY_RAW_NARROWED))
+        tuple.flags |= ENTRY_ARGS_BYTES;
+    if (count == 2 && (items[0].kind == ENTRY_TEXT || items[0].kind == ENTRY_RAW_TEXT) &&
+        is_latin1(machine, &items[1])) {
+        tuple.flags |= ENTRY_ARGS_LATIN1;
+        if (items[0].kind == ENTRY_RAW_TEXT)
+            tuple.flags |= ENTRY_ARGS_RAW;
+        tuple.argument = items[0].offset;
+        tuple.len = items[0].len;
+    }
+    if (machine->watched_room == tuple.offset)
+        collect(machine, items, count);
+    machine->top -= count;
+    return pickle_push(machine, tuple);
+}
+
+enum pickle_step pickle_make_dict(struct pickle_machine *machine, size_t count)
+{
+    struct entry dict = {.offset = (uint32_t)machine->opcode,
+                         .kind = ENTRY_DICT,
+                         .flags = ENTRY_UNHASHABLE,
+                         .depth = 1};
+    if (machine->watched_dict == PICKLE_NOT_WATCHED && machine->top == count)
+        machine->watched_dict = dict.offset;
+    enum pickle_step step =
+        add_pairs(machine, &dict, pickle_from_top(machine, count), count);
+    if (step != STEP_ON)
+        return step;
+    machine->top -= count;
+    return pickle_push(machine, dict);
+}
+
+enum pickle_step pickle_make_list(struct pickle_machine *machine, size_t count)
+{
+    struct entry list = {.offset = (uint32_t)machine->opcode,
+                         .kind = ENTRY_LIST,
+                         .flags = ENTRY_UNHASHABLE,
+                         .depth = 1};
+    enum pickle_step step =
+        add_items(machine, &list, pickle_from_top(machine, count), count);
+    if (step != STEP_ON)
+        return step;
+    machine->top -= count;
+    return pickle_push(machine, list);
+}
+
+enum pickle_step pickle_make_frozenset(struct pickle_machine *machine, size_t count)
+{
+    struct entry set = {.offset = (uint32_t)machine->opcode, .kind = ENTRY_FROZENSET};
+    uint8_t flags;
+    enum pickle_step step =
+        look_at(machine, pickle_from_top(machine, count), count, 1, &flags, &set.depth);
+    if (step != STEP_ON)
+        return step;
+    if ((flags & ENTRY_UNHASHABLE) != 0)
+        return pickle_bad(machine, "unhashable item");
+    machine->top -= count;
+    return pickle_push(machine, set);
+}
+
+enum pickle_step pickle_fill(struct pickle_machine *machine, enum entry_kind kind,
+                             size_t count)
+{
+    if (pickle_available(machine) < count + 1)
+        return pickle_underflow(machine);
+    struct entry *container = pickle_from_top(machine, count + 1);
+    const struct entry *items = container + 1;
+    if (!is_kind(container, kind))
+        return pickle_bad(machine, "values put into something that cannot take them");
+    enum pickle_step step;
+    if (kind == ENTRY_LIST) {
+        step = add_items(machine, container, items, count);
+    } else if (kind == ENTRY_DICT) {
+        step = add_pairs(machine, container, items, count);
+    } else {
+        uint8_t flags;
+        step = look_at(machine, items, count, 1, &flags, &container->depth);
+        if (step == STEP_ON && (flags & ENTRY_UNHASHABLE) != 0)
+            return pickle_bad(machine, "unhashable item");
+    }
+    machine->top -= count;
+    return step;
+}
+
+/* ---- memo ---- */
+
+enum pickle_step pickle_memo_put(struct pickle_machine *machine, uint64_t index)
+{
+    if (pickle_available(machine) == 0)
+        return pickle_underflow(machine);
+    /* the pickler numbers from 0, and each number costs it at least one byte */
+    if (index >= machine->len || index >= PICKLE_MEMO_MAX)
+        return pickle_bad(machine, "memo index past its bound");
+    if (index >= machine->memo_capacity) {
+        machine->memo = scan_scratch_table(machine->scratch, SCAN_TABLE_MEMO,
+                                           ((size_t)index + 1) * sizeof(struct entry));
+        machine->memo_capacity =
+            scan_scratch_table_size(machine->scratch, SCAN_TABLE_MEMO) /
+            sizeof(struct entry);
+    }
+    while (machine->memo_len <= index)
+        machine->memo[machine->memo_len++].kind = ENTRY_UNSET;
+    if (machine->memo[index].kind == ENTRY_UNSET)
+        machine->memo_count++;
+    machine->memo[index] = *pickle_from_top(machine, 1);
+    return STEP_ON;
+}
+
+enum pickle_step pickle_memo_get(struct pickle_machine *machine, uint64_t index)
+{
+    if (index >= machine->memo_len || machine->memo[index].kind == ENTRY_UNSET)
+        return pickle_bad(machine, "memo entry that was never set");
+    return pickle_push(machine, machine->memo[index]);
+}
