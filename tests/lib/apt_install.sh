@@ -35,7 +35,7 @@ chmod 755 "$policy"
 
 export DEBIAN_FRONTEND=noninteractive
 options=(-q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o Dpkg::Use-Pty=0)
-dpkg --configure -a --force-confdef 9>&- # what a killed run left half installed
+dpkg --configure -a --force-confdef 9>&- || true # what a killed run left half installed
 apt-get update -q -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 9>&- ||
     echo "apt_install: some package lists are old; going on with them" >&2
 apt-get install "${options[@]}" --no-install-recommends --no-remove "$@" 9>&-
