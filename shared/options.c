@@ -419,6 +419,28 @@ static void walk_mapping(struct option_place *place, int node, const char *prefi
     }
 }
 
+/* One step of a path: the value of "key", or of "key[2]" the third item; 0 when there is none. *nearest
+ * becomes the list when only the item is missing. */
+static int find_step(struct option_tree *tree, int node, struct slice step, int *nearest)
+{
+    size_t bracket = slice_find(step, '[');
+    if (option_tree_node(tree, node)->type != YAML_MAPPING_NODE)
+        return 0;
+    node = option_tree_find(tree, node, slice_to(step, bracket));
+    if (node == 0 || bracket == step.len)
+        return node;
+    *nearest = node;
+    uint64_t item;
+    struct slice index = slice_from(step, bracket + 1);
+    yaml_node_t *list = option_tree_node(tree, node);
+    if (list->type != YAML_SEQUENCE_NODE ||
+        !slice_to_number(slice_to(index, slice_find(index, ']')), 0, UINT32_MAX, &item) ||
+        item >=
+            (uint64_t)(list->data.sequence.items.top - list->data.sequence.items.start))
+        return 0;
+    return list->data.sequence.items.start[item];
+}
+
 /* The node of a path inside the object, 0 when it was not given; *nearest is the last one on the way. */
 static int find_node(const struct option_place *place, const char *name, int *nearest)
 {
@@ -431,7 +453,7 @@ static int find_node(const struct option_place *place, const char *name, int *ne
     if (option_tree_node(tree, node)->type == YAML_SCALAR_NODE)
         return strcmp(name, place->table->plain) == 0 ? node : 0;
     while (slice_cut(&rest, '.', &key)) {
-        node = option_tree_find(tree, node, key);
+        node = find_step(tree, node, key, nearest);
         if (node == 0)
             return 0;
         *nearest = node;

@@ -132,7 +132,8 @@ struct option_table {
         .rows = (table), .count = ARRAY_LEN(table), .size = sizeof(type), ##__VA_ARGS__  \
     }
 
-/* For table.check: was the option (path inside the table, also of a mapping on the way) given? */
+/* For table.check: was the option (path inside the table, also of a mapping on the way, or of an item inside a
+ * list: "routes[2].upstream") given? */
 bool option_is_given(const struct option_place *place, const char *name);
 
 /* For table.check: an error at that option's place in the file (NULL or not given: at the object). The text
