@@ -36,17 +36,16 @@ is_installed() {
 install_as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         bash "$root/tests/lib/apt_install.sh" "$@"
-    elif [ -t 0 ]; then
-        sudo bash "$root/tests/lib/apt_install.sh" "$@" # may ask for a password
     else
         sudo -n bash "$root/tests/lib/apt_install.sh" "$@"
     fi
 }
 
+# Asks for sudo's password where somebody can type it.
 may_become_root() {
     [ "$(id -u)" -eq 0 ] && return
     command -v sudo >/dev/null || return 1
-    [ -t 0 ] || sudo -n true 2>/dev/null
+    sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }
 }
 
 # need_packages GROUP... : installs what is missing of packages_GROUP; groups python and node are met by any
