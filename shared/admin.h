@@ -1,5 +1,5 @@
 /*
- * The operators' port: plain HTTP on libevent's evhttp, for people, probes and Prometheus.
+ * The operators' port: plain HTTP for people, probes and Prometheus.
  *
  *      GET /            status page: one HTML document, nothing external
  *      GET /livez       200 while the loop turns
@@ -8,9 +8,10 @@
  *      GET /metrics     Prometheus text
  *      GET /status.json what the daemon tells about itself
  *
- * Read-only: only GET and HEAD (else 405); other paths 404; no request text is ever echoed. Clients are
- * bounded in number, head size and time, because an operators' port is still a port. Commands that change
- * something come through the ctl socket (shared/ctl.h) only.
+ * Read-only: only GET and HEAD (else 405); other paths 404; no request text is ever echoed. One request a
+ * connection, then it is closed. Clients are bounded in number, head size and time, because an operators'
+ * port is still a port: a newcomer takes the place of the oldest. Commands that change something come through
+ * the ctl socket (shared/ctl.h) only.
  */
 #pragma once
 

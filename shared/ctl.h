@@ -33,6 +33,7 @@ struct ctl_verb {
 
 struct ctl *ctl_new(struct event_base *base, const struct ctl_verb *verbs, size_t count,
                     void *argument);
+/* Sends what has been finished, ends calls that have not: they must not be finished any more. */
 void ctl_free(struct ctl *ctl);
 
 /* Listens on `path`, or false with `why`. */
