@@ -2,10 +2,11 @@
 
 #include "broker/pickle_opcode.h"
 
-static bool is_builtins(struct slice module)
+/* Below protocol 3 the unpickler takes Python 2's name for Python 3's. */
+static bool is_builtins(const struct pickle_machine *machine, struct slice module)
 {
     return slice_equals(module, SLICE("builtins")) ||
-           slice_equals(module, SLICE("__builtin__"));
+           (machine->protocol < 3 && slice_equals(module, SLICE("__builtin__")));
 }
 
 /* A class or function that Python looks up by name. */
@@ -15,9 +16,9 @@ static enum pickle_step push_global(struct pickle_machine *machine, struct slice
     struct entry entry = {.offset = (uint32_t)machine->opcode,
                           .kind = ENTRY_CLASS,
                           .flags = ENTRY_IS_CLASS};
-    if (is_builtins(module) && slice_equals(name, SLICE("bytearray"))) {
+    if (is_builtins(machine, module) && slice_equals(name, SLICE("bytearray"))) {
         entry.len = CLASS_BYTEARRAY;
-    } else if (is_builtins(module) && slice_equals(name, SLICE("bytes"))) {
+    } else if (is_builtins(machine, module) && slice_equals(name, SLICE("bytes"))) {
         entry.len = CLASS_BYTES;
     } else if (slice_equals(module, SLICE("_codecs")) &&
                slice_equals(name, SLICE("encode"))) {

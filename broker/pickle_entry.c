@@ -5,6 +5,7 @@
 #include "broker/pickle_entry.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 
 /* Python refuses to read longer ones (sys.int_info.default_max_str_digits). */
@@ -33,7 +34,7 @@ bool pickle_integer_is_valid(struct slice line, bool is_long)
     return skip_digits(line).len == 0;
 }
 
-bool pickle_float_is_valid(struct slice line)
+static bool is_float_text(struct slice line)
 {
     if (line.len > NUMBER_LEN_MAX - 1)
         return false;
@@ -60,6 +61,23 @@ bool pickle_float_is_valid(struct slice line)
             return false;
     }
     return rest.len == 0;
+}
+
+/* Behind the opcode FLOAT; not longer than a number of ours may be. */
+static double float_of(struct slice line)
+{
+    char text[NUMBER_LEN_MAX];
+    check(line.len < sizeof(text));
+    memcpy(text, line.data, line.len);
+    text[line.len] = '\0';
+    return strtod(text, NULL);
+}
+
+bool pickle_float_is_valid(struct slice line)
+{
+    /* digits that are too much for a double are an error to Python, not infinity */
+    return is_float_text(line) &&
+           (!isinf(float_of(line)) || slice_ends_with(line, SLICE("inf")));
 }
 
 static int hex_digit(char byte)
@@ -245,11 +263,7 @@ static double read_float(struct slice payload, size_t offset)
         memcpy(&number, &bits, sizeof(number));
         return number;
     }
-    char text[NUMBER_LEN_MAX];
-    struct slice line = line_at(payload, offset + 1);
-    memcpy(text, line.data, line.len);
-    text[line.len] = '\0';
-    return strtod(text, NULL);
+    return float_of(line_at(payload, offset + 1));
 }
 
 enum value_type pickle_entry_type(struct slice payload, const struct entry *entry)

@@ -30,6 +30,8 @@ struct pickle_machine {
     uint32_t marks[PICKLE_DEPTH_MAX]; /* fences of the marks before */
     unsigned mark_count;
     unsigned depth_max;
+    size_t frame_end;  /* of the last FRAME */
+    unsigned protocol; /* of the last PROTO, 0 without one */
 
     struct entry *memo;
     size_t memo_len;   /* entries that are initialised */

@@ -15,7 +15,7 @@
  *
  *  Rules that make it agree with the unpickler or refuse: every length against what is left; nothing is
  *  popped from below the last mark; dict keys and set items are hashable; texts are UTF-8; numbers are
- *  as the pickler writes them; one value on the stack at STOP, and STOP is the last byte.
+ *  as the pickler writes them; no opcode crosses the end of a frame; one value on the stack at STOP, and STOP is the last byte.
  *
  *  To add an opcode: its case in step_once (or pickle_code, if it makes Python
  *  call something) with what it pops and pushes, and a row in the unit test.
@@ -143,12 +143,17 @@ static enum pickle_step step_frame(struct pickle_machine *machine, unsigned char
 {
     if (opcode == OP_FRAME) {
         size_t len;
-        return pickle_read_len(machine, 8,
-                               &len); /* the frame must be there; its end means nothing */
+        if (machine->opcode < machine->frame_end)
+            return pickle_bad(machine, "frame in a frame");
+        enum pickle_step step = pickle_read_len(machine, 8, &len);
+        if (step == STEP_ON)
+            machine->frame_end = machine->at + len;
+        return step;
     }
     if (pickle_left(machine) < 1)
         return STEP_CUT;
-    if (machine->bytes[machine->at++] > PROTOCOL_MAX)
+    machine->protocol = machine->bytes[machine->at++];
+    if (machine->protocol > PROTOCOL_MAX)
         return pickle_bad(machine, "protocol above 5");
     return STEP_ON;
 }
@@ -329,6 +334,8 @@ static enum parse_result run(struct pickle_machine *machine, uint32_t watched_di
     machine->at = 0;
     machine->top = machine->fence = 0;
     machine->mark_count = 0;
+    machine->protocol = 0;
+    machine->frame_end = 0;
     machine->memo_len = machine->memo_count = 0;
     machine->item_count = 0;
     machine->watched_dict = watched_dict;
@@ -336,9 +343,12 @@ static enum parse_result run(struct pickle_machine *machine, uint32_t watched_di
     memset(machine->keys, 0, sizeof(machine->keys));
     *machine->notes = (struct pickle_notes){.is_plain = true};
     enum pickle_step step;
-    do
+    do {
         step = step_once(machine);
-    while (step == STEP_ON);
+        /* Python's two unpicklers disagree about these; its picklers never write them */
+        if (machine->at > machine->frame_end && machine->opcode < machine->frame_end)
+            step = pickle_bad(machine, "an opcode across the end of its frame");
+    } while (step == STEP_ON);
     machine->notes->offset = machine->opcode;
     if (step == STEP_STOPPED)
         return PARSE_DONE;
