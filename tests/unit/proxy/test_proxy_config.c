@@ -181,19 +181,20 @@ static void test_every_option_of_the_contract_is_read(void **state)
 static const struct {
     const char *yaml, *error; /* the first line of errors begins so */
 } bad[] = {
-    {"", "p.yaml: listeners is required"},
-    {LISTENERS UPSTREAMS ROUTES "thread: 2\n", "p.yaml:4:1: thread"},
+    {"", "p.yaml:1:1: is empty"},
+    {LISTENERS UPSTREAMS ROUTES "thread: 2\n",
+     "p.yaml:4:1: unknown key \"thread\" (did you mean \"threads\"?)"},
     {LISTENERS UPSTREAMS ROUTES "threads: 0\n", "p.yaml:4:10: threads"},
     {LISTENERS UPSTREAMS ROUTES "threads: many\n", "p.yaml:4:10: threads"},
     {LISTENERS UPSTREAMS ROUTES "engine_io_paths: [/socket.io]\n",
-     "p.yaml:4:19: engine_io_paths[0] must begin and end with /"},
+     "p.yaml:4:19: engine_io_paths[0]: \"/socket.io\" must begin and end with /"},
     {LISTENERS UPSTREAMS ROUTES "engine_io_paths: []\n", "p.yaml:4:18: engine_io_paths"},
     {LISTENERS UPSTREAMS ROUTES "trusted_proxies: [10.0.0.1/8]\n",
      "p.yaml:4:19: trusted_proxies[0]"},
     {LISTENERS UPSTREAMS ROUTES "access: {origins: [a.test]}\n",
-     "p.yaml:4:20: access.origins[0] must be scheme://host[:port]"},
+     "p.yaml:4:20: access.origins[0]: \"a.test\" must be scheme://host[:port]"},
     {LISTENERS UPSTREAMS ROUTES "admin: {socket: relative}\n",
-     "p.yaml:4:17: admin.socket must be auto, empty, or an absolute path"},
+     "p.yaml:4:17: admin.socket: \"relative\" must be auto, empty, or an absolute path"},
     {LISTENERS UPSTREAMS ROUTES "limits: {connections: 9999999}\n",
      "p.yaml:4:23: limits.connections 9999999 needs 20000198 descriptors"},
     {LISTENERS UPSTREAMS ROUTES "limits: {head_bytes: 1}\n",
@@ -208,7 +209,7 @@ static const struct {
      "p.yaml:3:21: routes[0].upstream names no upstream: \"chatt\""},
     {LISTENERS UPSTREAMS "routes:\n  - upstream: chat\n  - {path: /b, split: [{upstream: "
                          "chat, weight: 1}, {upstream: nope, weight: 1}]}\n",
-     "p.yaml:5:65: routes[1].split[1].upstream names no upstream: \"nope\""},
+     "p.yaml:5:64: routes[1].split[1].upstream names no upstream: \"nope\""},
     {LISTENERS UPSTREAMS "routes: [{path: /}]\n",
      "p.yaml:3:10: routes[0]: needs upstream or split"},
     {LISTENERS UPSTREAMS
@@ -221,17 +222,19 @@ static const struct {
      "weight: 1}]}]\n",
      "p.yaml:3:18: routes[0].split names the upstream \"chat\" twice"},
     {LISTENERS UPSTREAMS "routes: [{split: [{upstream: chat, weight: -1}]}]\n",
-     "p.yaml:3:44: routes[0].split[0].weight"},
+     "p.yaml:3:18: routes[0].split needs a weight above 0"},
     {LISTENERS UPSTREAMS "routes: [{upstream: chat, path: chat}]\n",
-     "p.yaml:3:33: routes[0].path must begin with /"},
+     "p.yaml:3:33: routes[0].path: \"chat\" must begin with /"},
     {LISTENERS UPSTREAMS "routes: [{upstream: chat, host: \"*a.test\"}]\n",
-     "p.yaml:3:33: routes[0].host must be a host name"},
+     "p.yaml:3:33: routes[0].host: \"*a.test\" must be a host name, \"*.example.com\" or "
+     "\"*\""},
     {LISTENERS UPSTREAMS
      "routes: [{upstream: chat, request_headers: {set: {Content-Length: 1}}}]\n",
      "p.yaml:3:67: routes[0].request_headers.set.Content-Length is written by the proxy"},
     {LISTENERS UPSTREAMS
      "routes: [{upstream: chat, response_headers: {remove: [\"a b\"]}}]\n",
-     "p.yaml:3:55: routes[0].response_headers.remove[0] must be the name of a header"},
+     "p.yaml:3:55: routes[0].response_headers.remove[0]: \"a b\" must be the name of a "
+     "header field"},
     {LISTENERS UPSTREAMS
      "routes: [{upstream: chat, request_headers: {set: {X-A: \"b\\r\\nc\"}}}]\n",
      "p.yaml:3:56: routes[0].request_headers.set"},
@@ -242,7 +245,7 @@ static const struct {
     {LISTENERS "upstreams: [{name: chat, discovery: {static: []}}]\n" ROUTES,
      "p.yaml:2:46: upstreams[0].discovery.static"},
     {LISTENERS "upstreams: [{name: \"a b\", discovery: {static: [\"h:1\"]}}]\n" ROUTES,
-     "p.yaml:2:20: upstreams[0].name may have letters"},
+     "p.yaml:2:20: upstreams[0].name: \"a b\" may have letters, digits, '-', '_', '.'"},
     {LISTENERS "upstreams:\n  - {name: chat, discovery: {static: [\"h:1\"]}}\n"
                "  - {name: chat, discovery: {static: [\"h:2\"]}}\n" ROUTES,
      "p.yaml:4:12: upstreams[1].name \"chat\" is the name of upstreams[0] already"},
@@ -252,28 +255,35 @@ static const struct {
      "discovery.static[0]"},
     {LISTENERS "upstreams: [{name: chat, discovery: {static: [{address: \"h:1\", id: a}, "
                "{address: \"h:2\", id: a}]}}]\n" ROUTES,
-     "p.yaml:2:73: upstreams[0].discovery.static[1] has the id of discovery.static[0]"},
+     "p.yaml:2:72: upstreams[0].discovery.static[1] has the id of discovery.static[0]"},
     {LISTENERS "upstreams: [{name: chat, discovery: {static: [\"h\"]}}]\n" ROUTES,
-     "p.yaml:2:47: upstreams[0].discovery.static[0].address must be host:port"},
+     "p.yaml:2:47: upstreams[0].discovery.static[0].address: \"h\" must be host:port, "
+     "[v6]:port or unix:/path"},
     {LISTENERS "upstreams: [{name: chat, discovery: {static: [\"h:0\"]}}]\n" ROUTES,
-     "p.yaml:2:47: upstreams[0].discovery.static[0].address must have a port"},
+     "p.yaml:2:47: upstreams[0].discovery.static[0].address: \"h:0\" must have a port of "
+     "1..65535"},
     {LISTENERS "upstreams: [{name: chat, discovery: {static: [\"::1:80\"]}}]\n" ROUTES,
-     "p.yaml:2:47: upstreams[0].discovery.static[0].address must have an IPv6 address "
-     "in"},
+     "p.yaml:2:47: upstreams[0].discovery.static[0].address: \"::1:80\" must have an "
+     "IPv6 address in brackets"},
     {LISTENERS
      "upstreams: [{name: chat, discovery: {static: [\"http://h:1\"]}}]\n" ROUTES,
      "p.yaml:2:47: upstreams[0].discovery.static[0].address"},
     {LISTENERS "upstreams: [{name: chat, discovery: {static: [{address: \"h:1\", weight: "
                "65}]}}]\n" ROUTES,
-     "p.yaml:2:73: upstreams[0].discovery.static[0].weight"},
+     "p.yaml:2:72: upstreams[0].discovery.static[0].weight: \"65\" is out of range "
+     "(0..64)"},
     {LISTENERS UPSTREAM("    affinity: {cookie: {name: \"a b\"}}") ROUTES,
-     "p.yaml:5:31: upstreams[0].affinity.cookie.name must be a token"},
+     "p.yaml:5:31: upstreams[0].affinity.cookie.name: \"a b\" must be a token (RFC 9110 "
+     "5.6.2)"},
     {LISTENERS UPSTREAM("    affinity: {cookie: {path: \"/;x\"}}") ROUTES,
-     "p.yaml:5:31: upstreams[0].affinity.cookie.path has a character"},
+     "p.yaml:5:31: upstreams[0].affinity.cookie.path: \"/;x\" has a character that "
+     "cookies forbid"},
     {LISTENERS UPSTREAM("    affinity: {hash_by: \"header:\"}") ROUTES,
-     "p.yaml:5:25: upstreams[0].affinity.hash_by must be auto, client_ip"},
+     "p.yaml:5:25: upstreams[0].affinity.hash_by: \"header:\" must be auto, client_ip, "
+     "header:NAME, query:NAME or cookie:NAME"},
     {LISTENERS UPSTREAM("    affinity: {hash_by: \"header:a:b\"}") ROUTES,
-     "p.yaml:5:25: upstreams[0].affinity.hash_by must be auto, client_ip"},
+     "p.yaml:5:25: upstreams[0].affinity.hash_by: \"header:a:b\" must be auto, "
+     "client_ip, header:NAME, query:NAME or cookie:NAME"},
     {LISTENERS UPSTREAM("    affinity: {mode: sticky}") ROUTES,
      "p.yaml:5:22: upstreams[0].affinity.mode"},
     {LISTENERS UPSTREAM("    affinity: {bounded_load: 0.9}") ROUTES,
@@ -282,7 +292,7 @@ static const struct {
      "p.yaml:5:45: upstreams[0].affinity.accept_ingress_nginx_cookie.upstream_name is "
      "required"},
     {LISTENERS UPSTREAM("    health_check: {type: tcp}") ROUTES,
-     "p.yaml:5:5: upstreams[0].health_check"},
+     "p.yaml:5:5: unknown key \"health_check\" (the nearest known key is \"name\")"},
     {"listeners: [{address: \"127.0.0.1:80\"}, {address: \"127.0.0.1:80\"}]\n" UPSTREAMS
          ROUTES,
      "p.yaml:1:50: listeners[1].address is the address of listeners[0] already"},
