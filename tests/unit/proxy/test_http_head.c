@@ -1,4 +1,4 @@
-/* What a head says: the facts that later code relies on, and the limits at their edges. */
+/* What a head says: the facts that later code relies on, and limits at their edges. */
 #include "../unit.h"
 
 #include "proxy/http_head.h"
