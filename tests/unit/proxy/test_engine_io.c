@@ -1,5 +1,5 @@
 /* Engine.IO facts of paths and queries, decoded as Node and Python decode them. */
-#include "../unit.h"
+#include "tests/unit/unit.h"
 
 #include "proxy/engine_io.h"
 

@@ -1,6 +1,6 @@
 /* Open packets as real servers send them: found, rewritten with nothing else changed,
  * or left alone with a reason. */
-#include "../unit.h"
+#include "tests/unit/unit.h"
 
 #include "proxy/engine_io.h"
 #include "proxy/engine_open.h"

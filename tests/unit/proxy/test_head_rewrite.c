@@ -2,7 +2,7 @@
  * meaning. */
 #include "rewrite_property.h"
 
-#include "../unit.h"
+#include "tests/unit/unit.h"
 
 #include <stdlib.h>
 

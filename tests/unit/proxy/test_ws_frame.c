@@ -1,6 +1,6 @@
 /* Frame boundaries: random streams against what was written, and each rule of RFC 6455
  * 5.2 broken once. */
-#include "../unit.h"
+#include "tests/unit/unit.h"
 
 #include "proxy/ws_frame.h"
 
