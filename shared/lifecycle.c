@@ -17,6 +17,7 @@ struct lifecycle {
     enum lifecycle_phase phase;
     uint64_t deadline;
     uint64_t drain_began;
+    bool is_interrupted;
     atomic_int exit_code;
     struct event *term, *interrupt, *hang_up, *overdue, *second;
 };
@@ -79,10 +80,12 @@ static void on_end_signal(evutil_socket_t number, short what, void *argument)
     (void)what;
     struct lifecycle *lifecycle = argument;
     const char *why = number == SIGTERM ? "SIGTERM" : "SIGINT";
-    if (lifecycle->phase == LIFECYCLE_READY)
+    if (lifecycle->phase == LIFECYCLE_READY) {
+        lifecycle->is_interrupted = number == SIGINT;
         drain(lifecycle, why);
-    else
+    } else {
         stop(lifecycle, LIFECYCLE_END_AT_ONCE);
+    }
 }
 
 static void on_hang_up(evutil_socket_t number, short what, void *argument)
@@ -168,6 +171,11 @@ void lifecycle_set_deadline(struct lifecycle *lifecycle, uint64_t deadline)
 enum lifecycle_phase lifecycle_phase(const struct lifecycle *lifecycle)
 {
     return lifecycle->phase;
+}
+
+bool lifecycle_is_interrupted(const struct lifecycle *lifecycle)
+{
+    return lifecycle->is_interrupted;
 }
 
 uint64_t lifecycle_remaining(const struct lifecycle *lifecycle)

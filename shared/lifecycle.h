@@ -60,6 +60,9 @@ void lifecycle_set_deadline(struct lifecycle *lifecycle, uint64_t deadline);
 
 enum lifecycle_phase lifecycle_phase(const struct lifecycle *lifecycle);
 
+/* Did DRAINING begin with SIGINT: somebody at a terminal waits? */
+bool lifecycle_is_interrupted(const struct lifecycle *lifecycle);
+
 /* What is left of DRAINING, microseconds; 0 when past or not draining. */
 uint64_t lifecycle_remaining(const struct lifecycle *lifecycle);
 

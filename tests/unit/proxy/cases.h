@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "tests/unit/unit.h"
+#include "../unit.h"
 
 #include "shared/base.h"
 #include "shared/slice.h"

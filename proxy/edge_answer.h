@@ -1,0 +1,36 @@
+/*
+ * Responses that the edge gives by itself: head and body in one piece.
+ *
+ *      close_reason row ─▶ status ─┐
+ *      Engine.IO path?  ─▶ JSON {"code":…,"message":…} or plain text ─┼─▶ bytes
+ *      Origin           ─▶ CORS fields, when it is a valid origin ────┘
+ *
+ * Nothing of the request is ever shown but a syntactically valid Origin in the CORS fields of an
+ * Engine.IO answer (a browser hides a status without them). Never cached.
+ */
+#pragma once
+
+#include "shared/slice.h"
+
+#include "proxy/close_reason.h"
+
+#define EDGE_ANSWER_MAX 1536 /* bytes of the longest answer */
+#define EDGE_ORIGIN_MAX 256  /* longer origins are not echoed */
+
+struct edge_answer {
+    enum close_reason reason;
+    unsigned status;       /* 0: the reason's */
+    bool is_engine_io;     /* JSON body and CORS */
+    bool is_head;          /* answers HEAD: no body */
+    struct slice origin;   /* of the request; empty: none */
+    unsigned retry_after;  /* seconds; 0: no such field */
+    struct slice location; /* of a redirect; empty: none */
+};
+
+/* Writes the answer to `out`; gives back its length. `closes`: with Connection: close. `date`:
+ * IMF-fixdate. */
+size_t edge_answer_write(const struct edge_answer *answer, bool closes, struct slice date,
+                         char out[EDGE_ANSWER_MAX]);
+
+/* "null" or scheme://host[:port] in plain characters, at most EDGE_ORIGIN_MAX long. */
+bool edge_origin_is_valid(struct slice origin);

@@ -1,0 +1,206 @@
+#include "proxy/endpoint_connect.h"
+
+#include "shared/log.h"
+#include "shared/net.h"
+#include "shared/timing.h"
+
+#include "proxy/proxy_config.h"
+#include "proxy/worker.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <stdlib.h>
+
+static struct endpoint_connection_list *bucket_of(struct worker *worker,
+                                                  const struct endpoint *endpoint)
+{
+    uintptr_t place = (uintptr_t)endpoint / 64;
+    return &worker->endpoints
+                .buckets[(place ^ place / ENDPOINT_POOL_BUCKETS) % ENDPOINT_POOL_BUCKETS];
+}
+
+static uint32_t keep_alive_ms(const struct worker *worker)
+{
+    return (uint32_t)(worker->current->snapshot->config->timeouts.endpoint_keep_alive /
+                      1000);
+}
+
+static void idle_remove(struct endpoint_connection *connection)
+{
+    struct worker *worker = connection->worker;
+    TAILQ_REMOVE(bucket_of(worker, connection->endpoint), connection, entry);
+    TAILQ_REMOVE(&worker->endpoints.by_age, connection, by_age);
+    worker->endpoints.idle_count--;
+}
+
+static void on_ready(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    struct endpoint_connection *connection = arg;
+    if (connection->on_ready != NULL) {
+        connection->on_ready(connection, what);
+        return;
+    }
+    /* Idle: its end, or bytes that nobody asked for. Both make it useless. */
+    idle_remove(connection);
+    endpoint_connection_close(connection);
+}
+
+void endpoint_pool_init(struct endpoint_pool *pool)
+{
+    for (size_t i = 0; i < ENDPOINT_POOL_BUCKETS; i++)
+        TAILQ_INIT(&pool->buckets[i]);
+    TAILQ_INIT(&pool->by_age);
+    pool->idle_count = 0;
+    pool->expiry = (struct deadline){0};
+}
+
+void endpoint_pool_cleanup(struct worker *worker)
+{
+    struct endpoint_connection *connection;
+    while ((connection = TAILQ_FIRST(&worker->endpoints.by_age)) != NULL) {
+        idle_remove(connection);
+        endpoint_connection_close(connection);
+    }
+    deadline_clear(&worker->wheel, &worker->endpoints.expiry);
+}
+
+static void on_expiry(struct deadline *deadline)
+{
+    struct worker *worker = CONTAINER_OF(deadline, struct worker, endpoints.expiry);
+    struct endpoint_connection *connection;
+    uint32_t now = deadline_now(&worker->wheel);
+    while ((connection = TAILQ_FIRST(&worker->endpoints.by_age)) != NULL) {
+        uint32_t age = now - connection->since;
+        uint32_t limit = keep_alive_ms(worker);
+        if (age < limit) {
+            deadline_set(&worker->wheel, deadline, limit - age, on_expiry);
+            return;
+        }
+        idle_remove(connection);
+        endpoint_connection_close(connection);
+    }
+}
+
+static struct endpoint_connection *idle_find(struct worker *worker,
+                                             const struct endpoint *endpoint)
+{
+    struct endpoint_connection *connection;
+    TAILQ_FOREACH(connection, bucket_of(worker, endpoint), entry)
+    if (connection->endpoint == endpoint)
+        return connection;
+    return NULL;
+}
+
+struct endpoint_connection *endpoint_connection_open(struct worker *worker,
+                                                     struct endpoint *endpoint,
+                                                     bool may_reuse, void *owner,
+                                                     endpoint_ready_cb on_ready_cb)
+{
+    struct endpoint_connection *connection =
+        may_reuse ? idle_find(worker, endpoint) : NULL;
+    if (connection != NULL) {
+        idle_remove(connection);
+        connection->owner = owner;
+        connection->on_ready = on_ready_cb;
+        connection->is_reused = true;
+        metrics_add_by(M_CONNECTS, CONNECT_REUSED, 1);
+        return connection;
+    }
+
+    bool in_progress = false;
+    int fd = net_connect(&endpoint->address, &in_progress);
+    if (fd < 0) {
+        int error = errno;
+        metrics_add_by(M_CONNECTS, CONNECT_REFUSED, 1);
+        endpoint_note_failure(endpoint, timing_now());
+        errno = error;
+        return NULL;
+    }
+    connection = must_calloc(1, sizeof *connection);
+    stream_init(&connection->stream, fd);
+    connection->worker = worker;
+    connection->endpoint = endpoint_ref(endpoint);
+    connection->owner = owner;
+    connection->on_ready = on_ready_cb;
+    connection->since = deadline_now(&worker->wheel);
+    connection->is_connected = !in_progress;
+    if (connection->is_connected) {
+        metrics_add_by(M_CONNECTS, CONNECT_OPENED, 1);
+        endpoint_note_success(endpoint);
+    }
+    endpoint_connection_watch(connection, in_progress ? EV_WRITE : EV_READ);
+    return connection;
+}
+
+int endpoint_connection_finish(struct endpoint_connection *connection)
+{
+    int error = net_connect_result(connection->stream.fd);
+    if (error != 0) {
+        metrics_add_by(M_CONNECTS, CONNECT_REFUSED, 1);
+        endpoint_note_failure(connection->endpoint, timing_now());
+        return error;
+    }
+    connection->is_connected = true;
+    metrics_add_by(M_CONNECTS, CONNECT_OPENED, 1);
+    endpoint_note_success(connection->endpoint);
+    endpoint_connection_watch(connection, EV_READ);
+    return 0;
+}
+
+void endpoint_connection_give_up(struct endpoint_connection *connection)
+{
+    metrics_add_by(M_CONNECTS, CONNECT_TIMED_OUT, 1);
+    endpoint_note_failure(connection->endpoint, timing_now());
+}
+
+void endpoint_connection_watch(struct endpoint_connection *connection, short what)
+{
+    if (connection->watched == what)
+        return;
+    if (connection->watched != 0)
+        event_del(&connection->event);
+    connection->watched = what;
+    if (what == 0)
+        return;
+    event_assign(&connection->event, connection->worker->base, connection->stream.fd,
+                 (short)(what | EV_PERSIST), on_ready, connection);
+    event_add(&connection->event, NULL);
+}
+
+void endpoint_connection_keep(struct endpoint_connection *connection)
+{
+    struct worker *worker = connection->worker;
+    uint32_t limit = keep_alive_ms(worker);
+    if (limit == 0 || worker->is_draining) {
+        endpoint_connection_close(connection);
+        return;
+    }
+    endpoint_connection_watch(connection, EV_READ);
+    connection->owner = NULL;
+    connection->on_ready = NULL;
+    connection->since = deadline_now(&worker->wheel);
+    TAILQ_INSERT_HEAD(bucket_of(worker, connection->endpoint), connection, entry);
+    TAILQ_INSERT_TAIL(&worker->endpoints.by_age, connection, by_age);
+    if (worker->endpoints.idle_count++ == 0)
+        deadline_set(&worker->wheel, &worker->endpoints.expiry, limit, on_expiry);
+}
+
+void endpoint_connection_close(struct endpoint_connection *connection)
+{
+    endpoint_connection_watch(connection, 0);
+    stream_close(&connection->stream);
+    connection->owner = NULL;
+    connection->on_ready = NULL;
+    TAILQ_INSERT_TAIL(&connection->worker->closed_connections, connection, entry);
+}
+
+void endpoint_connection_free_closed(struct worker *worker)
+{
+    struct endpoint_connection *connection;
+    while ((connection = TAILQ_FIRST(&worker->closed_connections)) != NULL) {
+        TAILQ_REMOVE(&worker->closed_connections, connection, entry);
+        endpoint_unref(connection->endpoint);
+        free(connection);
+    }
+}

@@ -1,0 +1,90 @@
+/*
+ * Connections to endpoints: dialled, reused, given back.
+ *
+ *                     ┌── none idle ──▶ CONNECTING ──writable, no error──┐
+ *    endpoint_connect ┤                     └── error ──▶ owner retries  ├─▶ OWNED ──complete and clean──▶ IDLE
+ *                     └── an idle one ──────────────────────────────────▶┘   │  ▲                           │
+ *                                                      abort, stray bytes,   │  └────── reused ─────────────┤
+ *                                                      HEAD, 101's end       ▼                              ▼
+ *                                                                          CLOSED ◀── any byte or EOF, or endpoint_keep_alive over
+ *
+ * While OWNED the owner gets every event through `on_ready` and sets what it wants by
+ * endpoint_connection_watch(); the event stays registered over reuse, so that a request on a reused
+ * connection costs no epoll_ctl. Idle connections are kept for each worker and endpoint, the freshest
+ * is reused first. A connection lives until the end of the turn in which it was closed. The owner's
+ * deadline bounds connecting; there is never a half-close before a 101.
+ */
+#pragma once
+
+#include "shared/stream.h"
+
+#include "proxy/deadline.h"
+#include "proxy/endpoint.h"
+
+#include <event2/event_struct.h>
+#include <sys/queue.h>
+
+struct worker;
+struct endpoint_connection;
+
+typedef void (*endpoint_ready_cb)(struct endpoint_connection *connection, short what);
+
+struct endpoint_connection {
+    struct event event;
+    struct stream stream;
+    struct worker *worker;                   /* borrowed */
+    struct endpoint *endpoint;               /* one reference */
+    void *owner;                             /* borrowed; NULL while idle or closed */
+    endpoint_ready_cb on_ready;              /* NULL while idle */
+    TAILQ_ENTRY(endpoint_connection) entry;  /* idle of its bucket, or the closed ones */
+    TAILQ_ENTRY(endpoint_connection) by_age; /* idle of the worker, oldest first */
+    uint32_t since; /* deadline_now() when it became idle, or began to connect */
+    short watched;  /* EV_READ, EV_WRITE */
+    bool is_connected;
+    bool is_reused; /* has carried an exchange before this one */
+};
+
+TAILQ_HEAD(endpoint_connection_list, endpoint_connection);
+
+#define ENDPOINT_POOL_BUCKETS 256
+
+/* The idle connections of one worker. */
+struct endpoint_pool {
+    struct endpoint_connection_list buckets[ENDPOINT_POOL_BUCKETS];
+    struct endpoint_connection_list by_age;
+    unsigned idle_count;
+    struct deadline expiry;
+};
+
+void endpoint_pool_init(struct endpoint_pool *pool);
+
+/* Closes what is idle. */
+void endpoint_pool_cleanup(struct worker *worker);
+
+/* A connection to the endpoint for `owner`: an idle one when `may_reuse` and there is one, else a new one that
+ * may still be connecting (is_connected tells; then on_ready comes with EV_WRITE and the owner calls
+ * endpoint_connection_finish). Takes its own reference to the endpoint. NULL with errno when the
+ * connect failed at once; that counts as a failure of the endpoint. */
+struct endpoint_connection *endpoint_connection_open(struct worker *worker,
+                                                     struct endpoint *endpoint,
+                                                     bool may_reuse, void *owner,
+                                                     endpoint_ready_cb on_ready);
+
+/* The result of connecting: 0 or an errno; noted on the endpoint. */
+int endpoint_connection_finish(struct endpoint_connection *connection);
+
+/* The owner gave up waiting for the connect: noted on the endpoint. Close it next. */
+void endpoint_connection_give_up(struct endpoint_connection *connection);
+
+/* From now on on_ready comes for these of EV_READ and EV_WRITE (0: none). */
+void endpoint_connection_watch(struct endpoint_connection *connection, short what);
+
+/* The exchange was complete and clean: keep it for reuse (or close it when timeouts.endpoint_keep_alive is 0).
+ * The owner lets go of it. */
+void endpoint_connection_keep(struct endpoint_connection *connection);
+
+/* Closes the socket at once. The owner lets go of it. */
+void endpoint_connection_close(struct endpoint_connection *connection);
+
+/* End of the turn: gives the memory of closed connections back. */
+void endpoint_connection_free_closed(struct worker *worker);

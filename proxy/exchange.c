@@ -1,0 +1,574 @@
+#include "proxy/exchange_parts.h"
+
+#include "shared/timing.h"
+
+#include "proxy/endpoint.h"
+#include "proxy/endpoint_set.h"
+#include "proxy/proxy_config.h"
+#include "proxy/upstream.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <stdlib.h>
+
+#define BODY_GRACE_MS 10000u /* a body may be slow for so long, */
+#define BODY_RATE     1024u  /* then it must have come at so many bytes a second */
+#define BODY_LOOK_MS  1000u
+#define SAME_TRIES    4 /* connects to a session's endpoint */
+
+static void on_exchange_due(struct deadline *deadline);
+
+void exchange_set_deadline(struct exchange *exchange, uint32_t limit_ms)
+{
+    deadline_set(&exchange->worker->wheel, &exchange->client->deadline, limit_ms,
+                 on_exchange_due);
+}
+
+uint32_t exchange_poll_limit(const struct exchange *exchange)
+{
+    uint64_t limit = exchange_config(exchange)->timeouts.poll;
+    if (limit == OPTION_AUTO)
+        limit = upstream_idle_limit(exchange->endpoint->upstream);
+    return deadline_limit(limit);
+}
+
+/* ---- answers of the edge ---- */
+
+static void drop_endpoint(struct exchange *exchange)
+{
+    if (exchange->connection != NULL)
+        endpoint_connection_close(exchange->connection);
+    exchange->connection = NULL;
+    if (exchange->is_begun)
+        endpoint_end_poll(exchange->endpoint);
+    exchange->is_begun = false;
+}
+
+void exchange_answer_with(struct exchange *exchange, struct edge_answer answer)
+{
+    char origin[EXCHANGE_ORIGIN_MAX];
+    memcpy(origin, exchange->origin, exchange->origin_len);
+    drop_endpoint(exchange);
+    answer.is_engine_io = exchange->is_engine_io;
+    answer.is_head = exchange->method == HTTP_HEAD;
+    answer.origin = slice_of(origin, exchange->origin_len);
+    bool is_read =
+        exchange->body_left == 0 && body_framing_is_complete(&exchange->request_body);
+    client_answer(exchange->client, &answer,
+                  exchange->is_persistent && !exchange->is_upgrade && is_read);
+}
+
+void exchange_answer(struct exchange *exchange, enum close_reason reason)
+{
+    exchange_answer_with(exchange, (struct edge_answer){.reason = reason});
+}
+
+/* ---- the request's body ---- */
+
+static void answer_body_fault(struct exchange *exchange)
+{
+    enum body_fault fault = body_framing_fault(&exchange->request_body);
+    exchange_answer(exchange, body_fault_status(fault) == 413 ? CLOSE_BODY_TOO_LARGE
+                                                              : CLOSE_BAD_BODY);
+}
+
+/* Decodes what belongs to the body into exchange->body: PARSE_DONE when it is whole. */
+static enum parse_result take_whole(struct exchange *exchange, struct slice data,
+                                    size_t *used)
+{
+    enum parse_result result = PARSE_MORE;
+    *used = 0;
+    while (result == PARSE_MORE && *used < data.len) {
+        size_t consumed;
+        struct slice payload;
+        result = body_framing_next(&exchange->request_body, slice_from(data, *used),
+                                   &consumed, &payload);
+        *used += consumed;
+        exchange->body_bytes += consumed;
+        buffer_append(&exchange->worker->buffers, &exchange->body, payload);
+    }
+    return result;
+}
+
+static void send_request(struct exchange *exchange);
+
+/* A streamed body: straight into what waits for the endpoint. */
+static size_t take_streamed(struct exchange *exchange, struct slice data)
+{
+    size_t used = min_size(data.len, (size_t)exchange->body_left);
+    exchange->body_left -= used;
+    exchange->body_bytes += used;
+    exchange->moved_at = deadline_now(&exchange->worker->wheel);
+    buffer_append(&exchange->worker->buffers, &exchange->request, slice_to(data, used));
+    if (exchange->state == EXCHANGE_SENDING)
+        send_request(exchange);
+    return used;
+}
+
+size_t exchange_take_body(struct exchange *exchange, struct slice data)
+{
+    if (exchange->state != EXCHANGE_BODY)
+        return take_streamed(exchange, data);
+    size_t used;
+    switch (take_whole(exchange, data, &used)) {
+    case PARSE_BAD:
+        answer_body_fault(exchange);
+        return used;
+    case PARSE_MORE:
+        return used;
+    case PARSE_DONE:
+        exchange_route(exchange, true, buffer_bytes(exchange->body));
+        return used;
+    }
+    unreachable();
+}
+
+bool exchange_wants_body(const struct exchange *exchange)
+{
+    return exchange->state == EXCHANGE_BODY || exchange->body_left > 0;
+}
+
+size_t exchange_body_room(const struct exchange *exchange)
+{
+    if (exchange->state == EXCHANGE_BODY)
+        return EXCHANGE_STREAM_MAX;
+    size_t waiting = buffer_len(exchange->request) - exchange->request_sent;
+    return (size_t)min_size(EXCHANGE_STREAM_MAX - min_size(EXCHANGE_STREAM_MAX, waiting),
+                            (size_t)exchange->body_left);
+}
+
+static uint64_t body_limit(const struct exchange *exchange)
+{
+    return exchange->rule->body_bytes;
+}
+
+/* A body of a known length on other paths streams; `rest` begins with it. */
+static size_t begin_streamed(struct exchange *exchange, struct slice rest)
+{
+    const struct http_request *request = &exchange->worker->request;
+    if (body_limit(exchange) != 0 && request->body_length > body_limit(exchange)) {
+        exchange_answer(exchange, CLOSE_BODY_TOO_LARGE);
+        return 0;
+    }
+    size_t used = min_size(rest.len, (size_t)min_size(request->body_length, SIZE_MAX));
+    exchange->body_left = request->body_length;
+    exchange->body_bytes = used;
+    if (request->expects_continue && used < request->body_length &&
+        !client_write(exchange->client, SLICE("HTTP/1.1 100 Continue\r\n\r\n")))
+        return used;
+    exchange->body_left -= used;
+    exchange_route(exchange, false, slice_to(rest, used));
+    return used;
+}
+
+/* A body that is read whole before anything is sent; `rest` begins with it. */
+static size_t begin_whole(struct exchange *exchange, struct slice rest)
+{
+    struct http_request *request = &exchange->worker->request;
+    struct buffer_pool *buffers = &exchange->worker->buffers;
+    size_t used = 0;
+    enum parse_result result =
+        body_framing_start(&exchange->request_body, request->body, request->body_length,
+                           body_limit(exchange), BODY_CHUNKS_MAX);
+    if (result == PARSE_MORE && request->body == BODY_LENGTH &&
+        rest.len >= request->body_length) {
+        /* The common case, in place. */
+        size_t consumed;
+        struct slice payload;
+        result = body_framing_next(&exchange->request_body, rest, &consumed, &payload);
+        check(result == PARSE_DONE && consumed == request->body_length);
+        exchange_route(exchange, false, payload);
+        return consumed;
+    }
+    if (result == PARSE_MORE && !buffer_pool_has_room(buffers)) {
+        exchange_answer_with(exchange, (struct edge_answer){.reason = CLOSE_BUFFERS_FULL,
+                                                            .retry_after = 1});
+        return 0;
+    }
+    if (result == PARSE_MORE)
+        result = take_whole(exchange, rest, &used);
+    switch (result) {
+    case PARSE_BAD:
+        answer_body_fault(exchange);
+        return used;
+    case PARSE_DONE:
+        exchange_route(exchange, false, buffer_bytes(exchange->body));
+        return used;
+    case PARSE_MORE:
+        exchange->state = EXCHANGE_BODY;
+        client_watch(exchange->client, EV_READ);
+        exchange_set_deadline(exchange, BODY_LOOK_MS);
+        if (request->expects_continue)
+            (void)!client_write(exchange->client, SLICE("HTTP/1.1 100 Continue\r\n\r\n"));
+        return used;
+    }
+    unreachable();
+}
+
+/* ---- the endpoint ---- */
+
+static void on_endpoint_ready(struct endpoint_connection *connection, short what);
+
+/* May the request go out once more after a reused connection ended without a byte? */
+static bool may_resend(const struct exchange *exchange)
+{
+    return !exchange->was_resent && exchange->body_bytes == 0 &&
+           exchange->body_left == 0 &&
+           (exchange->method == HTTP_GET || exchange->method == HTTP_OPTIONS);
+}
+
+/* Keeps the request only while it could be sent again. */
+static bool keeps_request(const struct exchange *exchange)
+{
+    bool may_go_elsewhere = exchange->kind == ROUTE_HANDSHAKE && may_resend(exchange);
+    return may_go_elsewhere || (exchange->connection->is_reused && may_resend(exchange));
+}
+
+static void begin_awaiting(struct exchange *exchange)
+{
+    struct buffer_pool *buffers = &exchange->worker->buffers;
+    exchange->state = EXCHANGE_AWAITING;
+    if (!keeps_request(exchange)) {
+        buffer_drop(buffers, &exchange->request);
+        exchange->request_sent = 0;
+        buffer_drop(buffers, &exchange->head);
+    }
+    buffer_drop(buffers, &exchange->body);
+    exchange_set_deadline(exchange, exchange_poll_limit(exchange));
+}
+
+/* Writes what waits; a streamed body is pulled from the client as room appears. */
+static void send_request(struct exchange *exchange)
+{
+    struct client *client = exchange->client;
+    struct endpoint_connection *connection = exchange->connection;
+    struct slice waiting =
+        slice_from(buffer_bytes(exchange->request), exchange->request_sent);
+    if (waiting.len > 0) {
+        ssize_t sent = stream_write(&connection->stream, waiting.data, waiting.len);
+        if (sent < 0 && errno != EAGAIN) {
+            /* An early answer may lie in the socket still: reading tells. */
+            exchange->body_left = 0;
+            exchange->is_persistent = false;
+            exchange->keeps_endpoint = false;
+            exchange->state = EXCHANGE_AWAITING;
+            endpoint_connection_watch(connection, EV_READ);
+            return;
+        }
+        if (sent > 0) {
+            exchange->request_sent += (uint32_t)sent;
+            exchange->moved_at = deadline_now(&exchange->worker->wheel);
+        }
+        waiting = slice_from(waiting, sent > 0 ? (size_t)sent : 0);
+    }
+    if (waiting.len == 0 && exchange->body_left == 0) {
+        endpoint_connection_watch(connection, EV_READ);
+        begin_awaiting(exchange);
+        return;
+    }
+    if (exchange->body_left > 0 && exchange->request_sent > 0) {
+        /* What was sent of a streamed request is never sent again. */
+        buffer_take(&exchange->worker->buffers, &exchange->request,
+                    exchange->request_sent);
+        exchange->request_sent = 0;
+    }
+    endpoint_connection_watch(connection, waiting.len > 0 ? EV_READ | EV_WRITE : EV_READ);
+    if (exchange->body_left > 0 && exchange_body_room(exchange) > 0)
+        client_watch(client, (short)(client->watched | EV_READ));
+}
+
+static void begin_sending(struct exchange *exchange)
+{
+    exchange->state = EXCHANGE_SENDING;
+    exchange->moved_at = deadline_now(&exchange->worker->wheel);
+    exchange->request_sent = 0;
+    exchange->keeps_endpoint = exchange->method != HTTP_HEAD && !exchange->is_upgrade;
+    exchange_set_deadline(
+        exchange, deadline_limit(exchange_config(exchange)->timeouts.write_stall));
+    send_request(exchange);
+}
+
+void exchange_connect(struct exchange *exchange, struct endpoint *endpoint)
+{
+    if (!exchange->is_begun)
+        endpoint_begin_poll(endpoint);
+    exchange->is_begun = true;
+    client_watch(exchange->client,
+                 (short)(EV_READ | (exchange->client->watched & EV_WRITE)));
+    bool may_reuse = !exchange->is_upgrade && !exchange->was_resent;
+    exchange->connection = endpoint_connection_open(exchange->worker, endpoint, may_reuse,
+                                                    exchange, on_endpoint_ready);
+    if (exchange->connection == NULL) {
+        exchange_endpoint_failed(exchange, CLOSE_CONNECT_FAILED);
+        return;
+    }
+    if (exchange->connection->is_connected) {
+        begin_sending(exchange);
+        return;
+    }
+    exchange->state = EXCHANGE_CONNECTING;
+    exchange_set_deadline(exchange,
+                          deadline_limit(exchange_config(exchange)->timeouts.connect));
+}
+
+static void on_endpoint_ready(struct endpoint_connection *connection, short what)
+{
+    struct exchange *exchange = connection->owner;
+    if (exchange->state == EXCHANGE_CONNECTING) {
+        if (endpoint_connection_finish(connection) != 0)
+            exchange_endpoint_failed(exchange, CLOSE_CONNECT_FAILED);
+        else
+            begin_sending(exchange);
+        return;
+    }
+    if ((what & EV_READ) != 0)
+        exchange_read(exchange);
+    else if ((what & EV_WRITE) != 0 && exchange->state == EXCHANGE_SENDING)
+        send_request(exchange);
+}
+
+/* ---- failures ---- */
+
+static bool endpoint_is_lost(const struct exchange *exchange)
+{
+    const struct snapshot *snapshot = exchange->worker->current->snapshot;
+    struct upstream *upstream = exchange->endpoint->upstream;
+    for (size_t i = 0; i < snapshot->sets_len; i++) {
+        if (snapshot->sets[i]->upstream != upstream)
+            continue;
+        const struct endpoint_entry *entry =
+            endpoint_set_find(snapshot->sets[i], exchange->endpoint);
+        return entry == NULL || entry->state == ENDPOINT_CLOSING;
+    }
+    return true;
+}
+
+/* The endpoint of a session cannot be replaced: again after 50, 100 and 200 ms. */
+static void try_same(struct exchange *exchange, enum close_reason reason)
+{
+    if (reason == CLOSE_CONNECT_FAILED && ++exchange->attempts < SAME_TRIES) {
+        metrics_add_by(M_CONNECT_RETRIES, RETRY_SAME, 1);
+        exchange->state = EXCHANGE_PAUSING;
+        exchange_set_deadline(exchange, 25u << exchange->attempts);
+        return;
+    }
+    bool is_lost = endpoint_is_lost(exchange);
+    if (is_lost)
+        metrics_add_by(M_ROUTES_REFUSED, ROUTE_LOST_GONE, 1);
+    exchange_answer(exchange, is_lost ? CLOSE_SESSION_UNKNOWN : reason);
+}
+
+/* No session exists yet: another endpoint is as good. */
+static void try_other(struct exchange *exchange, enum close_reason reason)
+{
+    if (exchange->tried_len + 1u >= ROUTE_TRIES_MAX || exchange->head == NULL ||
+        exchange->request == NULL) {
+        if (exchange->kind == ROUTE_HANDSHAKE && exchange->method != HTTP_OPTIONS)
+            metrics_add_by(M_HANDSHAKES, HANDSHAKE_FAILED, 1);
+        exchange_answer(exchange, reason);
+        return;
+    }
+    metrics_add_by(M_CONNECT_RETRIES, RETRY_OTHER, 1);
+    if (exchange->is_begun)
+        endpoint_end_poll(exchange->endpoint);
+    exchange->is_begun = false;
+    exchange->tried[exchange->tried_len++] = endpoint_ref(exchange->endpoint);
+    exchange->request_sent = 0;
+    exchange_route(exchange, true, slice_of(NULL, 0));
+}
+
+void exchange_endpoint_failed(struct exchange *exchange, enum close_reason reason)
+{
+    bool was_reused = false;
+    if (exchange->connection != NULL) {
+        was_reused = exchange->connection->is_reused;
+        endpoint_connection_close(exchange->connection);
+        exchange->connection = NULL;
+    }
+    buffer_drop(&exchange->worker->buffers, &exchange->response);
+    exchange->parsed_len = 0;
+    if (reason == CLOSE_NO_ANSWER && was_reused && may_resend(exchange) &&
+        exchange->request != NULL) {
+        metrics_add_by(M_CONNECT_RETRIES, RETRY_SAME, 1);
+        exchange->was_resent = true;
+        exchange_connect(exchange, exchange->endpoint);
+        return;
+    }
+    bool may_move = reason == CLOSE_CONNECT_FAILED || reason == CLOSE_CONNECT_TIMEOUT ||
+                    (reason == CLOSE_NO_ANSWER && exchange->kind == ROUTE_HANDSHAKE &&
+                     exchange->method == HTTP_GET);
+    if (exchange->kind != ROUTE_SESSION && may_move)
+        try_other(exchange, reason);
+    else if (exchange->kind == ROUTE_SESSION)
+        try_same(exchange, reason);
+    else
+        exchange_answer(exchange, reason);
+}
+
+/* ---- deadlines ---- */
+
+static void look_at_body(struct exchange *exchange)
+{
+    uint32_t passed = deadline_now(&exchange->worker->wheel) - exchange->began_at;
+    uint64_t wanted = passed > BODY_GRACE_MS
+                          ? (uint64_t)(passed - BODY_GRACE_MS) * BODY_RATE / 1000
+                          : 0;
+    if (exchange->body_bytes < wanted ||
+        (passed > BODY_GRACE_MS && exchange->body_bytes == 0))
+        exchange_answer(exchange, CLOSE_BODY_TIMEOUT);
+    else
+        exchange_set_deadline(exchange, BODY_LOOK_MS);
+}
+
+static void route_again(struct exchange *exchange)
+{
+    struct worker *worker = exchange->worker;
+    exchange->waited_ms += deadline_now(&worker->wheel) - exchange->moved_at;
+    if (exchange->snapshot != worker->current) {
+        worker_snapshot_unref(exchange->snapshot);
+        exchange->snapshot = worker_snapshot_ref(worker->current);
+        exchange->rule = NULL;
+    }
+    exchange_route(exchange, true, buffer_bytes(exchange->body));
+}
+
+/* Bytes flow, or should: which side is it that does not move? */
+static void look_at_flow(struct exchange *exchange)
+{
+    uint32_t passed = deadline_now(&exchange->worker->wheel) - exchange->moved_at;
+    bool is_sending = exchange->state == EXCHANGE_SENDING;
+    bool is_client = client_is_blocked(exchange->client) ||
+                     (is_sending && exchange_body_room(exchange) > 0);
+    uint32_t limit = is_client || is_sending
+                         ? deadline_limit(exchange_config(exchange)->timeouts.write_stall)
+                         : exchange_poll_limit(exchange);
+    if (passed < limit) {
+        exchange_set_deadline(exchange, limit - passed);
+        return;
+    }
+    if (is_sending && is_client)
+        exchange_answer(exchange, CLOSE_BODY_TIMEOUT);
+    else if (is_sending)
+        exchange_answer(exchange, CLOSE_ANSWER_TIMEOUT);
+    else
+        client_close(exchange->client, is_client ? CLOSE_WRITE_STALL : CLOSE_ANSWER_CUT);
+}
+
+static void on_exchange_due(struct deadline *deadline)
+{
+    struct client *client = CONTAINER_OF(deadline, struct client, deadline);
+    struct exchange *exchange = client->exchange;
+    switch ((enum exchange_state)exchange->state) {
+    case EXCHANGE_BODY:
+        look_at_body(exchange);
+        return;
+    case EXCHANGE_WAITING:
+        route_again(exchange);
+        return;
+    case EXCHANGE_PAUSING:
+        exchange_connect(exchange, exchange->endpoint);
+        return;
+    case EXCHANGE_CONNECTING:
+        endpoint_connection_give_up(exchange->connection);
+        exchange_endpoint_failed(exchange, CLOSE_CONNECT_TIMEOUT);
+        return;
+    case EXCHANGE_AWAITING:
+    case EXCHANGE_HOLDING:
+        exchange_answer(exchange, CLOSE_ANSWER_TIMEOUT);
+        return;
+    case EXCHANGE_SENDING:
+    case EXCHANGE_STREAMING:
+        look_at_flow(exchange);
+        return;
+    }
+    unreachable();
+}
+
+/* ---- life ---- */
+
+size_t exchange_begin(struct client *client, struct slice data)
+{
+    struct worker *worker = client->worker;
+    const struct http_request *request = &worker->request;
+    size_t head_len = request->head_len;
+    struct exchange *exchange = must_calloc(1, sizeof *exchange);
+    client->exchange = exchange;
+    exchange->client = client;
+    exchange->worker = worker;
+    exchange->snapshot = worker_snapshot_ref(worker->current);
+    exchange->began_at = deadline_now(&worker->wheel);
+    exchange->random_key = timing_random();
+    exchange->body_left = 0;
+    bool has_body = request->body != BODY_NONE &&
+                    (request->body != BODY_LENGTH || request->body_length > 0);
+    /* Until it is known to be read, a body is in the way of a connection that stays. */
+    enum parse_result started =
+        body_framing_start(&exchange->request_body, has_body ? request->body : BODY_NONE,
+                           request->body_length, 0, 0);
+    (void)started;
+    if (!exchange_classify(exchange))
+        return head_len;
+    if (exchange->kind == ROUTE_HANDSHAKE)
+        exchange->began = timing_now();
+    struct slice rest = slice_from(data, head_len);
+    /* The head is needed again when another endpoint has to be found, or when the body is whole. */
+    if (exchange->kind != ROUTE_SESSION || has_body)
+        buffer_append(&worker->buffers, &exchange->head, slice_to(data, head_len));
+    if (!has_body) {
+        exchange_route(exchange, false, slice_of(NULL, 0));
+        return head_len;
+    }
+    if (exchange->kind == ROUTE_OTHER && !exchange->is_engine_io &&
+        request->body == BODY_LENGTH)
+        return head_len + begin_streamed(exchange, rest);
+    return head_len + begin_whole(exchange, rest);
+}
+
+void exchange_on_client_drained(struct exchange *exchange)
+{
+    exchange->moved_at = deadline_now(&exchange->worker->wheel);
+    exchange_resume_reading(exchange);
+}
+
+bool exchange_outlives_client_end(const struct exchange *exchange)
+{
+    return exchange->has_answer_begun;
+}
+
+const char *exchange_state_word(const struct exchange *exchange)
+{
+    switch ((enum exchange_state)exchange->state) {
+    case EXCHANGE_BODY:
+        return "reading the body";
+    case EXCHANGE_WAITING:
+        return "waiting for a route";
+    case EXCHANGE_PAUSING:
+    case EXCHANGE_CONNECTING:
+        return "connecting";
+    case EXCHANGE_SENDING:
+        return "sending";
+    case EXCHANGE_AWAITING:
+        return "awaiting the answer";
+    case EXCHANGE_HOLDING:
+    case EXCHANGE_STREAMING:
+        return "answering";
+    }
+    unreachable();
+}
+
+void exchange_free(struct exchange *exchange)
+{
+    struct buffer_pool *buffers = &exchange->worker->buffers;
+    drop_endpoint(exchange);
+    if (exchange->endpoint != NULL)
+        endpoint_unref(exchange->endpoint);
+    for (size_t i = 0; i < exchange->tried_len; i++)
+        endpoint_unref(exchange->tried[i]);
+    buffer_drop(buffers, &exchange->head);
+    buffer_drop(buffers, &exchange->body);
+    buffer_drop(buffers, &exchange->request);
+    buffer_drop(buffers, &exchange->response);
+    buffer_drop(buffers, &exchange->response_head);
+    worker_snapshot_unref(exchange->snapshot);
+    free(exchange);
+}

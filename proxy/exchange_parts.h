@@ -1,0 +1,125 @@
+/*
+ * What the three files of the exchange share; nobody else includes this. exchange.h has the picture.
+ *
+ *      exchange.c ──▶ exchange_request.c ──▶ exchange.c ──▶ exchange_response.c ──▶ client.c
+ *      life           which endpoint, what    connect, send   what comes back
+ */
+#pragma once
+
+#include "proxy/body_framing.h"
+#include "proxy/edge_answer.h"
+#include "proxy/exchange.h"
+#include "proxy/route.h"
+#include "proxy/ws_handshake.h"
+
+#define EXCHANGE_ORIGIN_MAX 128 /* longer ones are not echoed in later answers */
+#define EXCHANGE_STREAM_MAX                                                              \
+    65536u /* of a streamed request body waiting for the endpoint */
+
+enum exchange_state {
+    EXCHANGE_BODY,    /* the body is being read whole */
+    EXCHANGE_WAITING, /* for a newer snapshot or for its turn (ROUTE_WAIT) */
+    EXCHANGE_PAUSING, /* before the same endpoint is tried again */
+    EXCHANGE_CONNECTING,
+    EXCHANGE_SENDING, /* the endpoint has not taken the request yet, or its body streams */
+    EXCHANGE_AWAITING,  /* nothing of the final head yet */
+    EXCHANGE_HOLDING,   /* a body that is looked at before it is passed on */
+    EXCHANGE_STREAMING, /* the body flows */
+};
+
+struct exchange {
+    struct client *client; /* borrowed: it owns us */
+    struct worker *worker;
+    struct worker_snapshot *snapshot; /* one holder */
+    const struct route_config *rule;  /* of the snapshot; NULL before it is matched */
+    size_t upstream;
+    struct endpoint *endpoint;              /* one reference; NULL before it is chosen */
+    struct endpoint_connection *connection; /* owned */
+
+    struct buffer *head;    /* the client's, as it came: to route again */
+    struct buffer *body;    /* of the client, decoded, while it is read whole */
+    struct buffer *request; /* for the endpoint; kept while it could be sent again */
+    uint32_t request_sent;
+    uint64_t body_left; /* of a streamed request body: not yet read from the client */
+    struct body_framing request_body;
+    struct body_framing response_body;
+    uint64_t body_bytes; /* of the request, received */
+    uint32_t began_at;   /* deadline_now() */
+    uint32_t moved_at;   /* last progress while streaming */
+    uint64_t began;      /* timing_now() of a handshake */
+
+    struct buffer *response;      /* a head that is not whole, or the body that is held */
+    struct buffer *response_head; /* of HOLDING: its head as it came */
+    uint32_t parsed_len;
+
+    struct endpoint *tried[ROUTE_TRIES_MAX]; /* each with one reference */
+    uint8_t tried_len;
+    uint8_t attempts; /* connects to the same endpoint */
+    uint8_t interims;
+    uint8_t state;       /* enum exchange_state */
+    uint8_t kind;        /* enum route_kind */
+    uint8_t method;      /* enum http_method */
+    uint8_t version;     /* enum engine_version */
+    uint8_t minor;       /* of the client's HTTP version */
+    uint8_t out_framing; /* enum body_kind towards the client */
+    bool is_engine_io;
+    bool is_jsonp;
+    bool is_upgrade;
+    bool is_persistent;  /* the client's side may stay */
+    bool keeps_endpoint; /* the endpoint's side may stay */
+    bool was_resent;
+    bool has_answer_begun; /* bytes of the final response went to the client */
+    bool is_tls_client;    /* https at the outermost trusted hop */
+    bool is_cross_site;
+    bool is_begun; /* counted on the endpoint */
+    bool sets_cookie;
+    char key_id;
+    uint64_t tag;
+    uint64_t random_key;
+    uint32_t waited_ms;
+    struct affinity_cookie cookie;
+    char websocket_key[WS_KEY_LEN];
+    uint16_t origin_len;
+    char origin[EXCHANGE_ORIGIN_MAX];
+};
+
+/* ---- exchange.c ---- */
+
+/* The edge answers; the exchange is gone afterwards. `stays`: the request was read whole. */
+void exchange_answer(struct exchange *exchange, enum close_reason reason);
+void exchange_answer_with(struct exchange *exchange, struct edge_answer answer);
+
+/* Goes to `endpoint` with what lies in exchange->request. */
+void exchange_connect(struct exchange *exchange, struct endpoint *endpoint);
+
+/* The deadline of the state, in milliseconds from now. */
+void exchange_set_deadline(struct exchange *exchange, uint32_t limit_ms);
+
+/* No connection or no answer from this endpoint: another one, the same again, or the end. `reason`: what it
+ * would be called. */
+void exchange_endpoint_failed(struct exchange *exchange, enum close_reason reason);
+
+/* How long the endpoint may be silent, in milliseconds. */
+uint32_t exchange_poll_limit(const struct exchange *exchange);
+
+static inline const struct proxy_config *exchange_config(const struct exchange *exchange)
+{
+    return exchange->snapshot->snapshot->config;
+}
+
+/* ---- exchange_request.c ---- */
+
+/* Everything that the head alone decides. False: answered. The request is the worker's. */
+bool exchange_classify(struct exchange *exchange) MUST_CHECK;
+
+/* Chooses an endpoint for the worker's request (parsed from exchange->head when `parses`), writes the head for
+ * it and connects. The body, if it was read whole, is `body`. */
+void exchange_route(struct exchange *exchange, bool parses, struct slice body);
+
+/* ---- exchange_response.c ---- */
+
+/* The endpoint's socket is readable. */
+void exchange_read(struct exchange *exchange);
+
+/* The client has taken everything: go on. */
+void exchange_resume_reading(struct exchange *exchange);

@@ -1,0 +1,35 @@
+/*
+ * What the proxy tells its operators.
+ *
+ *      /status.json, the page, ctl status ◀── endpoints with their live counters (atomic, any thread)
+ *                                         ◀── sums of the metrics
+ *                                         ◀── proxy_rates: the same sums once a second for two minutes
+ *      ctl clients ─ post ─▶ each worker lists its own ─ post ─▶ one answer
+ *
+ * Reads only; the verbs that change something are shutdown and log-level. To add a verb: a row in
+ * proxy_admin.c.
+ */
+#pragma once
+
+#include <stddef.h>
+
+struct admin_callbacks;
+struct ctl_verb;
+struct proxy;
+struct proxy_rates;
+
+/* For admin_new(); the argument is the struct proxy. */
+const struct admin_callbacks *proxy_admin_callbacks(void);
+
+/* For ctl_new() (the argument is the struct proxy) and for `sidrail-proxy ctl`. */
+const struct ctl_verb *proxy_admin_verbs(size_t *count);
+
+/* Gauges that are asked at scrape. */
+void proxy_admin_set_collectors(struct proxy *proxy);
+
+/* Samples the metrics once a second on the main loop. */
+struct proxy_rates *proxy_rates_new(struct proxy *proxy);
+void proxy_rates_free(struct proxy_rates *rates);
+
+/* The status page: one HTML document, nothing external. */
+extern const char proxy_status_page[];

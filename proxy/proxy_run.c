@@ -1,0 +1,300 @@
+#include "proxy/proxy_run.h"
+
+#include "shared/admin.h"
+#include "shared/ctl.h"
+#include "shared/log.h"
+#include "shared/timing.h"
+
+#include "proxy/discovery_static.h"
+#include "proxy/proxy_admin.h"
+#include "proxy/proxy_metrics.h"
+
+#include <event2/event.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define DRAIN_LOOK MILLISECONDS(50)
+
+static bool fail(const char *what, const char *why)
+{
+    fprintf(stderr, "sidrail-proxy: %s%s%s\n", what, what[0] != '\0' ? ": " : "", why);
+    return false;
+}
+
+/* ---- start ---- */
+
+static bool load_snapshot(struct proxy *proxy, struct proxy_config *config)
+{
+    struct route_keys keys;
+    bool is_random = false, is_readable_by_others = false;
+    char error[512];
+    if (!proxy_config_load_keys(config, &keys, &is_random, &is_readable_by_others, error,
+                                sizeof error)) {
+        proxy_config_unref(config);
+        return fail("affinity_keys", error);
+    }
+    if (is_random)
+        log_warn(LOG_SUBJECT("main"),
+                 "affinity_keys is empty: routes in sids and cookies hold "
+                 "for this process only");
+    if (is_readable_by_others)
+        log_warn(LOG_SUBJECT("main"), "the key file can be read by others",
+                 LOG_TEXT("path", config->affinity_keys));
+    proxy->snapshot =
+        discovery_static_snapshot(config, &keys, NULL, timing_now(), error, sizeof error);
+    return proxy->snapshot != NULL || fail("upstreams", error);
+}
+
+static bool load_tls(struct listener_place *place, const struct listener_config *listener)
+{
+    size_t count = listener->tls.certificates.count;
+    struct tls_certificate *certificates = must_calloc(count, sizeof *certificates);
+    for (size_t i = 0; i < count; i++) {
+        const struct certificate_config *it =
+            OPTION_ITEM(listener->tls.certificates, certificate_config, i);
+        certificates[i] = (struct tls_certificate){.cert = it->cert, .key = it->key};
+    }
+    struct tls_server_options options = {
+        .certificates = certificates,
+        .certificate_count = count,
+        .min_version = listener->tls.min_version == TLS_VERSION_1_3 ? "1.3" : "1.2",
+        .client_ca = listener->tls.client_ca,
+        .ticket_keys = listener->tls.ticket_keys,
+        .alpn = "http/1.1",
+    };
+    char *error = NULL;
+    place->tls = tls_server_new(&options, &error);
+    free(certificates);
+    if (place->tls == NULL)
+        fail("listeners[].tls", error);
+    free(error);
+    return place->tls != NULL;
+}
+
+/* Binds one listener for every worker. The first socket is bound alone, so that an address which another
+ * process listens on is an error although the rest share it by SO_REUSEPORT. */
+static bool bind_place(struct proxy *proxy, size_t index)
+{
+    const struct proxy_config *config = proxy->snapshot->config;
+    const struct listener_config *listener = proxy_config_listener(config, index);
+    struct listener_place *place = &proxy->places[index];
+    struct address address = listener->address;
+    char why[NET_WHY_SIZE], option[64], text[ADDRESS_TEXT_SIZE];
+    snprintf(option, sizeof option, "listeners[%zu].address", index);
+    place->name = must_strdup(address_text(&address, text));
+    place->is_unix = address_is_unix(&address);
+    place->is_tls = listener->has_tls;
+    if (listener->has_tls && !load_tls(place, listener))
+        return false;
+
+    bool is_shared = proxy->workers_len > 1 && !place->is_unix;
+    struct net_listen_options options = {.backlog = 4096};
+    int first = net_listen(&address, &options, why);
+    if (first >= 0 && is_shared) {
+        address = net_local_address(first);
+        net_listen_close(first);
+        options.reuse_port = true;
+        first = net_listen(&address, &options, why);
+    }
+    if (first < 0) {
+        char line[NET_WHY_SIZE + ADDRESS_TEXT_SIZE + 2];
+        snprintf(line, sizeof line, "%s: %s", place->name, why);
+        return fail(option, line);
+    }
+    address = net_local_address(first);
+    if (!place->is_unix)
+        snprintf(place->port, sizeof place->port, "%u", address_port(&address) & 0xffff);
+    for (size_t i = 0; i < proxy->workers_len; i++) {
+        int fd = i == 0      ? first
+                 : is_shared ? net_listen(&address, &options, why)
+                             : dup(first);
+        if (fd < 0)
+            return fail(option, why);
+        if (!place->is_unix) { /* accepted sockets inherit these */
+            net_set_no_delay(fd);
+            net_set_keep_alive(fd, config->tcp.keep_alive);
+            net_set_user_timeout(fd, config->tcp.user_timeout);
+        }
+        worker_listen(proxy->workers[i], fd, place);
+    }
+    log_info(LOG_SUBJECT("main"), "listening",
+             LOG_TEXT("address", address_text(&address, text)),
+             LOG_BOOL("tls", place->is_tls));
+    return true;
+}
+
+static bool start_workers(struct proxy *proxy)
+{
+    const struct proxy_config *config = proxy->snapshot->config;
+    proxy->workers_len = config->threads;
+    proxy->workers = must_calloc(proxy->workers_len, sizeof(struct worker *));
+    for (size_t i = 0; i < proxy->workers_len; i++)
+        proxy->workers[i] = worker_new(&proxy->process, proxy->snapshot, (unsigned)i);
+    proxy->places_len = config->listeners.count;
+    proxy->places = must_calloc(proxy->places_len, sizeof(struct listener_place));
+    for (size_t i = 0; i < proxy->places_len; i++)
+        if (!bind_place(proxy, i))
+            return false;
+    return true;
+}
+
+static bool open_admin(struct proxy *proxy)
+{
+    const struct proxy_config *config = proxy->snapshot->config;
+    char why[NET_WHY_SIZE];
+    if (config->admin.address.len != 0) {
+        proxy->admin = admin_new(proxy->base, proxy_admin_callbacks(), proxy);
+        if (!admin_listen(proxy->admin, &config->admin.address, why))
+            return fail("admin.address", why);
+    }
+    const char *path = config->admin.socket;
+    if (path[0] == '\0')
+        return true;
+    bool is_auto = strcmp(path, "auto") == 0;
+    char *found = is_auto ? ctl_default_path("proxy") : must_strdup(path);
+    bool is_open = false;
+    if (found == NULL) {
+        snprintf(why, sizeof why,
+                 "neither /run/sidrail nor $XDG_RUNTIME_DIR can be written");
+    } else {
+        size_t count;
+        const struct ctl_verb *verbs = proxy_admin_verbs(&count);
+        proxy->ctl = ctl_new(proxy->base, verbs, count, proxy);
+        is_open = ctl_listen(proxy->ctl, found, why);
+    }
+    free(found);
+    if (is_open)
+        return true;
+    if (!is_auto)
+        return fail("admin.socket", why);
+    log_warn(LOG_SUBJECT("main"), "the ctl socket is off", LOG_TEXT("why", why));
+    return true;
+}
+
+/* ---- shutdown ---- */
+
+static void on_drain_look(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct proxy *proxy = arg;
+    if (atomic_load_explicit(&proxy->process.clients, memory_order_relaxed) == 0)
+        lifecycle_drained(proxy->lifecycle);
+}
+
+static void on_drain_begins(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct proxy *proxy = arg;
+    struct timeval every = timing_to_timeval(DRAIN_LOOK);
+    uint32_t window = deadline_limit(proxy->snapshot->config->shutdown.window);
+    if (proxy->snapshot->config->shutdown.window == 0)
+        window = 0;
+    atomic_store_explicit(&proxy->process.is_draining, true, memory_order_relaxed);
+    for (size_t i = 0; i < proxy->workers_len; i++)
+        worker_drain(proxy->workers[i], window);
+    event_add(&proxy->drain_look, &every);
+}
+
+static void on_drain(void *argument)
+{
+    struct proxy *proxy = argument;
+    uint64_t delay = lifecycle_is_interrupted(proxy->lifecycle)
+                         ? 0
+                         : proxy->snapshot->config->shutdown.readiness_delay;
+    struct timeval wait = timing_to_timeval(delay);
+    event_add(&proxy->drain_begins, &wait);
+}
+
+static void stop_workers(struct proxy *proxy)
+{
+    for (size_t i = 0; i < proxy->workers_len; i++)
+        if (proxy->workers[i]->has_thread)
+            worker_stop(proxy->workers[i]);
+    for (size_t i = 0; i < proxy->workers_len; i++) {
+        worker_join(proxy->workers[i]);
+        worker_free(proxy->workers[i]);
+    }
+    free(proxy->workers);
+    proxy->workers_len = 0;
+}
+
+/* The main loop has ended: a few more turns carry the answer out. */
+static void answer_shutdown_call(struct proxy *proxy)
+{
+    if (proxy->shutdown_call == NULL)
+        return;
+    ctl_finish(proxy->shutdown_call, true);
+    proxy->shutdown_call = NULL;
+    for (int i = 0; i < 10; i++)
+        event_base_loop(proxy->base, EVLOOP_NONBLOCK);
+}
+
+static void cleanup(struct proxy *proxy)
+{
+    stop_workers(proxy);
+    answer_shutdown_call(proxy);
+    if (proxy->admin != NULL)
+        admin_free(proxy->admin);
+    if (proxy->ctl != NULL)
+        ctl_free(proxy->ctl);
+    if (proxy->rates != NULL)
+        proxy_rates_free(proxy->rates);
+    for (size_t i = 0; i < proxy->places_len; i++) {
+        free(proxy->places[i].name);
+        tls_unref(proxy->places[i].tls);
+    }
+    free(proxy->places);
+    if (proxy->lifecycle != NULL) {
+        event_del(&proxy->drain_begins);
+        event_del(&proxy->drain_look);
+        lifecycle_free(proxy->lifecycle);
+        post_box_cleanup(&proxy->box);
+    }
+    if (proxy->snapshot != NULL)
+        snapshot_unref(proxy->snapshot);
+    if (proxy->base != NULL)
+        event_base_free(proxy->base);
+}
+
+static bool start(struct proxy *proxy, struct proxy_config *config)
+{
+    static const struct lifecycle_callbacks callbacks = {.on_drain = on_drain};
+    if (!load_snapshot(proxy, config))
+        return false;
+    proxy->base = event_base_new();
+    check(proxy->base != NULL);
+    proxy->lifecycle = lifecycle_new(proxy->base, &callbacks, proxy);
+    post_box_init(&proxy->box, proxy->base);
+    event_assign(&proxy->drain_begins, proxy->base, -1, 0, on_drain_begins, proxy);
+    event_assign(&proxy->drain_look, proxy->base, -1, EV_PERSIST, on_drain_look, proxy);
+    lifecycle_set_deadline(proxy->lifecycle, config->shutdown.deadline);
+    if (!start_workers(proxy))
+        return false;
+    proxy->rates = proxy_rates_new(proxy);
+    if (!open_admin(proxy))
+        return false;
+    proxy_admin_set_collectors(proxy);
+    for (size_t i = 0; i < proxy->workers_len; i++)
+        worker_start(proxy->workers[i]);
+    return true;
+}
+
+int proxy_run(struct proxy_config *config)
+{
+    struct proxy proxy = {.process = {.started = timing_now()}};
+    /* Freed memory goes back to the system in large pieces, not only from the top of the heap. */
+    mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+    mallopt(M_TRIM_THRESHOLD, 256 * 1024);
+    log_init((enum log_level)config->log.level, (enum log_format)config->log.format);
+    net_raise_descriptor_limit();
+    metrics_init(proxy_metric_rows, PROXY_METRIC_COUNT);
+    int code = EXIT_CODE_START;
+    if (start(&proxy, config)) {
+        lifecycle_ready(proxy.lifecycle);
+        code = lifecycle_run(proxy.lifecycle);
+    }
+    cleanup(&proxy);
+    return code;
+}

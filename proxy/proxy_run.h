@@ -1,0 +1,46 @@
+/*
+ * The proxy put together: from a checked configuration to the exit code.
+ *
+ *      config ─▶ keys ─▶ snapshot ─▶ sockets bound ─▶ admin and ctl ─▶ workers started ─▶ READY
+ *                  any of these fails: one line on stderr, exit code 1
+ *
+ *      SIGTERM ─▶ not ready ─ readiness_delay ─▶ listeners closed, tunnels closed with 1012 over window
+ *      SIGINT ──▶ the same without the delay               └─ nobody left, or deadline ─▶ workers stopped ─▶ 0
+ *      a second signal ─▶ everything closed at once
+ *
+ * The main thread runs signals, admin and ctl; clients are the workers'.
+ */
+#pragma once
+
+#include "shared/lifecycle.h"
+
+#include "proxy/proxy_config.h"
+#include "proxy/worker.h"
+
+#include <event2/event_struct.h>
+
+struct admin;
+struct ctl;
+struct ctl_call;
+struct proxy_rates;
+
+struct proxy {
+    struct process process;
+    struct event_base *base;
+    struct snapshot *snapshot; /* the newest; one reference */
+    struct listener_place *places;
+    size_t places_len;
+    struct worker **workers;
+    size_t workers_len;
+    struct lifecycle *lifecycle;
+    struct admin *admin; /* NULL: off */
+    struct ctl *ctl;     /* NULL: off */
+    struct proxy_rates *rates;
+    struct post_box box;            /* what workers tell the main thread */
+    struct event drain_begins;      /* readiness_delay is over */
+    struct event drain_look;        /* is anybody left? */
+    struct ctl_call *shutdown_call; /* waits for the end; NULL: nobody does */
+};
+
+/* Runs until the end; the exit code for main(). Takes over the caller's reference to `config`. */
+int proxy_run(struct proxy_config *config);

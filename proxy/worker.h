@@ -1,0 +1,154 @@
+/*
+ * One thread, one loop, its listeners and clients.
+ *
+ *      main thread                        worker (1..threads)
+ *        worker_new ────────────────────▶ own event_base, own SO_REUSEPORT sockets
+ *        snapshot_publish ── mailbox ───▶ takes it between two callbacks; exchanges in flight keep theirs
+ *        post_send(worker_box) ─────────▶ runs the job: drain, list clients, stop
+ *
+ *      one turn:   epoll ─▶ callbacks ─▶ worker_end_turn:  clients that have another request waiting,
+ *                                                          counters to the metrics, memory of what was
+ *                                                          closed given back
+ *
+ * Workers share nothing but snapshots, atomic counters of endpoints, and `struct process`. struct worker
+ * is what a thread lends to its clients, exchanges and tunnels: loop, clock, scratch memory. What lies in
+ * the scratch is valid until the callback returns, no longer.
+ */
+#pragma once
+
+#include "shared/net.h"
+#include "shared/tls.h"
+
+#include "proxy/buffer.h"
+#include "proxy/deadline.h"
+#include "proxy/endpoint_connect.h"
+#include "proxy/engine_io.h"
+#include "proxy/http_head.h"
+#include "proxy/post.h"
+#include "proxy/proxy_metrics.h"
+#include "proxy/snapshot.h"
+
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+struct client;
+struct listener;
+
+#define WORKER_LISTENERS_MAX 64u
+
+/* One read takes at most this much. */
+#define WORKER_READ_MAX 65536u
+
+/* Room around what is read in place: a chunk line before it, a chunk end behind it; and a whole head. */
+#define WORKER_SCRATCH_FRONT 32u
+#define WORKER_SCRATCH_SIZE  (WORKER_SCRATCH_FRONT + WORKER_READ_MAX + 64u)
+#define WORKER_OUT_SIZE      (2u * WORKER_READ_MAX + 65536u)
+
+TAILQ_HEAD(client_list, client);
+
+/* What all threads of the process share besides snapshots. */
+struct process {
+    atomic_size_t buffered_bytes;
+    atomic_uint clients; /* open now, all workers */
+    _Atomic uint64_t client_ids;
+    atomic_bool is_draining; /* answers close their connections */
+    uint64_t started;        /* timing_now() */
+};
+
+/* What a listener says about its clients. Immutable, outlives them. */
+struct listener_place {
+    char *name;   /* as configured */
+    char port[6]; /* decimal, "" for unix */
+    bool is_tls;
+    bool is_unix;
+    struct tls_context *tls; /* one holder */
+};
+
+/* A snapshot as this worker's exchanges hold it: counted without atomics. */
+struct worker_snapshot {
+    unsigned holders;
+    struct snapshot *snapshot;        /* one reference */
+    const struct slice *engine_paths; /* config->engine_io_paths */
+    size_t engine_paths_len;
+};
+
+struct worker {
+    struct event_base *base;
+    struct process *process; /* borrowed */
+    struct deadline_wheel wheel;
+    struct buffer_pool buffers;
+    struct endpoint_pool endpoints;
+    struct worker_snapshot
+        *current; /* newest snapshot, one holder; never NULL once started */
+
+    char *scratch; /* bytes are read to scratch + WORKER_SCRATCH_FRONT */
+    char *out;     /* heads and small answers are written here */
+    struct http_request request;
+    struct http_response response;
+    struct engine_query query;
+
+    struct client_list clients;  /* open */
+    struct client_list resuming; /* have bytes of a next request waiting */
+    struct client_list closed;   /* memory goes back at the end of the turn */
+    struct endpoint_connection_list closed_connections;
+    unsigned clients_count;
+
+    struct {
+        uint64_t bytes, frames;
+    } relayed[DIRECTIONS]; /* of this turn, not yet in the metrics */
+
+    time_t date_second; /* of `date` */
+    char date[32];      /* IMF-fixdate */
+    char via[32];       /* our name in Via */
+
+    struct snapshot_mailbox mailbox;
+    struct post_box box;
+    struct post_job take_snapshot;
+    atomic_flag snapshot_posted;
+
+    struct worker_listener *listeners;
+    size_t listeners_len;
+    unsigned index;
+    bool is_draining; /* listeners closed, idle clients let go */
+    bool is_stopping;
+    pthread_t thread;
+    bool has_thread;
+};
+
+/* A worker whose loop does not run yet. `snapshot`: it takes its own reference. */
+struct worker *worker_new(struct process *process, struct snapshot *snapshot,
+                          unsigned index);
+
+/* Frees it after worker_join() (or without ever having been started). */
+void worker_free(struct worker *worker);
+
+/* Adds a listening socket; it is the worker's from now on. `place` is borrowed and outlives the worker. Before
+ * worker_start(). */
+void worker_listen(struct worker *worker, int fd, const struct listener_place *place);
+
+/* Starts the thread; waits for its end (after worker_stop). */
+void worker_start(struct worker *worker);
+void worker_join(struct worker *worker);
+
+/* The mailbox to publish snapshots to. */
+struct snapshot_mailbox *worker_mailbox(struct worker *worker);
+
+/* Any thread: stop accepting, let idle clients go at once, close tunnels with 1012 spread over
+ * `window_ms`, and close the rest when the window is over. */
+void worker_drain(struct worker *worker, uint32_t window_ms);
+
+/* Any thread: close everything now with the reason and end the loop. */
+void worker_stop(struct worker *worker);
+
+/* One holder more or less of a snapshot; on the worker's thread. */
+struct worker_snapshot *worker_snapshot_ref(struct worker_snapshot *held);
+void worker_snapshot_unref(struct worker_snapshot *held);
+
+/* This second as IMF-fixdate; made once a second. */
+struct slice worker_date(struct worker *worker);
+
+/* Where reads go. */
+static inline char *worker_read_space(struct worker *worker)
+{
+    return worker->scratch + WORKER_SCRATCH_FRONT;
+}
