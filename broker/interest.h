@@ -1,0 +1,109 @@
+/*
+ * Who wants what.
+ *
+ *     subscriber ──▶ interest ◀── target          interest: one (client, channel or pattern) pair
+ *      (a client)      │ │ │      (a channel       target:   a channel or pattern somebody wants
+ *         └ of it ─────┘ │ └──────  or pattern)
+ *                        └ table by pair
+ *
+ * A target exists while it has an interest; its first and its last interest are told to the owner, who
+ * subscribes the shards accordingly. A new interest can be *silent*: it counts as wanted but receives
+ * nothing until it is activated, which is how a SUBSCRIBE waits until the shards have confirmed.
+ *
+ * The table knows subscribers only as the struct below, which a client embeds.
+ */
+#pragma once
+
+#include "shared/slice.h"
+
+#include <sys/queue.h>
+
+enum interest_kind { INTEREST_CHANNEL, INTEREST_PATTERN };
+#define INTEREST_KINDS 2
+
+struct interest;
+LIST_HEAD(interest_list, interest);
+TAILQ_HEAD(interest_queue, interest);
+
+/* Embedded in a client; set up by subscriber_init. */
+struct subscriber {
+    struct interest_queue interests[INTEREST_KINDS]; /* in the order they were added */
+    unsigned counts[INTEREST_KINDS];                 /* active ones only */
+};
+
+/* A channel or pattern that at least one subscriber wants. Borrowed from the table. */
+struct interest_target {
+    enum interest_kind kind;
+    struct slice name;
+    struct interest_list interests;
+    unsigned count;  /* interests, silent ones too */
+    unsigned active; /* those that receive */
+    uint64_t tag;    /* free for the owner: the partition of a channel */
+    TAILQ_ENTRY(interest_target) of_kind;
+    struct interest_target *next_in_bucket;
+    uint64_t hash;
+};
+
+struct interest {
+    struct subscriber *subscriber;
+    struct interest_target *target;
+    bool active;
+    LIST_ENTRY(interest) of_target;
+    TAILQ_ENTRY(interest) of_subscriber;
+    struct interest *next_in_bucket;
+    uint64_t hash;
+};
+
+struct interest_callbacks {
+    /* The target got its first interest, or lost its last and ends. It is valid during the call. */
+    void (*on_first)(void *context, struct interest_target *target);
+    void (*on_last)(void *context, struct interest_target *target);
+    void *context;
+};
+
+struct interest_table;
+
+struct interest_table *interest_table_new(const struct interest_callbacks *callbacks);
+
+/* No subscriber may have an interest any more. */
+void interest_table_free(struct interest_table *table);
+
+void subscriber_init(struct subscriber *subscriber);
+
+/* The interest of this pair, made silent if there was none. `*added` tells which. The name is copied. */
+struct interest *interest_add(struct interest_table *table, struct subscriber *subscriber,
+                              enum interest_kind kind, struct slice name, bool *added);
+
+/* From now on the subscriber receives what the target matches. No effect on an active one. */
+void interest_activate(struct interest *interest);
+
+/* False when there was no such interest. */
+bool interest_remove(struct interest_table *table, struct subscriber *subscriber,
+                     enum interest_kind kind, struct slice name);
+
+/* Everything of this subscriber, at its end. */
+void interest_remove_all(struct interest_table *table, struct subscriber *subscriber);
+
+struct interest *interest_find(const struct interest_table *table,
+                               const struct subscriber *subscriber,
+                               enum interest_kind kind, struct slice name);
+
+/* NULL when nobody wants exactly this channel or pattern. */
+struct interest_target *interest_target_find(const struct interest_table *table,
+                                             enum interest_kind kind, struct slice name);
+
+/* The first target of a kind, oldest first; the rest follow by TAILQ_NEXT(target, of_kind). */
+struct interest_target *interest_first(const struct interest_table *table,
+                                       enum interest_kind kind);
+
+unsigned interest_target_count(const struct interest_table *table,
+                               enum interest_kind kind);
+
+/* How many receive a message on this channel, each pattern counted by itself (as Redis answers). */
+unsigned interest_receivers(const struct interest_table *table, struct slice channel);
+
+/* Redis's glob: * ? [abc] [^a] [a-z] and \x. Time is bounded by pattern length times name length. */
+bool interest_pattern_matches(struct slice pattern, struct slice name);
+
+/* Aborts when the two directions and the counts do not agree. For tests. */
+void interest_table_check(const struct interest_table *table);

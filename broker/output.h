@@ -1,0 +1,59 @@
+/*
+ * What waits to be written to one socket: a queue of spans, oldest first.
+ *
+ *     output_append ─▶ [ span │ span │ span ] ─▶ output_write (one writev)
+ *                        └ `written` bytes of the first are gone already
+ *
+ * Spans that touch are merged, so a burst for one subscriber is one entry. A span is either
+ * *droppable* (deliveries, always whole messages) or not (replies to commands); only equals merge.
+ * Memory of an empty queue is given back but for a few entries.
+ */
+#pragma once
+
+#include "broker/chunk.h"
+#include "shared/stream.h"
+
+#include <stdint.h>
+
+struct output_entry {
+    struct span span;
+    uint64_t queued_at; /* microseconds, of its first byte */
+    unsigned messages;
+    bool droppable;
+};
+
+/* All zero is an empty queue. */
+struct output {
+    struct output_entry *entries; /* a ring of `capacity` */
+    unsigned first;
+    unsigned count;
+    unsigned capacity;
+    size_t written; /* of the first entry */
+    size_t bytes;   /* still to write, of all entries */
+};
+
+enum output_result {
+    OUTPUT_EMPTY,   /* everything is written */
+    OUTPUT_BLOCKED, /* the socket takes no more now */
+    OUTPUT_BROKEN,  /* errno says why */
+};
+
+void output_cleanup(struct output *output);
+
+/* Queues a span and holds it. `now` as timing_now(). */
+void output_append(struct output *output, struct span span, bool droppable, uint64_t now);
+
+/* Writes as much as the stream takes. `*wrote` is raised by the bytes that went out. */
+enum output_result output_write(struct output *output, struct stream *stream,
+                                size_t *wrote) MUST_CHECK;
+
+/* How long the oldest byte has waited, microseconds; 0 when empty. */
+uint64_t output_age(const struct output *output, uint64_t now);
+
+/* Drops the oldest droppable entries until at most `bytes` are left, or nothing more can be dropped. The
+ * first entry always stays: a part of it may be out already, or sealed by TLS. Returns the number of
+ * messages dropped and adds their bytes to `*dropped_bytes`. */
+size_t output_drop_oldest(struct output *output, size_t bytes, size_t *dropped_bytes);
+
+/* Drops everything. */
+void output_clear(struct output *output);

@@ -1,0 +1,82 @@
+/*
+ * What this broker has accepted, until its shard has confirmed it and a while longer: for sending again
+ * after a link was lost, and for filling gaps.
+ *
+ *     sent_ring_add ─▶ WAITING ─shard─▶ IN_FLIGHT ─reply─▶ CONFIRMED ─window, bytes─▶ gone
+ *                         ▲                 │
+ *                         └── link lost ────┘  (marked RETRANSMIT)
+ *
+ * A message is kept as the whole command that Redis gets (PUBLISH, partition channel, envelope, payload),
+ * rendered once; sending is a span of it. The ring owns the messages; a shard's queue borrows them. Window
+ * and bytes bound the confirmed ones; the others are bounded by the spill and in-flight limits.
+ */
+#pragma once
+
+#include "broker/chunk.h"
+#include "shared/timing.h"
+
+#include <sys/queue.h>
+
+enum sent_state { SENT_WAITING, SENT_IN_FLIGHT, SENT_CONFIRMED };
+
+struct sent {
+    uint64_t sequence;
+    uint64_t accepted_at, confirmed_at;    /* timing_now() */
+    struct span command;                   /* held */
+    uint32_t envelope_start, envelope_len; /* within the command */
+    uint16_t partition;
+    bool retransmitted;
+    enum sent_state state;          /* changed by the functions below only */
+    TAILQ_ENTRY(sent) of_ring;      /* oldest first */
+    TAILQ_ENTRY(sent) of_confirmed; /* CONFIRMED: in the order of confirmation */
+    TAILQ_ENTRY(sent) of_partition; /* in sequence */
+    TAILQ_ENTRY(sent) of_queue;     /* WAITING or IN_FLIGHT: the shard's */
+};
+
+TAILQ_HEAD(sent_queue, sent);
+
+struct sent_ring;
+
+struct sent_ring *sent_ring_new(unsigned partitions, uint64_t window, size_t bytes);
+void sent_ring_free(struct sent_ring *ring);
+
+/* A new message, WAITING. Sequences of a partition must rise by one. Holds `command`. */
+struct sent *sent_ring_add(struct sent_ring *ring, uint16_t partition, uint64_t sequence,
+                           struct span command, uint32_t envelope_start,
+                           uint32_t envelope_len, uint64_t now);
+
+/* WAITING to IN_FLIGHT. */
+void sent_ring_send(struct sent_ring *ring, struct sent *sent);
+
+/* IN_FLIGHT back to WAITING, from now on marked as a retransmission. */
+void sent_ring_return(struct sent_ring *ring, struct sent *sent);
+
+/* IN_FLIGHT to CONFIRMED; the message may be gone afterwards (bytes). */
+void sent_ring_confirm(struct sent_ring *ring, struct sent *sent, uint64_t now);
+
+/* Gives up a message that is not confirmed; the caller has taken it off its queue and counts it. */
+void sent_ring_drop(struct sent_ring *ring, struct sent *sent);
+
+/* NULL when it is not (or no longer) there. */
+struct sent *sent_ring_find(const struct sent_ring *ring, uint16_t partition,
+                            uint64_t sequence);
+
+/* Oldest first; the rest follow by TAILQ_NEXT(sent, of_ring). */
+struct sent *sent_ring_first(const struct sent_ring *ring);
+
+/* Each confirmed message once, when `age` has passed since its confirmation; NULL: no more now. */
+const struct sent *sent_ring_next_overdue(struct sent_ring *ring, uint64_t age,
+                                          uint64_t now);
+
+/* Lets go of confirmed messages beyond the window and the bytes. */
+void sent_ring_expire(struct sent_ring *ring, uint64_t now);
+
+/* The envelope and payload. */
+struct slice sent_envelope(const struct sent *sent);
+
+size_t sent_ring_unconfirmed_bytes(const struct sent_ring *ring);
+size_t sent_ring_confirmed_bytes(const struct sent_ring *ring);
+size_t sent_ring_count(const struct sent_ring *ring);
+
+/* Aborts when counts and orders do not agree. For tests. */
+void sent_ring_check(const struct sent_ring *ring);

@@ -1,0 +1,224 @@
+/*
+ * See sequence.h. An origin has one number for each partition (32 KiB at 4096); there are as many
+ * origins as brokers, so a list with the last one found in front is enough.
+ */
+#include "broker/sequence.h"
+
+#include <stdlib.h>
+#include <sys/queue.h>
+
+#define COPY_BUCKETS (SEQUENCE_COPIES * 2) /* a power of two, at most half full */
+
+/* The last SEQUENCE_COPIES message ids: a ring in order of arrival, and an open-addressed table of the
+ * places in it (+1; 0 is free). */
+struct copies {
+    uint64_t ids[SEQUENCE_COPIES];
+    uint16_t buckets[COPY_BUCKETS];
+    unsigned count; /* at most SEQUENCE_COPIES */
+    unsigned next;
+};
+
+struct origin {
+    uint64_t id;
+    uint64_t heard_at;
+    struct copies *copies; /* NULL until one came */
+    TAILQ_ENTRY(origin) of_table;
+    uint64_t expected[]; /* by partition; 0: unknown */
+};
+
+TAILQ_HEAD(origin_list, origin);
+
+struct sequence_table {
+    struct origin_list origins; /* the last used first */
+    unsigned count;
+    unsigned partitions;
+};
+
+static void origin_free(struct sequence_table *table, struct origin *origin)
+{
+    TAILQ_REMOVE(&table->origins, origin, of_table);
+    table->count--;
+    free(origin->copies);
+    free(origin);
+}
+
+static struct origin *origin_find(const struct sequence_table *table, uint64_t id)
+{
+    struct origin *origin;
+    TAILQ_FOREACH(origin, &table->origins, of_table)
+    if (origin->id == id)
+        return origin;
+    return NULL;
+}
+
+static struct origin *longest_silent(const struct sequence_table *table)
+{
+    struct origin *silent = NULL;
+    struct origin *origin;
+    TAILQ_FOREACH(origin, &table->origins, of_table)
+    if (silent == NULL || origin->heard_at < silent->heard_at)
+        silent = origin;
+    return silent;
+}
+
+static struct origin *origin_get(struct sequence_table *table, uint64_t id, uint64_t now)
+{
+    struct origin *origin = TAILQ_FIRST(&table->origins);
+    if (origin == NULL || origin->id != id) {
+        origin = origin_find(table, id);
+        if (origin != NULL)
+            TAILQ_REMOVE(&table->origins, origin, of_table);
+    } else {
+        origin->heard_at = now;
+        return origin;
+    }
+    if (origin == NULL) {
+        if (table->count == SEQUENCE_ORIGINS_MAX)
+            origin_free(table, longest_silent(table));
+        origin = must_calloc(1, sizeof(*origin) +
+                                    table->partitions * sizeof(origin->expected[0]));
+        origin->id = id;
+        table->count++;
+    }
+    TAILQ_INSERT_HEAD(&table->origins, origin, of_table);
+    origin->heard_at = now;
+    return origin;
+}
+
+struct sequence_table *sequence_table_new(unsigned partitions)
+{
+    check(partitions >= 1 && partitions <= 65536);
+    struct sequence_table *table = must_calloc(1, sizeof(*table));
+    TAILQ_INIT(&table->origins);
+    table->partitions = partitions;
+    return table;
+}
+
+void sequence_table_free(struct sequence_table *table)
+{
+    struct origin *origin;
+    while ((origin = TAILQ_FIRST(&table->origins)) != NULL)
+        origin_free(table, origin);
+    free(table);
+}
+
+enum sequence_verdict sequence_check(struct sequence_table *table, uint64_t origin_id,
+                                     unsigned partition, uint64_t number, uint64_t now,
+                                     uint64_t *expected)
+{
+    check(partition < table->partitions);
+    struct origin *origin = origin_get(table, origin_id, now);
+    *expected = origin->expected[partition];
+    if (*expected == 0)
+        *expected = number;
+    if (number < *expected)
+        return SEQUENCE_DUPLICATE;
+    return number == *expected ? SEQUENCE_NEXT : SEQUENCE_GAP;
+}
+
+void sequence_advance(struct sequence_table *table, uint64_t origin_id,
+                      unsigned partition, uint64_t number, uint64_t now)
+{
+    check(partition < table->partitions);
+    struct origin *origin = origin_get(table, origin_id, now);
+    check(number >= origin->expected[partition]);
+    origin->expected[partition] = number + 1;
+}
+
+void sequence_set_base(struct sequence_table *table, uint64_t origin_id,
+                       unsigned partition, uint64_t expected, uint64_t now)
+{
+    check(partition < table->partitions);
+    struct origin *origin = origin_get(table, origin_id, now);
+    if (origin->expected[partition] < expected)
+        origin->expected[partition] = expected;
+}
+
+uint64_t sequence_expected(const struct sequence_table *table, uint64_t origin_id,
+                           unsigned partition)
+{
+    check(partition < table->partitions);
+    const struct origin *origin = origin_find(table, origin_id);
+    return origin != NULL ? origin->expected[partition] : 0;
+}
+
+void sequence_forget_partition(struct sequence_table *table, unsigned partition,
+                               uint64_t kept)
+{
+    check(partition < table->partitions);
+    struct origin *origin;
+    TAILQ_FOREACH(origin, &table->origins, of_table)
+    if (origin->id != kept)
+        origin->expected[partition] = 0;
+}
+
+/* The bucket that holds the place of `id`, or the free one where it belongs. Ids are counted up by an
+ * origin, so their low bits spread well by themselves. */
+static unsigned copy_bucket(const struct copies *copies, uint64_t id)
+{
+    unsigned bucket = (unsigned)id & (COPY_BUCKETS - 1);
+    while (copies->buckets[bucket] != 0 && copies->ids[copies->buckets[bucket] - 1] != id)
+        bucket = (bucket + 1) & (COPY_BUCKETS - 1);
+    return bucket;
+}
+
+/* Takes the id out of the table and closes the hole behind it (linear probing). */
+static void copy_forget(struct copies *copies, uint64_t id)
+{
+    unsigned hole = copy_bucket(copies, id);
+    check(copies->buckets[hole] != 0);
+    unsigned next = hole;
+    for (;;) {
+        next = (next + 1) & (COPY_BUCKETS - 1);
+        if (copies->buckets[next] == 0)
+            break;
+        unsigned home =
+            (unsigned)copies->ids[copies->buckets[next] - 1] & (COPY_BUCKETS - 1);
+        if (((next - home) & (COPY_BUCKETS - 1)) >=
+            ((next - hole) & (COPY_BUCKETS - 1))) {
+            copies->buckets[hole] = copies->buckets[next];
+            hole = next;
+        }
+    }
+    copies->buckets[hole] = 0;
+}
+
+bool sequence_is_first_copy(struct sequence_table *table, uint64_t origin_id,
+                            uint64_t message_id, uint64_t now)
+{
+    struct origin *origin = origin_get(table, origin_id, now);
+    if (origin->copies == NULL)
+        origin->copies = must_calloc(1, sizeof(*origin->copies));
+    struct copies *copies = origin->copies;
+    if (copies->buckets[copy_bucket(copies, message_id)] != 0)
+        return false;
+    if (copies->count == SEQUENCE_COPIES)
+        copy_forget(copies, copies->ids[copies->next]);
+    else
+        copies->count++;
+    copies->ids[copies->next] = message_id;
+    copies->buckets[copy_bucket(copies, message_id)] = (uint16_t)(copies->next + 1);
+    copies->next = (copies->next + 1) % SEQUENCE_COPIES;
+    return true;
+}
+
+void sequence_expire(struct sequence_table *table, uint64_t kept, uint64_t now)
+{
+    struct origin *next;
+    for (struct origin *origin = TAILQ_FIRST(&table->origins); origin != NULL;
+         origin = next) {
+        next = TAILQ_NEXT(origin, of_table);
+        if (origin->id != kept && origin->heard_at + SEQUENCE_KEEP < now)
+            origin_free(table, origin);
+    }
+}
+
+unsigned sequence_origin_count(const struct sequence_table *table)
+{
+    return table->count;
+}
+
+bool sequence_knows(const struct sequence_table *table, uint64_t origin)
+{
+    return origin_find(table, origin) != NULL;
+}

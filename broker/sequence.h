@@ -1,0 +1,67 @@
+/*
+ * What is expected next of each (origin, partition), so that every message is delivered once and in order.
+ *
+ *                         number < expected    DUPLICATE   drop: a retransmission, a late copy
+ *     sequence_check ───▶ number = expected    NEXT        deliver, then sequence_advance
+ *                         number > expected    GAP         what lies between is missing: the receiver fills it,
+ *                                                          holds this one, or gives up, then sequence_advance
+ *
+ * `expected` never goes back. The first message of an unknown (origin, partition) sets it. An origin that
+ * was silent for SEQUENCE_KEEP is forgotten.
+ *
+ * enter_room and leave_room travel on two partitions under one message id: sequence_is_first_copy() tells
+ * the copies apart.
+ */
+#pragma once
+
+#include "shared/base.h"
+#include "shared/timing.h"
+
+#include <stdbool.h>
+
+#define SEQUENCE_KEEP        SECONDS(70)
+#define SEQUENCE_ORIGINS_MAX 1024 /* beyond: the longest silent one is forgotten */
+#define SEQUENCE_COPIES      4096 /* message ids remembered of each origin */
+
+enum sequence_verdict { SEQUENCE_NEXT, SEQUENCE_DUPLICATE, SEQUENCE_GAP };
+
+struct sequence_table;
+
+/* `partitions` 1..65536. */
+struct sequence_table *sequence_table_new(unsigned partitions);
+void sequence_table_free(struct sequence_table *table);
+
+/* Judges message `number` (from 1) and changes nothing but the origin's last sign of life. `*expected` gets
+ * the number that was expected; of an unknown one that is `number`. */
+enum sequence_verdict sequence_check(struct sequence_table *table, uint64_t origin,
+                                     unsigned partition, uint64_t number, uint64_t now,
+                                     uint64_t *expected) MUST_CHECK;
+
+/* `number` was delivered, or given up: the next one is expected. Must not go back. */
+void sequence_advance(struct sequence_table *table, uint64_t origin, unsigned partition,
+                      uint64_t number, uint64_t now);
+
+/* Sets what is expected where that is known before a message comes (one's own partitions). Lower than
+ * what is expected already: no effect. */
+void sequence_set_base(struct sequence_table *table, uint64_t origin, unsigned partition,
+                       uint64_t expected, uint64_t now);
+
+/* What is expected, or 0 when nothing is known. */
+uint64_t sequence_expected(const struct sequence_table *table, uint64_t origin,
+                           unsigned partition);
+
+/* The partition is no longer received: what is known of every origin but `kept` is forgotten, since
+ * numbers will pass unseen. */
+void sequence_forget_partition(struct sequence_table *table, unsigned partition,
+                               uint64_t kept);
+
+/* True for the first copy of a message that travels twice. */
+bool sequence_is_first_copy(struct sequence_table *table, uint64_t origin,
+                            uint64_t message_id, uint64_t now);
+
+/* Forgets silent origins; now and then. `kept` (one's own) never ends. */
+void sequence_expire(struct sequence_table *table, uint64_t kept, uint64_t now);
+
+/* Origins that are remembered, and whether this is one of them. */
+unsigned sequence_origin_count(const struct sequence_table *table);
+bool sequence_knows(const struct sequence_table *table, uint64_t origin);
