@@ -1,0 +1,487 @@
+/*
+ * See broker_config.h. To add an option: a member there and a row here.
+ */
+#include "broker/broker_config.h"
+
+#include "broker/client.h"
+#include "broker/message.h"
+#include "shared/log.h"
+#include "shared/timing.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Enough for any password, and small enough that a wrong path (a log file) is noticed. */
+#define PASSWORD_FILE_MAX 65536
+
+static const char *const slow_policy_words[] = {"disconnect", "drop_oldest", NULL};
+static const char *const pickle_mode_words[] = {"pass", "reject", NULL};
+static const char *const pickle_objects_words[] = {"reject", "bytearray_only", "allow",
+                                                   NULL};
+static const char *const readiness_words[] = {"none", "any", "all", NULL};
+
+static const char *check_name(const void *value)
+{
+    const char *name = *(char *const *)value;
+    for (const char *c = name; *c != '\0'; c++)
+        if (*c <= ' ' || *c == 0x7f)
+            return "must not contain spaces or control characters";
+    return NULL;
+}
+
+static const char *check_cluster(const void *value)
+{
+    const char *name = *(char *const *)value;
+    for (const char *c = name; *c != '\0'; c++)
+        if (*c <= ' ' || *c > '~' || *c == ':')
+            return "must be printable ASCII without spaces and colons";
+    return NULL;
+}
+
+/* ── users of a listener ── */
+
+#define AT(type, member) .offset = offsetof(struct type, member)
+
+static const struct option_row user_rows[] = {
+    {"name", OPTION_TEXT, AT(broker_user_config, name), .required = true, .minimum = 1,
+     .maximum = 255, .reload = OPTION_NEW, .check = check_name,
+     .help = "User name of AUTH and HELLO; \"default\" is who gives a password only."},
+    {"password_file", OPTION_TEXT, AT(broker_user_config, password_file),
+     .required = true, .reload = OPTION_NEW,
+     .help = "File of accepted passwords, one a line (several for a rotation)."},
+    {"publish_only", OPTION_BOOL, AT(broker_user_config, publish_only),
+     .reload = OPTION_NEW, .help = "This user may not subscribe."},
+    {"channels", OPTION_TEXT_LIST, AT(broker_user_config, channels), .reload = OPTION_NEW,
+     .help = "Channels that this user may publish and subscribe; empty is all."},
+};
+static const struct option_table user_table =
+    OPTION_TABLE(user_rows, struct broker_user_config);
+
+/* ── listeners ── */
+
+static const struct option_row listener_rows[] = {
+    {"address", OPTION_ADDRESS, AT(broker_listener_config, address), .required = true,
+     .reload = OPTION_RESTART, .help = "Where pods connect: host:port or unix:/path."},
+    {"mode", OPTION_MODE, AT(broker_listener_config, mode), .standard = "0660",
+     .reload = OPTION_RESTART, .help = "File mode of a unix socket."},
+    {"users", OPTION_LIST, AT(broker_listener_config, users), .elements = &user_table,
+     .maximum = 1000, .reload = OPTION_NEW,
+     .help = "Who may connect; absent is anybody, without a password."},
+};
+static const struct option_table listener_table =
+    OPTION_TABLE(listener_rows, struct broker_listener_config, .plain = "address");
+
+/* ── shards ── */
+
+/* What a URL says; texts are owned. */
+struct shard_url {
+    char *host; /* NULL: unix_path */
+    char *port;
+    char *unix_path; /* "unix:/path" */
+    char *username;  /* NULL: none */
+    char *password;  /* NULL: none */
+};
+
+static void shard_url_cleanup(struct shard_url *url)
+{
+    free(url->host);
+    free(url->port);
+    free(url->unix_path);
+    free(url->username);
+    free(url->password);
+    *url = (struct shard_url){0};
+}
+
+/* "[user][:password]" before the '@'. */
+static void parse_credentials(struct slice text, struct shard_url *url)
+{
+    size_t colon = slice_find(text, ':');
+    if (colon > 0)
+        url->username = slice_dup(slice_to(text, colon));
+    if (colon < text.len)
+        url->password = slice_dup(slice_from(text, colon + 1));
+}
+
+/* redis://[[user]:password@]host[:port][/0], or unix:/path. Returns NULL, or what is wrong in static text;
+ * the caller cleans *url up either way. */
+static const char *shard_url_parse(struct slice text, struct shard_url *url)
+{
+    if (slice_starts_with(text, SLICE("unix:/"))) {
+        struct address address;
+        const char *why;
+        if (!address_parse(text, &address, &why))
+            return why;
+        url->unix_path = slice_dup(text);
+        return NULL;
+    }
+    if (slice_starts_with(text, SLICE("rediss://")))
+        return "rediss:// (TLS to a shard) is not supported; use redis:// or unix:/path";
+    if (!slice_starts_with(text, SLICE("redis://")))
+        return "must begin with redis:// or unix:/";
+    text = slice_from(text, strlen("redis://"));
+    size_t at = slice_find_last(text, '@');
+    if (at < text.len) {
+        parse_credentials(slice_to(text, at), url);
+        text = slice_from(text, at + 1);
+    }
+    size_t slash = slice_find(text, '/');
+    struct slice path = slice_from(text, slash);
+    if (path.len > 1 && !slice_equals(path, SLICE("/0")))
+        return "pub/sub knows no databases; leave the path away";
+    text = slice_to(text, slash);
+    size_t colon = slice_find_last(text, ':');
+    size_t bracket = slice_find_last(text, ']');
+    bool has_port = colon < text.len && (bracket == text.len || colon > bracket);
+    struct slice host = has_port ? slice_to(text, colon) : text;
+    struct slice port = has_port ? slice_from(text, colon + 1) : SLICE("6379");
+    if (host.len >= 2 && host.data[0] == '[' && host.data[host.len - 1] == ']')
+        host = slice_of(host.data + 1, host.len - 2);
+    uint64_t number;
+    if (host.len == 0)
+        return "names no host";
+    if (!slice_to_number(port, 1, 65535, &number))
+        return "has a port that is not 1..65535";
+    url->host = slice_dup(host);
+    url->port = slice_dup(port);
+    return NULL;
+}
+
+/* A shard without a name is called host:port. */
+static char *shard_default_name(const struct shard_url *url)
+{
+    if (url->host == NULL)
+        return must_strdup(url->unix_path);
+    bool is_v6 = strchr(url->host, ':') != NULL;
+    return must_printf(is_v6 ? "[%s]:%s" : "%s:%s", url->host, url->port);
+}
+
+static void replace_text(char **text, char *owned)
+{
+    free(*text);
+    *text = owned;
+}
+
+static void check_shard(void *object, const struct option_place *place)
+{
+    struct broker_shard_config *shard = object;
+    if (!option_is_given(place, "url"))
+        return;
+    struct shard_url url = {0};
+    const char *why = shard_url_parse(slice_from_text(shard->url), &url);
+    if (why != NULL)
+        option_error(place, "url", "%s", why);
+    else if (shard->name[0] == '\0')
+        replace_text(&shard->name, shard_default_name(&url));
+    shard_url_cleanup(&url);
+}
+
+/* After the rows are applied: what the URL says beside the name. */
+static void shard_fill(struct broker_shard_config *shard)
+{
+    struct shard_url url = {0};
+    check(shard_url_parse(slice_from_text(shard->url), &url) == NULL);
+    shard->host = url.host;
+    shard->port = url.port;
+    shard->unix_path = url.unix_path;
+    shard->url_password = url.password;
+    if (url.username != NULL && shard->username[0] == '\0')
+        replace_text(&shard->username, url.username);
+    else
+        free(url.username);
+}
+
+static const struct option_row shard_rows[] = {
+    {"name", OPTION_TEXT, AT(broker_shard_config, name), .maximum = 255,
+     .reload = OPTION_RESTART, .check = check_name,
+     .help =
+         "Decides which partitions it gets; the same at all brokers. Default host:port."},
+    {"url", OPTION_TEXT, AT(broker_shard_config, url), .required = true, .minimum = 1,
+     .maximum = 1024, .reload = OPTION_RESTART,
+     .help = "redis://[user:password@]host:port or unix:/path."},
+    {"username", OPTION_TEXT, AT(broker_shard_config, username), .maximum = 255,
+     .reload = OPTION_RESTART, .help = "User for AUTH; empty is the default user."},
+    {"password_file", OPTION_TEXT, AT(broker_shard_config, password_file),
+     .reload = OPTION_NEW, .help = "First line is the password; read at each connect."},
+    {"weight", OPTION_INTEGER, AT(broker_shard_config, weight), .standard = "1",
+     .minimum = 1, .maximum = 100, .reload = OPTION_RESTART,
+     .help = "Share of the partitions."},
+};
+static const struct option_table shard_table = OPTION_TABLE(
+    shard_rows, struct broker_shard_config, .plain = "url", .check = check_shard);
+
+/* ── the whole ── */
+
+static void check_config(void *object, const struct option_place *place)
+{
+    struct broker_config *config = object;
+    for (size_t i = 0; i < config->shards.count; i++)
+        for (size_t j = 0; j < i; j++) {
+            const char *name = broker_config_shard(config, i)->name;
+            if (name[0] != '\0' &&
+                strcmp(name, broker_config_shard(config, j)->name) == 0)
+                option_error(place, "shards", "two shards have the name %s", name);
+        }
+}
+
+static const struct option_row rows[] = {
+    {"listeners", OPTION_LIST, AT(broker_config, listeners), .elements = &listener_table,
+     .maximum = 64, .reload = OPTION_RESTART,
+     .help = "Where pods connect; absent is 127.0.0.1:6379."},
+    {"admin.address", OPTION_ADDRESS, AT(broker_config, admin_address),
+     .standard = "127.0.0.1:9091", .reload = OPTION_RESTART,
+     .help = "Health, metrics and the status page; empty is none."},
+    {"admin.socket", OPTION_TEXT, AT(broker_config, admin_socket), .standard = "auto",
+     .reload = OPTION_RESTART,
+     .help = "Unix socket of ctl; auto is /run/sidrail/broker.sock, empty is none."},
+    {"channels", OPTION_TEXT_LIST, AT(broker_config, channels),
+     .standard = "flask-socketio, socketio", .maximum = 64, .reload = OPTION_RESTART,
+     .help = "Channels whose payloads are python-socketio messages."},
+    {"cluster.name", OPTION_TEXT, AT(broker_config, cluster_name), .standard = "default",
+     .minimum = 1, .maximum = 64, .reload = OPTION_RESTART, .check = check_cluster,
+     .help = "Brokers of one name share their shards' channels."},
+    {"cluster.partitions", OPTION_INTEGER, AT(broker_config, cluster_partitions),
+     .standard = "4096", .minimum = 1, .maximum = 65536, .reload = OPTION_RESTART,
+     .help = "Slices of all rooms; the same at all brokers."},
+    {"shards", OPTION_LIST, AT(broker_config, shards), .elements = &shard_table,
+     .maximum = 1024, .reload = OPTION_RESTART,
+     .help = "The Redis servers; absent is the embedded hub."},
+    {"delivery.flush_window", OPTION_DURATION, AT(broker_config, flush_window),
+     .standard = "auto", .automatic = true, .maximum = MILLISECONDS(1000),
+     .reload = OPTION_RESTART,
+     .help = "Messages wait this long for company; auto is the end of a loop turn."},
+    {"resend.window", OPTION_DURATION, AT(broker_config, resend_window),
+     .standard = "10s", .minimum = SECONDS(1), .maximum = SECONDS(600),
+     .reload = OPTION_RESTART,
+     .help = "How long own messages are kept after their shard confirmed them."},
+    {"resend.bytes", OPTION_SIZE, AT(broker_config, resend_bytes), .standard = "16MiB",
+     .minimum = 65536, .maximum = INT64_C(1) << 40, .reload = OPTION_RESTART,
+     .help = "How much of them is kept."},
+    {"slow_subscriber.bytes", OPTION_SIZE, AT(broker_config, slow_bytes),
+     .standard = "32MiB", .minimum = 65536, .maximum = INT64_C(1) << 40,
+     .reload = OPTION_RESTART, .help = "What a subscriber may leave unread."},
+    {"slow_subscriber.age", OPTION_DURATION, AT(broker_config, slow_age),
+     .standard = "30s", .minimum = SECONDS(1), .maximum = SECONDS(3600),
+     .reload = OPTION_RESTART, .help = "How long a subscriber may leave bytes unread."},
+    {"slow_subscriber.policy", OPTION_ENUM, AT(broker_config, slow_policy),
+     .standard = "disconnect", .words = slow_policy_words, .reload = OPTION_RESTART,
+     .help = "Over the bytes: end the connection, or drop its oldest messages."},
+    {"spill.bytes", OPTION_SIZE, AT(broker_config, spill_bytes), .standard = "64MiB",
+     .maximum = INT64_C(1) << 40, .reload = OPTION_RESTART,
+     .help = "What may wait for shards that are down; over it publishes are refused."},
+    {"spill.age", OPTION_DURATION, AT(broker_config, spill_age), .standard = "30s",
+     .minimum = SECONDS(1), .maximum = SECONDS(3600), .reload = OPTION_RESTART,
+     .help = "How long a message may wait for its shard before publishes are refused."},
+    {"pickle.mode", OPTION_ENUM, AT(broker_config, pickle_mode), .standard = "pass",
+     .words = pickle_mode_words, .reload = OPTION_RESTART,
+     .help = "Pickles go to all pods as they are, or are refused."},
+    {"pickle.objects", OPTION_ENUM, AT(broker_config, pickle_objects),
+     .standard = "bytearray_only", .words = pickle_objects_words,
+     .reload = OPTION_RESTART,
+     .help = "Pickles that make Python look up or call something."},
+    {"limits.clients", OPTION_INTEGER, AT(broker_config, clients_max), .standard = "8000",
+     .minimum = 1, .maximum = 1000000, .reload = OPTION_RESTART,
+     .help = "Client connections at a time."},
+    {"limits.payload", OPTION_SIZE, AT(broker_config, payload_max), .standard = "16MiB",
+     .minimum = 1024, .maximum = 512 * 1024 * 1024, .reload = OPTION_RESTART,
+     .help = "Length of one payload, or of any other argument."},
+    {"limits.json_depth", OPTION_INTEGER, AT(broker_config, json_depth),
+     .standard = "256", .minimum = 1, .maximum = 256, .reload = OPTION_RESTART,
+     .help = "Nesting of a payload; deeper ones go to all."},
+    {"heartbeat", OPTION_DURATION, AT(broker_config, heartbeat), .standard = "10s",
+     .minimum = SECONDS(1), .maximum = SECONDS(3600), .or_zero = true,
+     .reload = OPTION_RESTART,
+     .help = "To idle subscribers of a channel in channels; 0 is none."},
+    {"readiness", OPTION_ENUM, AT(broker_config, readiness), .standard = "none",
+     .words = readiness_words, .reload = OPTION_RESTART,
+     .help = "Shards that must be up before /readyz says yes."},
+    {"shutdown.deadline", OPTION_DURATION, AT(broker_config, shutdown_deadline),
+     .standard = "10s", .maximum = SECONDS(3600), .reload = OPTION_RESTART,
+     .help = "How long SIGTERM waits for messages on their way."},
+    {"log.level", OPTION_ENUM, AT(broker_config, log_level), .standard = "info",
+     .words = log_level_words, .reload = OPTION_RESTART, .help = "Least level written."},
+    {"log.format", OPTION_ENUM, AT(broker_config, log_format), .standard = "auto",
+     .words = log_format_words, .reload = OPTION_RESTART,
+     .help = "auto is text on a terminal, else JSON."},
+};
+const struct option_table broker_config_table =
+    OPTION_TABLE(rows, struct broker_config, .check = check_config);
+
+/* ── passwords ── */
+
+/* The lines of a file, without empty ones; false with errno. */
+static bool read_lines(const char *path, struct text_list *lines)
+{
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return false;
+    char *text = must_calloc(1, PASSWORD_FILE_MAX + 1);
+    size_t len = fread(text, 1, PASSWORD_FILE_MAX + 1, file);
+    bool ok = ferror(file) == 0;
+    fclose(file);
+    if (ok && len > PASSWORD_FILE_MAX) {
+        errno = EFBIG;
+        ok = false;
+    }
+    struct slice rest = slice_of(text, ok ? len : 0);
+    struct slice line;
+    while (slice_cut(&rest, '\n', &line)) {
+        if (line.len > 0 && line.data[line.len - 1] == '\r')
+            line.len--;
+        if (line.len == 0)
+            continue;
+        lines->items = must_realloc(lines->items, (lines->count + 1) * sizeof(char *));
+        lines->items[lines->count++] = slice_dup(line);
+    }
+    explicit_bzero(text, PASSWORD_FILE_MAX);
+    free(text);
+    return ok;
+}
+
+static void lines_free(struct text_list *lines)
+{
+    for (size_t i = 0; i < lines->count; i++) {
+        explicit_bzero(lines->items[i], strlen(lines->items[i]));
+        free(lines->items[i]);
+    }
+    free(lines->items);
+    *lines = (struct text_list){0};
+}
+
+static bool load_passwords(struct broker_config *config, FILE *errors)
+{
+    bool ok = true;
+    for (size_t i = 0; i < config->listeners.count; i++) {
+        struct broker_listener_config *listener =
+            OPTION_ITEM(config->listeners, broker_listener_config, i);
+        for (size_t j = 0; j < listener->users.count; j++) {
+            struct broker_user_config *user =
+                OPTION_ITEM(listener->users, broker_user_config, j);
+            bool is_read = read_lines(user->password_file, &user->passwords);
+            if (is_read && user->passwords.count > 0)
+                continue;
+            fprintf(errors, "listeners[%zu].users[%zu].password_file: %s: %s\n", i, j,
+                    user->password_file, is_read ? "holds no password" : strerror(errno));
+            ok = false;
+        }
+    }
+    for (size_t i = 0; i < config->shards.count; i++) {
+        char *password;
+        const struct broker_shard_config *shard = broker_config_shard(config, i);
+        if (broker_config_shard_password(shard, &password)) {
+            free(password);
+            continue;
+        }
+        fprintf(errors, "shards[%zu].password_file: %s: %s\n", i, shard->password_file,
+                strerror(errno));
+        ok = false;
+    }
+    return ok;
+}
+
+bool broker_config_shard_password(const struct broker_shard_config *shard,
+                                  char **password)
+{
+    if (shard->password_file[0] == '\0') {
+        *password = must_strdup(shard->url_password != NULL ? shard->url_password : "");
+        return true;
+    }
+    struct text_list lines = {0};
+    bool ok = read_lines(shard->password_file, &lines);
+    if (ok)
+        *password = must_strdup(lines.count > 0 ? lines.items[0] : "");
+    lines_free(&lines);
+    return ok;
+}
+
+/* ── loading ── */
+
+struct broker_config *broker_config_load(const char *file,
+                                         const struct broker_flag *flags,
+                                         size_t flag_count, FILE *errors)
+{
+    struct options *options = options_new(&broker_config_table);
+    bool has_listener = false;
+    if (file != NULL && !options_read_file(options, file)) {
+        options_print_errors(options, errors);
+        options_free(options);
+        return NULL;
+    }
+    for (size_t i = 0; i < flag_count; i++) {
+        options_set(options, flags[i].flag, flags[i].path, flags[i].value);
+        has_listener |= strncmp(flags[i].path, "listeners", strlen("listeners")) == 0;
+    }
+    struct broker_config *config = must_calloc(1, sizeof(*config));
+    bool ok = options_apply(options, config);
+    if (ok && config->listeners.count == 0 && !has_listener) {
+        options_cleanup(&broker_config_table, config);
+        options_set(options, "default", "listeners[0].address", SLICE("127.0.0.1:6379"));
+        ok = options_apply(options, config);
+    }
+    if (!ok)
+        options_print_errors(options, errors);
+    options_free(options);
+    if (!ok) {
+        free(config);
+        return NULL;
+    }
+    for (size_t i = 0; i < config->shards.count; i++)
+        shard_fill(OPTION_ITEM(config->shards, broker_shard_config, i));
+    if (!load_passwords(config, errors)) {
+        broker_config_free(config);
+        return NULL;
+    }
+    return config;
+}
+
+void broker_config_free(struct broker_config *config)
+{
+    for (size_t i = 0; i < config->listeners.count; i++) {
+        struct broker_listener_config *listener =
+            OPTION_ITEM(config->listeners, broker_listener_config, i);
+        for (size_t j = 0; j < listener->users.count; j++)
+            lines_free(&OPTION_ITEM(listener->users, broker_user_config, j)->passwords);
+    }
+    for (size_t i = 0; i < config->shards.count; i++) {
+        struct broker_shard_config *shard =
+            OPTION_ITEM(config->shards, broker_shard_config, i);
+        free(shard->host);
+        free(shard->port);
+        free(shard->unix_path);
+        free(shard->url_password);
+    }
+    options_cleanup(&broker_config_table, config);
+    free(config);
+}
+
+struct partition_map_config broker_config_map(const struct broker_config *config)
+{
+    struct partition_map_shard *shards =
+        must_calloc(config->shards.count, sizeof(struct partition_map_shard));
+    for (size_t i = 0; i < config->shards.count; i++) {
+        const struct broker_shard_config *shard = broker_config_shard(config, i);
+        shards[i].name = slice_from_text(shard->name);
+        shards[i].weight = (unsigned)shard->weight;
+    }
+    struct slice *channels = must_calloc(config->channels.count, sizeof(struct slice));
+    for (size_t i = 0; i < config->channels.count; i++)
+        channels[i] = slice_from_text(config->channels.items[i]);
+    return (struct partition_map_config){
+        .partitions = (unsigned)config->cluster_partitions,
+        .order = ORDER_ROOM,
+        .shards = shards,
+        .shard_count = config->shards.count,
+        .channels = channels,
+        .channel_count = config->channels.count,
+    };
+}
+
+void broker_config_map_cleanup(struct partition_map_config *map_config)
+{
+    union {
+        const void *borrowed;
+        void *owned;
+    } shards = {map_config->shards}, channels = {map_config->channels};
+    free(shards.owned);
+    free(channels.owned);
+    *map_config = (struct partition_map_config){0};
+}

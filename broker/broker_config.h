@@ -1,0 +1,108 @@
+/*
+ * All settings of the broker as one immutable struct: the rows of broker_config.c applied to a file, to
+ * flags of the command line, and to defaults. Options whose feature does not exist have no row.
+ */
+#pragma once
+
+#include "broker/partition_map.h"
+#include "shared/options.h"
+
+#include <stdio.h>
+
+struct broker_user_config {
+    char *name;
+    char *password_file;
+    bool publish_only;
+    struct text_list channels;  /* empty: all */
+    struct text_list passwords; /* the file's lines; no row of its own */
+};
+
+struct broker_listener_config {
+    struct address address;
+    unsigned mode;
+    struct option_list users; /* struct broker_user_config; none: no authentication */
+};
+
+struct broker_shard_config {
+    char *name; /* host:port of the URL when the file gives none */
+    char *url;
+    char *username;
+    char *password_file;
+    int64_t weight;
+    /* From the URL; no rows of their own. */
+    char *host; /* NULL: unix_path */
+    char *port;
+    char *unix_path;
+    char *url_password; /* NULL: none in the URL */
+};
+
+enum pickle_mode { PICKLE_MODE_PASS, PICKLE_MODE_REJECT };
+enum broker_readiness { READINESS_NONE, READINESS_ANY, READINESS_ALL };
+
+struct broker_config {
+    struct option_list listeners; /* struct broker_listener_config */
+    struct address admin_address;
+    char *admin_socket; /* "auto", a path, or "" for none */
+    struct text_list channels;
+    char *cluster_name;
+    int64_t cluster_partitions;
+    struct option_list shards; /* struct broker_shard_config; none: embedded hub */
+    uint64_t flush_window;     /* OPTION_AUTO: at the end of each loop turn */
+    uint64_t resend_window, resend_bytes;
+    uint64_t slow_bytes, slow_age;
+    int slow_policy; /* enum slow_policy */
+    uint64_t spill_bytes, spill_age;
+    int pickle_mode;    /* enum pickle_mode */
+    int pickle_objects; /* enum pickle_objects */
+    int64_t clients_max;
+    uint64_t payload_max;
+    int64_t json_depth;
+    uint64_t heartbeat; /* 0: none */
+    int readiness;      /* enum broker_readiness */
+    uint64_t shutdown_deadline;
+    int log_level;  /* enum log_level */
+    int log_format; /* enum log_format */
+};
+
+extern const struct option_table broker_config_table;
+
+/* A value of the command line, replacing what the file says. */
+struct broker_flag {
+    const char *flag; /* "--listen" */
+    const char *path; /* "listeners[0].address" */
+    struct slice value;
+};
+
+/* Reads file (NULL: none) and flags, passwords included. NULL after printing every error to `errors`. The
+ * caller owns the configuration. */
+struct broker_config *broker_config_load(const char *file,
+                                         const struct broker_flag *flags,
+                                         size_t flag_count, FILE *errors) MUST_CHECK;
+void broker_config_free(struct broker_config *config);
+
+/* What the partition map is made of. Slices and shards point into `config` and into what is returned,
+ * which the caller frees after use. */
+struct partition_map_config broker_config_map(const struct broker_config *config);
+void broker_config_map_cleanup(struct partition_map_config *map_config);
+
+/* The password for a shard: from the file, else from the URL; "" for none. False: the file cannot be read.
+ * The caller frees it. */
+bool broker_config_shard_password(const struct broker_shard_config *shard,
+                                  char **password) MUST_CHECK;
+
+static inline size_t broker_config_shard_count(const struct broker_config *config)
+{
+    return config->shards.count;
+}
+
+static inline const struct broker_shard_config *
+broker_config_shard(const struct broker_config *config, size_t index)
+{
+    return OPTION_ITEM(config->shards, broker_shard_config, index);
+}
+
+static inline const struct broker_listener_config *
+broker_config_listener(const struct broker_config *config, size_t index)
+{
+    return OPTION_ITEM(config->listeners, broker_listener_config, index);
+}

@@ -1,0 +1,129 @@
+/*
+ * One pod's connection, from accept to end.
+ *
+ *                     request ─▶ on_request ─▶ GO_ON, next request
+ *                        │           └──────▶ WAIT: the request stays in the input until client_resume()
+ *      bytes ─▶ input ─▶ resp_parse                └──▶ FINISH: what is queued goes out, then the end
+ *                                     client_deliver ─▶ output ─┐
+ *                                     replies ────────▶ output ─┴▶ one write at the end of the loop turn
+ *
+ *      OPEN ──QUIT, end of file──▶ FINISHING ──output empty, 1 s──▶ closed ──end of turn──▶ freed
+ *        └──any error, limit, shutdown: client_close()──────────────▲
+ *
+ * An idle client owns no buffer: input is read into one buffer of the set and copied only when a request
+ * is not whole; output is spans of chunks that all subscribers share (broker/output.h).
+ * Every ending goes through client_close() with a reason. Nothing is ever sent to a client that is not
+ * subscribed but the replies to its own requests: pooled connections of redis-py are dropped by their pool
+ * when they are readable.
+ */
+#pragma once
+
+#include "broker/chunk.h"
+#include "broker/close_reason.h"
+#include "broker/interest.h"
+#include "shared/address.h"
+#include "shared/stream.h"
+
+struct broker_listener_config;
+struct broker_user_config;
+struct client;
+struct client_set;
+struct event_base;
+struct evbuffer;
+struct turn;
+
+/* What a client said about itself, and what it may do. Plain values; handlers of commands change them. */
+struct client_facts {
+    uint64_t id;
+    uint64_t connected_at; /* timing_now() */
+    uint64_t active_at;    /* last request */
+    struct address peer;
+    struct address local;
+    const struct broker_listener_config *listener; /* borrowed from the configuration */
+    const struct broker_user_config
+        *user; /* NULL: no authentication asked for, or not yet given */
+    bool is_authenticated;
+    unsigned protocol; /* 2 or 3 */
+    int64_t database;
+    char *name;               /* owned by the client; "" if none */
+    char *lib_name;           /* owned, "" */
+    char *lib_version;        /* owned, "" */
+    const char *last_command; /* static text, lower case */
+    uint64_t commands;
+    uint64_t published;
+    uint64_t delivered;
+    uint64_t dropped;
+    bool has_logged_refusal;
+    uint64_t waits_since; /* since when its request waits; 0: it does not */
+};
+
+enum client_verdict { CLIENT_GO_ON, CLIENT_WAIT, CLIENT_FINISH };
+
+struct client_callbacks {
+    /* A request of argc >= 1; the reply is written to `reply`. After WAIT the same request comes again,
+     * and nothing of the client before it, when client_resume() is called. */
+    enum client_verdict (*on_request)(void *context, struct client *client, size_t argc,
+                                      const struct slice *argv, struct evbuffer *reply);
+    /* The client ends; its interests go. */
+    void (*on_close)(void *context, struct client *client, enum close_reason reason);
+    /* Does this idle client get heartbeats? */
+    bool (*wants_heartbeat)(void *context, struct client *client);
+    void *context;
+};
+
+enum slow_policy { SLOW_DISCONNECT, SLOW_DROP_OLDEST };
+
+struct client_limits {
+    unsigned clients;
+    size_t payload;
+    size_t slow_bytes;
+    uint64_t slow_age; /* microseconds */
+    enum slow_policy slow_policy;
+    uint64_t
+        flush_window;   /* microseconds; 0: deliveries go out at the end of each turn */
+    uint64_t heartbeat; /* microseconds; 0: none */
+};
+
+/* `turn` (borrowed) gets a step: what is queued is written, closed clients are freed. */
+struct client_set *client_set_new(struct event_base *base, struct turn *turn,
+                                  const struct client_limits *limits,
+                                  const struct client_callbacks *callbacks);
+
+/* Closes all clients (CLOSE_SHUTDOWN). */
+void client_set_free(struct client_set *set);
+
+/* Takes a connected descriptor; answers an error and closes it when the limit of clients is reached. */
+void client_open(struct client_set *set, int fd, const struct address *peer,
+                 const struct broker_listener_config *listener);
+
+/* The one door out. The client is freed at the end of the loop turn; until then client_is_closed(). */
+void client_close(struct client *client, enum close_reason reason);
+bool client_is_closed(const struct client *client);
+
+/* Queues a message; `message` is held as long as needed. `now` is timing_now(), asked once for all
+ * subscribers. Limits are applied at the end of the turn. */
+void client_deliver(struct client *client, struct span message, uint64_t now);
+
+/* The request that waits is given to on_request again, at the end of this loop turn. */
+void client_resume(struct client *client);
+
+struct client_facts *client_facts(struct client *client);
+struct subscriber *client_subscriber(struct client *client);
+struct client *client_from_subscriber(struct subscriber *subscriber);
+
+/* Bytes of requests not yet answered, and of answers and messages not yet taken. */
+size_t client_input_bytes(const struct client *client);
+size_t client_output_bytes(const struct client *client);
+uint64_t client_output_age(const struct client *client);
+
+struct client *client_find(struct client_set *set, uint64_t id);
+
+/* Oldest first. A client may be closed during the walk. */
+struct client *client_first(struct client_set *set);
+struct client *client_next(struct client *client);
+unsigned client_count(const struct client_set *set);
+
+/* Shutdown: write what is queued, then close. Calls `on_empty` (once, never from within this call) when
+ * no client is left. */
+void client_set_finish(struct client_set *set, void (*on_empty)(void *context),
+                       void *context);
