@@ -1,0 +1,332 @@
+#include "broker/broker.h"
+
+#include "broker/broker_admin.h"
+#include "broker/broker_config.h"
+#include "broker/broker_metrics.h"
+#include "broker/deliver.h"
+#include "broker/publish.h"
+#include "broker/shard.h"
+#include "broker/turn.h"
+#include "shared/lifecycle.h"
+#include "shared/listener.h"
+#include "shared/log.h"
+#include "shared/net.h"
+#include "shared/timing.h"
+
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define TICK       MILLISECONDS(250)
+#define DRAIN_TICK MILLISECONDS(20)
+
+/* One listening socket and what its clients are held to. */
+struct door {
+    struct broker *broker;
+    const struct broker_listener_config *config; /* borrowed */
+    struct listener *listener;
+};
+
+struct broker {
+    const struct broker_config *config; /* borrowed */
+    struct event_base *base;
+    struct lifecycle *lifecycle;
+    struct turn *turn;
+    struct partition_map *map; /* NULL: embedded hub */
+    struct interest_table *interest;
+    struct deliverer *deliverer;
+    struct publisher *publisher;
+    struct client_set *clients;
+    struct command_context context;
+    struct door *doors;
+    size_t door_count;
+    struct broker_admin *admin;
+    struct event *tick;
+    struct event *drain_tick;
+};
+
+/* ── interests ask for partitions ── */
+
+/* Where messages for this target can come from: one partition for a channel of its own, all of them for
+ * python-socketio's channels (spread by room) and for patterns. */
+static uint32_t partitions_of(const struct broker *broker,
+                              const struct interest_target *target)
+{
+    if (target->kind == INTEREST_PATTERN ||
+        publisher_knows_channel(broker->publisher, target->name))
+        return SHARD_ALL_PARTITIONS;
+    return partition_of_channel(broker->map, target->name);
+}
+
+static void on_first_interest(void *context, struct interest_target *target)
+{
+    struct broker *broker = context;
+    struct shard_set *shards = publisher_shards(broker->publisher);
+    if (shards != NULL)
+        shard_set_want(shards, partitions_of(broker, target));
+}
+
+static void on_last_interest(void *context, struct interest_target *target)
+{
+    struct broker *broker = context;
+    struct shard_set *shards = publisher_shards(broker->publisher);
+    if (shards != NULL)
+        shard_set_unwant(shards, partitions_of(broker, target));
+}
+
+/* Those who wait for confirmations may have them now. */
+static void on_shards_settled(void *context)
+{
+    struct broker *broker = context;
+    for (struct client *client = client_first(broker->clients); client != NULL;
+         client = client_next(client))
+        if (client_facts(client)->waits_since != 0)
+            client_resume(client);
+}
+
+/* ── clients ── */
+
+static enum client_verdict on_request(void *context, struct client *client, size_t argc,
+                                      const struct slice *argv, struct evbuffer *reply)
+{
+    struct broker *broker = context;
+    return command_run(&broker->context, client, argc, argv, reply);
+}
+
+static void on_client_close(void *context, struct client *client,
+                            enum close_reason reason UNUSED)
+{
+    struct broker *broker = context;
+    struct subscriber *subscriber = client_subscriber(client);
+    if (subscriber->counts[INTEREST_CHANNEL] + subscriber->counts[INTEREST_PATTERN] > 0)
+        metrics_add(M_SUBSCRIBERS, -1);
+    interest_remove_all(broker->interest, subscriber);
+}
+
+/* Heartbeats go to pods: who listens to a channel of python-socketio messages, where a message on another
+ * channel is ignored. */
+static bool wants_heartbeat(void *context, struct client *client)
+{
+    const struct broker *broker = context;
+    const struct interest *interest;
+    TAILQ_FOREACH(interest, &client_subscriber(client)->interests[INTEREST_CHANNEL],
+                  of_subscriber)
+    if (interest->active &&
+        publisher_knows_channel(broker->publisher, interest->target->name))
+        return true;
+    return false;
+}
+
+static void on_accept(void *argument, int fd, const struct address *peer)
+{
+    struct door *door = argument;
+    client_open(door->broker->clients, fd, peer, door->config);
+}
+
+static void on_back_off(void *argument UNUSED, int error UNUSED)
+{
+    metrics_add(M_ACCEPT_BACK_OFFS, 1);
+}
+
+/* ── time ── */
+
+static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct broker *broker = argument;
+    publisher_tick(broker->publisher);
+    /* A client that waits for a shard that hangs is let go after a while. */
+    on_shards_settled(broker);
+    turn_request(broker->turn);
+}
+
+static void end_turn(void *context)
+{
+    struct broker *broker = context;
+    deliverer_rewind(broker->deliverer);
+}
+
+/* ── the end ── */
+
+static void on_clients_gone(void *context)
+{
+    struct broker *broker = context;
+    lifecycle_drained(broker->lifecycle);
+}
+
+static void on_drain_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct broker *broker = argument;
+    if (!publisher_is_idle(broker->publisher))
+        return;
+    event_del(broker->drain_tick);
+    client_set_finish(broker->clients, on_clients_gone, broker);
+}
+
+static void on_drain(void *argument)
+{
+    struct broker *broker = argument;
+    broker->context.refuses_subscribers = true;
+    for (size_t i = 0; i < broker->door_count; i++)
+        listener_stop(broker->doors[i].listener);
+    struct timeval every = timing_to_timeval(DRAIN_TICK);
+    check(event_add(broker->drain_tick, &every) == 0);
+}
+
+static void on_stop(void *argument, enum lifecycle_end end)
+{
+    struct broker *broker = argument;
+    size_t left = client_count(broker->clients);
+    if (end == LIFECYCLE_END_DEADLINE && left > 0)
+        log_warn(LOG_SUBJECT("main"), "shutdown.deadline is over",
+                 LOG_UNSIGNED("clients", left));
+}
+
+/* ── the beginning ── */
+
+static bool open_door(struct broker *broker, size_t index)
+{
+    struct door *door = &broker->doors[index];
+    door->broker = broker;
+    door->config = broker_config_listener(broker->config, index);
+    char text[ADDRESS_TEXT_SIZE];
+    char why[NET_WHY_SIZE];
+    address_text(&door->config->address, text);
+    const struct net_listen_options options = {.mode = (mode_t)door->config->mode};
+    int fd = net_listen(&door->config->address, &options, why);
+    if (fd < 0) {
+        fprintf(stderr, "listeners[%zu].address: %s: %s\n", index, text, why);
+        return false;
+    }
+    const struct listener_callbacks callbacks = {on_accept, on_back_off};
+    door->listener = listener_new(broker->base, fd, text, &callbacks, door);
+    broker->door_count = index + 1;
+    struct address address = net_local_address(fd);
+    log_info(LOG_SUBJECT("main"), "listening",
+             LOG_TEXT("address", address_text(&address, text)),
+             LOG_BOOL("authenticated", door->config->users.count > 0));
+    return true;
+}
+
+static void make_map(struct broker *broker)
+{
+    if (broker_config_shard_count(broker->config) == 0)
+        return;
+    struct partition_map_config config = broker_config_map(broker->config);
+    broker->map = partition_map_new(&config);
+    broker_config_map_cleanup(&config);
+}
+
+static void make_clients(struct broker *broker)
+{
+    const struct broker_config *config = broker->config;
+    const struct client_limits limits = {
+        .clients = (unsigned)config->clients_max,
+        .payload = (size_t)config->payload_max,
+        .slow_bytes = (size_t)config->slow_bytes,
+        .slow_age = config->slow_age,
+        .slow_policy = (enum slow_policy)config->slow_policy,
+        .flush_window = config->flush_window == OPTION_AUTO ? 0 : config->flush_window,
+        .heartbeat = config->heartbeat,
+    };
+    const struct client_callbacks callbacks = {
+        .on_request = on_request,
+        .on_close = on_client_close,
+        .wants_heartbeat = wants_heartbeat,
+        .context = broker,
+    };
+    broker->clients = client_set_new(broker->base, broker->turn, &limits, &callbacks);
+}
+
+struct broker *broker_new(const struct broker_config *config)
+{
+    struct broker *broker = must_calloc(1, sizeof(*broker));
+    broker->config = config;
+    broker->base = event_base_new();
+    check(broker->base != NULL);
+    const struct lifecycle_callbacks lifecycle = {.on_drain = on_drain,
+                                                  .on_stop = on_stop};
+    broker->lifecycle = lifecycle_new(broker->base, &lifecycle, broker);
+    lifecycle_set_deadline(broker->lifecycle, config->shutdown_deadline);
+    broker->turn = turn_new(broker->base);
+    make_map(broker);
+    const struct interest_callbacks interest = {on_first_interest, on_last_interest,
+                                                broker};
+    broker->interest = interest_table_new(&interest);
+    broker->deliverer = deliverer_new(broker->interest);
+    make_clients(
+        broker); /* its step comes first: then the shards, then memory is used again */
+    broker->publisher = publisher_new(broker->base, broker->turn, config, broker->map,
+                                      broker->interest, broker->deliverer);
+    turn_add_step(broker->turn, end_turn, broker);
+    broker->context = (struct command_context){
+        .config = config,
+        .clients = broker->clients,
+        .interest = broker->interest,
+        .publisher = broker->publisher,
+        .started_at = timing_now(),
+    };
+    broker->tick = event_new(broker->base, -1, EV_PERSIST, on_tick, broker);
+    broker->drain_tick = event_new(broker->base, -1, EV_PERSIST, on_drain_tick, broker);
+    check(broker->tick != NULL && broker->drain_tick != NULL);
+    broker->doors = must_calloc(config->listeners.count, sizeof(struct door));
+    for (size_t i = 0; i < config->listeners.count; i++)
+        if (!open_door(broker, i)) {
+            broker_free(broker);
+            return NULL;
+        }
+    broker->admin = broker_admin_new(broker, broker->base);
+    if (broker->admin == NULL) {
+        broker_free(broker);
+        return NULL;
+    }
+    return broker;
+}
+
+void broker_free(struct broker *broker)
+{
+    if (broker->admin != NULL)
+        broker_admin_free(broker->admin);
+    for (size_t i = 0; i < broker->door_count; i++)
+        listener_free(broker->doors[i].listener);
+    free(broker->doors);
+    event_free(broker->tick);
+    event_free(broker->drain_tick);
+    client_set_free(broker->clients);
+    interest_table_free(broker->interest);
+    publisher_free(broker->publisher);
+    deliverer_free(broker->deliverer);
+    if (broker->map != NULL)
+        partition_map_free(broker->map);
+    turn_free(broker->turn);
+    lifecycle_free(broker->lifecycle);
+    event_base_free(broker->base);
+    free(broker);
+}
+
+int broker_run(struct broker *broker)
+{
+    publisher_start(broker->publisher, on_shards_settled, broker);
+    for (size_t i = 0; i < broker->door_count; i++)
+        listener_start(broker->doors[i].listener);
+    struct timeval every = timing_to_timeval(TICK);
+    check(event_add(broker->tick, &every) == 0);
+    log_info(LOG_SUBJECT("main"), "started", LOG_TEXT("version", SIDRAIL_VERSION),
+             LOG_UNSIGNED("shards", broker_config_shard_count(broker->config)));
+    lifecycle_ready(broker->lifecycle);
+    return lifecycle_run(broker->lifecycle);
+}
+
+const struct broker_config *broker_config_of(const struct broker *broker)
+{
+    return broker->config;
+}
+
+struct command_context *broker_context(struct broker *broker)
+{
+    return &broker->context;
+}
+
+struct lifecycle *broker_lifecycle(struct broker *broker)
+{
+    return broker->lifecycle;
+}

@@ -1,0 +1,21 @@
+#include "broker/broker_metrics.h"
+
+#include "broker/close_reason.h"
+#include "broker/message.h"
+#include "broker/publish.h"
+
+static const char *broker_metrics_method(int method)
+{
+    return message_method_name((enum message_method)method);
+}
+
+static const char *broker_metrics_dialect(int dialect)
+{
+    return message_dialect_name((enum message_dialect)dialect);
+}
+
+#define METRIC(id, ...) [id] = {__VA_ARGS__},
+const struct metric_row broker_metric_rows[BROKER_METRIC_COUNT] = {
+#include "broker/broker_metrics.def"
+};
+#undef METRIC

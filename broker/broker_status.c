@@ -1,0 +1,333 @@
+#include "broker/broker_status.h"
+
+#include "broker/broker.h"
+#include "broker/broker_config.h"
+#include "broker/broker_metrics.h"
+#include "broker/hot_rooms.h"
+#include "broker/interest.h"
+#include "broker/publish.h"
+#include "broker/shard.h"
+#include "shared/json_write.h"
+#include "shared/lifecycle.h"
+#include "shared/timing.h"
+
+#include <event2/buffer.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* A status of thousands of clients is of no use to a page; ctl gives them all. */
+#define CLIENTS_SHOWN 200
+#define ROOMS_SHOWN   20
+
+static double seconds_since(uint64_t then)
+{
+    return (double)(timing_now() - then) / 1e6;
+}
+
+/* ── parts, as JSON ── */
+
+static void write_client(struct json_writer *json, struct client *client)
+{
+    const struct client_facts *facts = client_facts(client);
+    const struct subscriber *subscriber = client_subscriber(client);
+    char peer[ADDRESS_TEXT_SIZE];
+    json_object_begin(json, NULL);
+    json_unsigned(json, "id", facts->id);
+    json_text(json, "peer", slice_from_text(address_text(&facts->peer, peer)));
+    json_text(json, "name", slice_from_text(facts->name));
+    json_text(json, "library", slice_from_text(facts->lib_name));
+    json_text(json, "user",
+              slice_from_text(facts->user != NULL ? facts->user->name : ""));
+    json_unsigned(json, "protocol", facts->protocol);
+    json_decimal(json, "age_seconds", seconds_since(facts->connected_at));
+    json_unsigned(json, "channels", subscriber->counts[INTEREST_CHANNEL]);
+    json_unsigned(json, "patterns", subscriber->counts[INTEREST_PATTERN]);
+    json_unsigned(json, "published", facts->published);
+    json_unsigned(json, "delivered", facts->delivered);
+    json_unsigned(json, "dropped", facts->dropped);
+    json_unsigned(json, "queued_bytes", client_output_bytes(client));
+    json_decimal(json, "queued_seconds", (double)client_output_age(client) / 1e6);
+    json_object_end(json);
+}
+
+static void write_clients(struct json_writer *json, struct broker *broker, size_t limit)
+{
+    json_array_begin(json, "clients");
+    /* Subscribers first: they are the pods. */
+    for (int pass = 0; pass < 2; pass++)
+        for (struct client *it = client_first(broker_context(broker)->clients);
+             it != NULL && limit > 0; it = client_next(it)) {
+            const struct subscriber *subscriber = client_subscriber(it);
+            bool is_subscriber = subscriber->counts[0] + subscriber->counts[1] > 0;
+            if (is_subscriber != (pass == 0))
+                continue;
+            write_client(json, it);
+            limit--;
+        }
+    json_array_end(json);
+}
+
+static void write_shards(struct json_writer *json, struct broker *broker)
+{
+    const struct shard_set *set = publisher_shards(broker_context(broker)->publisher);
+    json_array_begin(json, "shards");
+    for (size_t i = 0; set != NULL && i < shard_set_count(set); i++) {
+        struct shard_status status = shard_status(shard_set_get(set, i));
+        json_object_begin(json, NULL);
+        json_text(json, "name", slice_from_text(status.name));
+        json_text(json, "state", slice_from_text(status.state));
+        json_text(json, "why", slice_from_text(status.why));
+        json_decimal(json, "state_seconds", seconds_since(status.changed_at));
+        json_text(json, "publishing", slice_from_text(status.publishing));
+        json_text(json, "subscribing", slice_from_text(status.subscribing));
+        json_unsigned(json, "partitions", status.partitions);
+        json_unsigned(json, "partitions_wanted", status.wanted);
+        json_unsigned(json, "partitions_subscribed", status.confirmed);
+        json_unsigned(json, "waiting", status.waiting);
+        json_unsigned(json, "waiting_bytes", status.waiting_bytes);
+        json_unsigned(json, "in_flight", status.in_flight);
+        json_unsigned(json, "in_flight_bytes", status.in_flight_bytes);
+        json_unsigned(json, "published", status.published);
+        json_unsigned(json, "received", status.received);
+        json_unsigned(json, "retransmitted", status.retransmitted);
+        json_unsigned(json, "downs", status.downs);
+        json_decimal(json, "lag_ms", (double)status.round_trip / 1e3);
+        json_object_end(json);
+    }
+    json_array_end(json);
+}
+
+static void write_interest(struct json_writer *json, struct broker *broker)
+{
+    static const char *const names[INTEREST_KINDS] = {"channels", "patterns"};
+    const struct interest_table *table = broker_context(broker)->interest;
+    for (int kind = 0; kind < INTEREST_KINDS; kind++) {
+        json_array_begin(json, names[kind]);
+        unsigned left = CLIENTS_SHOWN;
+        for (const struct interest_target *it =
+                 interest_first(table, (enum interest_kind)kind);
+             it != NULL && left > 0; it = TAILQ_NEXT(it, of_kind), left--) {
+            json_object_begin(json, NULL);
+            json_text(json, "name", it->name);
+            json_unsigned(json, "subscribers", it->active);
+            json_object_end(json);
+        }
+        json_array_end(json);
+    }
+}
+
+static void write_rooms(struct json_writer *json, struct broker *broker)
+{
+    const struct hot_room *ranked[HOT_ROOMS_MAX];
+    size_t count =
+        hot_rooms_rank(publisher_hot_rooms(broker_context(broker)->publisher), ranked);
+    json_array_begin(json, "rooms");
+    for (size_t i = 0; i < count && i < ROOMS_SHOWN; i++) {
+        json_object_begin(json, NULL);
+        json_text(json, "room", slice_of(ranked[i]->name, ranked[i]->len));
+        json_unsigned(json, "messages", ranked[i]->count);
+        json_unsigned(json, "at_most_too_high", ranked[i]->error);
+        json_object_end(json);
+    }
+    json_array_end(json);
+}
+
+static const struct {
+    const char *name;
+    enum broker_metric metric;
+} counters[] = {
+    {"published_bytes", M_PUBLISHED_BYTES},
+    {"deliveries", M_DELIVERIES},
+    {"delivered_bytes", M_DELIVERED_BYTES},
+    {"dropped", M_DELIVERIES_DROPPED},
+    {"received", M_RECEIVED},
+    {"duplicates", M_DUPLICATES},
+    {"gaps", M_GAPS},
+    {"lost", M_LOST},
+    {"filled", M_FILLED},
+    {"at_once", M_DELIVERED_AT_ONCE},
+    {"retransmitted", M_RETRANSMITTED},
+    {"heartbeats", M_HEARTBEATS},
+    {"commands", M_COMMANDS},
+};
+
+static int64_t sum_of(enum broker_metric metric, int values)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < values; i++)
+        sum += metrics_sum_by((int)metric, i);
+    return sum;
+}
+
+static void write_counters(struct json_writer *json)
+{
+    json_object_begin(json, "counters");
+    json_number(json, "published", sum_of(M_PUBLISHED, METHOD_COUNT));
+    json_number(json, "refused", sum_of(M_REFUSED, PUBLISH_REFUSAL_COUNT));
+    for (size_t i = 0; i < ARRAY_LEN(counters); i++)
+        json_number(json, counters[i].name, metrics_sum((int)counters[i].metric));
+    json_object_end(json);
+}
+
+static void write_main(struct json_writer *json, struct broker *broker)
+{
+    const struct command_context *context = broker_context(broker);
+    const struct shard_set *set = publisher_shards(context->publisher);
+    struct publisher_status status = publisher_status(context->publisher);
+    char text[32];
+    json_text(json, "version", SLICE(SIDRAIL_VERSION));
+    json_unsigned(json, "pid", (uint64_t)getpid());
+    json_text(
+        json, "phase",
+        slice_from_text(lifecycle_phase_text(lifecycle_phase(broker_lifecycle(broker)))));
+    json_decimal(json, "uptime_seconds", seconds_since(context->started_at));
+    json_text(json, "mode", set == NULL ? SLICE("hub") : SLICE("shards"));
+    json_text(json, "cluster", slice_from_text(context->config->cluster_name));
+    snprintf(text, sizeof(text), "%016llx", (unsigned long long)status.origin);
+    json_text(json, "origin", slice_from_text(text));
+    snprintf(text, sizeof(text), "%016llx", (unsigned long long)status.map_hash);
+    json_text(json, "map", slice_from_text(text));
+    json_number(json, "clients_open", metrics_sum(M_CLIENTS));
+    json_number(json, "subscribers", metrics_sum(M_SUBSCRIBERS));
+    json_unsigned(json, "spill_bytes", status.spill_bytes);
+    json_unsigned(json, "sent_ring_bytes", status.sent_ring_bytes);
+    json_unsigned(json, "sent_ring_messages", status.sent_ring_messages);
+    json_unsigned(json, "origins", status.origins);
+    json_unsigned(json, "shards_up", set != NULL ? shard_set_usable_count(set) : 0);
+    write_counters(json);
+}
+
+void broker_status_write_json(struct broker *broker, struct evbuffer *out)
+{
+    struct json_writer json;
+    json_init(&json, out);
+    json_object_begin(&json, NULL);
+    write_main(&json, broker);
+    write_shards(&json, broker);
+    write_interest(&json, broker);
+    write_rooms(&json, broker);
+    write_clients(&json, broker, CLIENTS_SHOWN);
+    json_object_end(&json);
+    evbuffer_add(out, "\n", 1);
+}
+
+/* ── as text ── */
+
+void broker_status_write(struct broker *broker, struct evbuffer *out)
+{
+    const struct command_context *context = broker_context(broker);
+    const struct shard_set *set = publisher_shards(context->publisher);
+    struct publisher_status status = publisher_status(context->publisher);
+    evbuffer_add_printf(
+        out,
+        "version      %s\nphase        %s\nuptime       %.0f s\nmode         %s\n"
+        "clients      %lld, %lld of them subscribers\n",
+        SIDRAIL_VERSION, lifecycle_phase_text(lifecycle_phase(broker_lifecycle(broker))),
+        seconds_since(context->started_at), set == NULL ? "hub" : "shards",
+        (long long)metrics_sum(M_CLIENTS), (long long)metrics_sum(M_SUBSCRIBERS));
+    evbuffer_add_printf(out, "published    %lld\ndeliveries   %lld\nrefused      %lld\n",
+                        (long long)sum_of(M_PUBLISHED, METHOD_COUNT),
+                        (long long)metrics_sum(M_DELIVERIES),
+                        (long long)sum_of(M_REFUSED, PUBLISH_REFUSAL_COUNT));
+    if (set == NULL)
+        return;
+    evbuffer_add_printf(out,
+                        "origin       %016llx\nshards up    %zu of %zu\n"
+                        "waiting      %zu bytes\nlost         %lld\nduplicates   %lld\n",
+                        (unsigned long long)status.origin, shard_set_usable_count(set),
+                        shard_set_count(set), status.spill_bytes,
+                        (long long)metrics_sum(M_LOST),
+                        (long long)metrics_sum(M_DUPLICATES));
+}
+
+static void write_document(struct broker *broker, struct evbuffer *out,
+                           void (*write)(struct json_writer *json, struct broker *broker))
+{
+    struct json_writer json;
+    json_init(&json, out);
+    json_object_begin(&json, NULL);
+    write(&json, broker);
+    json_object_end(&json);
+    evbuffer_add(out, "\n", 1);
+}
+
+static void write_all_clients(struct json_writer *json, struct broker *broker)
+{
+    write_clients(json, broker, SIZE_MAX);
+}
+
+void broker_status_write_clients(struct broker *broker, struct evbuffer *out, bool json)
+{
+    if (json) {
+        write_document(broker, out, write_all_clients);
+        return;
+    }
+    evbuffer_add_printf(out, "%8s %-24s %-20s %5s %5s %10s %10s %10s\n", "ID", "PEER",
+                        "NAME", "CHAN", "PATT", "PUBLISHED", "DELIVERED", "QUEUED");
+    for (struct client *it = client_first(broker_context(broker)->clients); it != NULL;
+         it = client_next(it)) {
+        const struct client_facts *facts = client_facts(it);
+        const struct subscriber *subscriber = client_subscriber(it);
+        char peer[ADDRESS_TEXT_SIZE];
+        evbuffer_add_printf(
+            out, "%8llu %-24s %-20s %5u %5u %10llu %10llu %10zu\n",
+            (unsigned long long)facts->id, address_text(&facts->peer, peer), facts->name,
+            subscriber->counts[INTEREST_CHANNEL], subscriber->counts[INTEREST_PATTERN],
+            (unsigned long long)facts->published, (unsigned long long)facts->delivered,
+            client_output_bytes(it));
+    }
+}
+
+void broker_status_write_shards(struct broker *broker, struct evbuffer *out, bool json)
+{
+    const struct shard_set *set = publisher_shards(broker_context(broker)->publisher);
+    if (json) {
+        write_document(broker, out, write_shards);
+        return;
+    }
+    if (set == NULL) {
+        evbuffer_add_printf(out, "no shards: embedded hub\n");
+        return;
+    }
+    evbuffer_add_printf(out, "%-24s %-12s %10s %10s %10s %8s %9s %8s  %s\n", "SHARD",
+                        "STATE", "PARTITIONS", "PUBLISHED", "RECEIVED", "WAITING",
+                        "IN FLIGHT", "LAG ms", "WHY");
+    for (size_t i = 0; i < shard_set_count(set); i++) {
+        struct shard_status status = shard_status(shard_set_get(set, i));
+        evbuffer_add_printf(
+            out, "%-24s %-12s %10u %10llu %10llu %8zu %9zu %8.2f  %s\n", status.name,
+            status.state, status.partitions, (unsigned long long)status.published,
+            (unsigned long long)status.received, status.waiting, status.in_flight,
+            (double)status.round_trip / 1e3, status.why);
+    }
+}
+
+void broker_status_write_interest(struct broker *broker, struct evbuffer *out, bool json)
+{
+    if (json) {
+        write_document(broker, out, write_interest);
+        return;
+    }
+    static const char *const words[INTEREST_KINDS] = {"channel", "pattern"};
+    const struct interest_table *table = broker_context(broker)->interest;
+    for (int kind = 0; kind < INTEREST_KINDS; kind++)
+        for (const struct interest_target *it =
+                 interest_first(table, (enum interest_kind)kind);
+             it != NULL; it = TAILQ_NEXT(it, of_kind))
+            evbuffer_add_printf(out, "%-8s %6u  %.*s\n", words[kind], it->active,
+                                SLICE_ARGS(it->name));
+}
+
+void broker_status_write_rooms(struct broker *broker, struct evbuffer *out, bool json)
+{
+    if (json) {
+        write_document(broker, out, write_rooms);
+        return;
+    }
+    const struct hot_room *ranked[HOT_ROOMS_MAX];
+    size_t count =
+        hot_rooms_rank(publisher_hot_rooms(broker_context(broker)->publisher), ranked);
+    for (size_t i = 0; i < count && i < ROOMS_SHOWN; i++)
+        evbuffer_add_printf(out, "%10llu  %.*s\n", (unsigned long long)ranked[i]->count,
+                            (int)ranked[i]->len, ranked[i]->name);
+}

@@ -1,0 +1,669 @@
+#include "broker/client.h"
+
+#include "broker/broker_config.h"
+#include "broker/broker_metrics.h"
+#include "broker/output.h"
+#include "broker/resp.h"
+#include "broker/turn.h"
+#include "shared/log.h"
+#include "shared/net.h"
+#include "shared/timing.h"
+
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* One read; also the most that one client gets done in a turn while others wait. */
+#define READ_SIZE ((size_t)64 * 1024)
+
+/* A client that does not take its replies is not read from while more than this waits. */
+#define OUTPUT_PAUSE ((size_t)1024 * 1024)
+
+/* A finishing client that does not take what is queued is closed after this. */
+#define FINISH_WITHIN SECONDS(1)
+
+#define SWEEP_EVERY SECONDS(1)
+
+enum client_state { CLIENT_OPEN, CLIENT_FINISHING, CLIENT_CLOSED };
+
+TAILQ_HEAD(client_list, client);
+
+struct client {
+    struct client_set *set; /* borrowed */
+    struct stream stream;
+    struct event readable;
+    struct event writable;
+    enum client_state state;
+    enum close_reason finish_reason; /* FINISHING: what the end will be */
+    uint64_t finishing_since;
+    bool is_reading; /* readable is added */
+    bool is_blocked; /* writable is added: the socket is full */
+    bool is_dirty;   /* on set->dirty */
+    bool is_lagging; /* on set->lagging */
+    bool resumes;    /* client_resume() was called */
+    bool is_slow;    /* over slow_bytes: ends or is trimmed at the end of the turn */
+    struct resp_parser parser;
+    char *input; /* NULL: empty */
+    size_t input_len;
+    size_t input_size;
+    struct output output;
+    uint64_t delivered_at;
+    struct client_facts facts;
+    struct subscriber subscriber;
+    TAILQ_ENTRY(client) of_set;
+    TAILQ_ENTRY(client) of_work; /* dirty, lagging or closed */
+};
+
+struct client_set {
+    struct event_base *base; /* borrowed */
+    struct client_limits limits;
+    struct client_callbacks callbacks;
+    struct client_list open;
+    struct client_list dirty;   /* something to do at the end of this turn */
+    struct client_list lagging; /* deliveries that wait for the flush window */
+    struct client_list closed;  /* to be freed at the end of this turn */
+    unsigned count;
+    uint64_t next_id;
+    struct chunk_writer replies;
+    struct evbuffer *reply;
+    struct turn *turn; /* borrowed */
+    struct event *window;
+    struct event *sweep;
+    bool window_is_open;
+    void (*on_empty)(void *context); /* client_set_finish; NULL: not finishing */
+    void *on_empty_context;
+    char scratch[READ_SIZE];
+};
+
+static struct log_subject subject_of(const struct client *client)
+{
+    return (struct log_subject){.kind = "client", .id = client->facts.id};
+}
+
+static void make_dirty(struct client *client)
+{
+    struct client_set *set = client->set;
+    if (client->is_dirty || client->state == CLIENT_CLOSED)
+        return;
+    if (client->is_lagging) {
+        TAILQ_REMOVE(&set->lagging, client, of_work);
+        client->is_lagging = false;
+    }
+    client->is_dirty = true;
+    TAILQ_INSERT_TAIL(&set->dirty, client, of_work);
+    turn_request(set->turn);
+}
+
+static void set_reading(struct client *client, bool reads)
+{
+    if (client->is_reading == reads)
+        return;
+    client->is_reading = reads;
+    if (reads)
+        check(event_add(&client->readable, NULL) == 0);
+    else
+        event_del(&client->readable);
+}
+
+static void finish(struct client *client, enum close_reason reason)
+{
+    client->state = CLIENT_FINISHING;
+    client->finish_reason = reason;
+    client->finishing_since = timing_now();
+    set_reading(client, false);
+    make_dirty(client);
+}
+
+/* ── input ── */
+
+static void input_give_back(struct client *client)
+{
+    free(client->input);
+    client->input = NULL;
+    client->input_len = client->input_size = 0;
+}
+
+/* What is in `reply` becomes a span of the shared chunk. */
+static void queue_reply(struct client *client)
+{
+    struct client_set *set = client->set;
+    size_t len = evbuffer_get_length(set->reply);
+    if (len == 0)
+        return;
+    char *room = chunk_writer_reserve(&set->replies, len);
+    check(evbuffer_remove(set->reply, room, len) == (int)len);
+    if (client->state == CLIENT_OPEN) {
+        output_append(&client->output, chunk_writer_commit(&set->replies, len), false,
+                      timing_now());
+        make_dirty(client);
+    }
+}
+
+/* Gives whole requests to the owner; returns how many bytes are done with. */
+static size_t take_requests(struct client *client, struct slice input)
+{
+    struct client_set *set = client->set;
+    size_t done = 0;
+    while (client->state == CLIENT_OPEN && client->output.bytes <= OUTPUT_PAUSE) {
+        struct resp_request request;
+        client->parser.is_unauthenticated = !client->facts.is_authenticated;
+        enum parse_result result =
+            resp_parse(&client->parser, slice_from(input, done), &request);
+        if (result == PARSE_MORE)
+            break;
+        if (result == PARSE_BAD) {
+            resp_write_error(set->reply, resp_error(&client->parser));
+            queue_reply(client);
+            finish(client, CLOSE_PROTOCOL);
+            break;
+        }
+        enum client_verdict verdict = CLIENT_GO_ON;
+        if (request.argc > 0) {
+            client->facts.active_at = timing_now();
+            verdict = set->callbacks.on_request(set->callbacks.context, client,
+                                                request.argc, request.argv, set->reply);
+        }
+        if (verdict == CLIENT_WAIT) {
+            /* The parser has let go of this request: it will read it again. */
+            if (client->facts.waits_since == 0)
+                client->facts.waits_since = timing_now();
+            set_reading(client, false);
+            break;
+        }
+        client->facts.waits_since = 0;
+        done += request.consumed;
+        if (evbuffer_get_length(set->reply) > 0 &&
+            (client->subscriber.counts[0] + client->subscriber.counts[1] > 0 ||
+             evbuffer_get_length(set->reply) >= READ_SIZE))
+            queue_reply(client); /* in order with what is delivered to it */
+        if (verdict == CLIENT_FINISH) {
+            queue_reply(client);
+            finish(client, CLOSE_QUIT);
+        }
+    }
+    queue_reply(client);
+    if (client->state == CLIENT_OPEN && client->output.bytes > OUTPUT_PAUSE)
+        set_reading(client, false);
+    return done;
+}
+
+/* Keeps what is left of the input, in memory of the client's own. */
+static void keep_input(struct client *client, struct slice rest)
+{
+    if (client->state != CLIENT_OPEN || rest.len == 0) {
+        input_give_back(client);
+        return;
+    }
+    if (client->input == NULL) {
+        client->input = must_memdup(rest.data, rest.len);
+        client->input_size = rest.len;
+    } else if (client->input_size > 2 * READ_SIZE && rest.len < client->input_size / 4) {
+        char *smaller = must_memdup(rest.data, rest.len);
+        free(client->input);
+        client->input = smaller;
+        client->input_size = rest.len;
+    } else if (rest.data != client->input) {
+        memmove(client->input, rest.data, rest.len);
+    }
+    client->input_len = rest.len;
+}
+
+/* Room for the next read behind a request that is not whole. It doubles, so that a client that claims a
+ * large bulk and sends none of it costs nothing; what is wanted is never over the payload limit. */
+static void input_grow(struct client *client)
+{
+    if (client->input_size - client->input_len >= READ_SIZE / 4)
+        return;
+    client->input_size =
+        max_size(client->input_size * 2, client->input_len + READ_SIZE / 4);
+    client->input = must_realloc(client->input, client->input_size);
+}
+
+static void take_input(struct client *client)
+{
+    if (client->input != NULL) {
+        size_t done = take_requests(client, slice_of(client->input, client->input_len));
+        keep_input(client, slice_of(client->input + done, client->input_len - done));
+    }
+}
+
+static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct client *client = argument;
+    struct client_set *set = client->set;
+    char *room = set->scratch;
+    size_t size = READ_SIZE;
+    if (client->input != NULL) {
+        input_grow(client);
+        room = client->input + client->input_len;
+        size = client->input_size - client->input_len;
+    }
+    ssize_t len = stream_read(&client->stream, room, size);
+    if (len < 0) {
+        if (errno != EAGAIN && errno != EINTR)
+            client_close(client, CLOSE_BROKEN);
+        return;
+    }
+    if (len == 0) {
+        finish(client, CLOSE_PEER);
+        return;
+    }
+    if (client->input != NULL) {
+        client->input_len += (size_t)len;
+        if (client->input_len >= resp_wanted(&client->parser))
+            take_input(client);
+    } else {
+        size_t done = take_requests(client, slice_of(set->scratch, (size_t)len));
+        keep_input(client, slice_of(set->scratch + done, (size_t)len - done));
+    }
+}
+
+/* ── output ── */
+
+static void after_write(struct client *client, enum output_result result)
+{
+    switch (result) {
+    case OUTPUT_BROKEN:
+        client_close(client, CLOSE_BROKEN);
+        return;
+    case OUTPUT_BLOCKED:
+        if (!client->is_blocked)
+            check(event_add(&client->writable, NULL) == 0);
+        client->is_blocked = true;
+        return;
+    case OUTPUT_EMPTY:
+        if (client->is_blocked)
+            event_del(&client->writable);
+        client->is_blocked = false;
+        if (client->state == CLIENT_FINISHING)
+            client_close(client, client->finish_reason);
+        return;
+    }
+    unreachable();
+}
+
+/* A client that was paused because it took no replies goes on. */
+static void unpause(struct client *client)
+{
+    if (client->state != CLIENT_OPEN || client->is_reading ||
+        client->facts.waits_since != 0 || client->output.bytes > OUTPUT_PAUSE / 2)
+        return;
+    set_reading(client, true);
+    take_input(client);
+}
+
+static void flush(struct client *client)
+{
+    size_t wrote = 0;
+    enum output_result result = output_write(&client->output, &client->stream, &wrote);
+    after_write(client, result);
+    if (client->state == CLIENT_OPEN)
+        unpause(client);
+}
+
+static void on_writable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    flush(argument);
+}
+
+/* The limits of a slow subscriber. */
+static void judge(struct client *client)
+{
+    const struct client_limits *limits = &client->set->limits;
+    client->is_slow = false;
+    if (client->output.bytes <= limits->slow_bytes)
+        return;
+    if (limits->slow_policy == SLOW_DISCONNECT) {
+        client_close(client, CLOSE_SLOW_BYTES);
+        return;
+    }
+    /* Down to three quarters, so that this is not done for every message. */
+    size_t bytes = 0;
+    size_t dropped =
+        output_drop_oldest(&client->output, limits->slow_bytes / 4 * 3, &bytes);
+    if (dropped > 0 && client->facts.dropped == 0) {
+        struct log_subject subject = subject_of(client);
+        log_warn(&subject, "slow subscriber: oldest messages dropped",
+                 LOG_TEXT("name", client->facts.name), LOG_UNSIGNED("messages", dropped),
+                 LOG_UNSIGNED("bytes", bytes));
+    }
+    client->facts.dropped += dropped;
+    metrics_add(M_DELIVERIES_DROPPED, (int64_t)dropped);
+}
+
+static void work(struct client *client)
+{
+    if (client->is_slow)
+        judge(client);
+    if (client->resumes && client->state == CLIENT_OPEN) {
+        client->resumes = false;
+        set_reading(client, true);
+        take_input(client);
+    }
+    if (client->state != CLIENT_CLOSED && !client->is_blocked)
+        flush(client);
+}
+
+static void client_free(struct client *client)
+{
+    output_cleanup(&client->output);
+    resp_parser_cleanup(&client->parser);
+    input_give_back(client);
+    free(client->facts.name);
+    free(client->facts.lib_name);
+    free(client->facts.lib_version);
+    free(client);
+}
+
+static void free_closed(struct client_set *set)
+{
+    struct client *client;
+    while ((client = TAILQ_FIRST(&set->closed)) != NULL) {
+        TAILQ_REMOVE(&set->closed, client, of_work);
+        client_free(client);
+    }
+}
+
+static void end_turn(void *context)
+{
+    struct client_set *set = context;
+    /* Work may make others dirty (a resumed PUBLISH); they are done in the same pass. */
+    struct client *client;
+    while ((client = TAILQ_FIRST(&set->dirty)) != NULL) {
+        TAILQ_REMOVE(&set->dirty, client, of_work);
+        client->is_dirty = false;
+        work(client);
+    }
+    free_closed(set);
+    chunk_writer_rewind(&set->replies);
+    if (set->on_empty != NULL && set->count == 0) {
+        void (*on_empty)(void *context) = set->on_empty;
+        set->on_empty = NULL;
+        on_empty(set->on_empty_context);
+    }
+}
+
+static void on_window(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct client_set *set = argument;
+    set->window_is_open = false;
+    struct client *client;
+    while ((client = TAILQ_FIRST(&set->lagging)) != NULL)
+        make_dirty(client);
+}
+
+/* ── once a second: age, heartbeat, clients that do not finish ── */
+
+/* A message on a channel that no pod listens to: it keeps a connection alive and reaches no application
+ * (python-socketio looks at the channel's name). */
+static void beat(struct client *client, uint64_t now)
+{
+    static const struct slice frames[2] = {
+        SLICE_INIT("*3\r\n$7\r\nmessage\r\n$12\r\n__sidrail_hb\r\n$0\r\n\r\n"),
+        SLICE_INIT(">3\r\n$7\r\nmessage\r\n$12\r\n__sidrail_hb\r\n$0\r\n\r\n"),
+    };
+    struct client_set *set = client->set;
+    if (set->limits.heartbeat == 0 || client->output.bytes > 0 ||
+        now - client->delivered_at + SWEEP_EVERY / 2 < set->limits.heartbeat ||
+        !set->callbacks.wants_heartbeat(set->callbacks.context, client))
+        return;
+    struct slice frame = frames[client->facts.protocol - 2];
+    client_deliver(client, chunk_writer_copy(&set->replies, frame), now);
+    client->facts.delivered--;
+    metrics_add(M_HEARTBEATS, 1);
+}
+
+static void on_sweep(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct client_set *set = argument;
+    uint64_t now = timing_now();
+    struct client *next;
+    for (struct client *client = client_first(set); client != NULL; client = next) {
+        next = client_next(client);
+        if (client->state == CLIENT_FINISHING) {
+            if (now - client->finishing_since > FINISH_WITHIN && set->on_empty == NULL)
+                client_close(client, client->finish_reason);
+            continue;
+        }
+        if (output_age(&client->output, now) > set->limits.slow_age)
+            client_close(client, CLOSE_SLOW_AGE);
+        else
+            beat(client, now);
+    }
+    turn_request(set->turn);
+}
+
+/* ── the set ── */
+
+struct client_set *client_set_new(struct event_base *base, struct turn *turn,
+                                  const struct client_limits *limits,
+                                  const struct client_callbacks *callbacks)
+{
+    struct client_set *set = must_calloc(1, sizeof(*set));
+    set->base = base;
+    set->limits = *limits;
+    set->callbacks = *callbacks;
+    TAILQ_INIT(&set->open);
+    TAILQ_INIT(&set->dirty);
+    TAILQ_INIT(&set->lagging);
+    TAILQ_INIT(&set->closed);
+    set->reply = evbuffer_new();
+    set->turn = turn;
+    turn_add_step(turn, end_turn, set);
+    set->window = event_new(base, -1, 0, on_window, set);
+    set->sweep = event_new(base, -1, EV_PERSIST, on_sweep, set);
+    check(set->reply != NULL && set->window != NULL && set->sweep != NULL);
+    struct timeval every = timing_to_timeval(SWEEP_EVERY);
+    check(event_add(set->sweep, &every) == 0);
+    return set;
+}
+
+void client_set_free(struct client_set *set)
+{
+    struct client *client;
+    while ((client = TAILQ_FIRST(&set->open)) != NULL)
+        client_close(client, CLOSE_SHUTDOWN);
+    free_closed(set);
+    event_free(set->window);
+    event_free(set->sweep);
+    evbuffer_free(set->reply);
+    chunk_writer_cleanup(&set->replies);
+    free(set);
+}
+
+static void refuse(int fd)
+{
+    static const char text[] = "-ERR max number of clients reached\r\n";
+    ssize_t wrote = write(fd, text, sizeof(text) - 1); /* best effort, as Redis */
+    (void)wrote;
+    close(fd);
+    metrics_add_by(M_CLIENTS_CLOSED, CLOSE_CLIENT_LIMIT, 1);
+}
+
+void client_open(struct client_set *set, int fd, const struct address *peer,
+                 const struct broker_listener_config *listener)
+{
+    metrics_add(M_CLIENTS_ACCEPTED, 1);
+    if (set->count >= set->limits.clients) {
+        refuse(fd);
+        return;
+    }
+    struct client *client = must_calloc(1, sizeof(*client));
+    client->set = set;
+    stream_init(&client->stream, fd);
+    net_set_no_delay(fd);
+    net_set_keep_alive(fd, SECONDS(60));
+    resp_parser_init(&client->parser, set->limits.payload);
+    subscriber_init(&client->subscriber);
+    uint64_t now = timing_now();
+    client->delivered_at = now;
+    client->facts = (struct client_facts){
+        .id = ++set->next_id,
+        .connected_at = now,
+        .active_at = now,
+        .peer = *peer,
+        .local = net_local_address(fd),
+        .listener = listener,
+        .is_authenticated = listener->users.count == 0,
+        .protocol = 2,
+        .name = must_strdup(""),
+        .lib_name = must_strdup(""),
+        .lib_version = must_strdup(""),
+        .last_command = "NULL",
+    };
+    check(event_assign(&client->readable, set->base, fd, EV_READ | EV_PERSIST,
+                       on_readable, client) == 0);
+    check(event_assign(&client->writable, set->base, fd, EV_WRITE | EV_PERSIST,
+                       on_writable, client) == 0);
+    set_reading(client, true);
+    TAILQ_INSERT_TAIL(&set->open, client, of_set);
+    set->count++;
+    metrics_add(M_CLIENTS, 1);
+    struct log_subject subject = subject_of(client);
+    char text[ADDRESS_TEXT_SIZE];
+    log_debug(&subject, "connected", LOG_TEXT("peer", address_text(peer, text)));
+}
+
+void client_close(struct client *client, enum close_reason reason)
+{
+    struct client_set *set = client->set;
+    if (client->state == CLIENT_CLOSED)
+        return;
+    set->callbacks.on_close(set->callbacks.context, client, reason);
+    if (client->is_dirty)
+        TAILQ_REMOVE(&set->dirty, client, of_work);
+    if (client->is_lagging)
+        TAILQ_REMOVE(&set->lagging, client, of_work);
+    client->is_dirty = client->is_lagging = false;
+    client->state = CLIENT_CLOSED;
+    event_del(&client->readable);
+    event_del(&client->writable);
+    stream_close(&client->stream);
+    TAILQ_REMOVE(&set->open, client, of_set);
+    TAILQ_INSERT_TAIL(&set->closed, client, of_work);
+    set->count--;
+    metrics_add(M_CLIENTS, -1);
+    metrics_add_by(M_CLIENTS_CLOSED, (int)reason, 1);
+    struct log_subject subject = subject_of(client);
+    char text[ADDRESS_TEXT_SIZE];
+    enum log_level level =
+        close_reason_is_error(reason) ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG;
+    log_at_(level, level == LOG_LEVEL_DEBUG, &subject, "closed",
+            LOG_TEXT("reason", close_reason_label((int)reason)),
+            LOG_TEXT("name", client->facts.name),
+            LOG_TEXT("peer", address_text(&client->facts.peer, text)),
+            LOG_UNSIGNED("published", client->facts.published),
+            LOG_UNSIGNED("delivered", client->facts.delivered),
+            LOG_UNSIGNED("unread_bytes", client->output.bytes));
+    output_clear(&client->output);
+    turn_request(set->turn);
+}
+
+bool client_is_closed(const struct client *client)
+{
+    return client->state == CLIENT_CLOSED;
+}
+
+void client_deliver(struct client *client, struct span message, uint64_t now)
+{
+    struct client_set *set = client->set;
+    if (client->state != CLIENT_OPEN)
+        return;
+    client->delivered_at = now;
+    client->facts.delivered++;
+    output_append(&client->output, message, true, now);
+    if (client->output.bytes > set->limits.slow_bytes && !client->is_slow) {
+        client->is_slow = true;
+        make_dirty(client);
+        return;
+    }
+    if (client->is_blocked || client->is_dirty || client->is_lagging)
+        return;
+    if (set->limits.flush_window == 0) {
+        make_dirty(client);
+        return;
+    }
+    client->is_lagging = true;
+    TAILQ_INSERT_TAIL(&set->lagging, client, of_work);
+    if (!set->window_is_open) {
+        struct timeval window = timing_to_timeval(set->limits.flush_window);
+        check(event_add(set->window, &window) == 0);
+        set->window_is_open = true;
+    }
+}
+
+void client_resume(struct client *client)
+{
+    client->resumes = true;
+    make_dirty(client);
+}
+
+struct client_facts *client_facts(struct client *client)
+{
+    return &client->facts;
+}
+
+struct subscriber *client_subscriber(struct client *client)
+{
+    return &client->subscriber;
+}
+
+struct client *client_from_subscriber(struct subscriber *subscriber)
+{
+    return CONTAINER_OF(subscriber, struct client, subscriber);
+}
+
+size_t client_input_bytes(const struct client *client)
+{
+    return client->input_len;
+}
+
+size_t client_output_bytes(const struct client *client)
+{
+    return client->output.bytes;
+}
+
+uint64_t client_output_age(const struct client *client)
+{
+    return output_age(&client->output, timing_now());
+}
+
+struct client *client_find(struct client_set *set, uint64_t id)
+{
+    struct client *client;
+    TAILQ_FOREACH(client, &set->open, of_set)
+    if (client->facts.id == id)
+        return client;
+    return NULL;
+}
+
+struct client *client_first(struct client_set *set)
+{
+    return TAILQ_FIRST(&set->open);
+}
+
+struct client *client_next(struct client *client)
+{
+    return TAILQ_NEXT(client, of_set);
+}
+
+unsigned client_count(const struct client_set *set)
+{
+    return set->count;
+}
+
+void client_set_finish(struct client_set *set, void (*on_empty)(void *context),
+                       void *context)
+{
+    set->on_empty = on_empty;
+    set->on_empty_context = context;
+    struct client *next;
+    for (struct client *client = client_first(set); client != NULL; client = next) {
+        next = client_next(client);
+        finish(client, CLOSE_SHUTDOWN);
+    }
+    turn_request(set->turn);
+}

@@ -1,0 +1,211 @@
+#include "broker/command.h"
+
+#include "broker/broker_config.h"
+#include "broker/broker_metrics.h"
+#include "broker/command_handlers.h"
+#include "broker/resp.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+/* How much of unknown words an error repeats, as Redis. */
+#define ERROR_ARGUMENTS_MAX 128
+
+#define NO_AUTH    COMMAND_NO_AUTH
+#define SUBSCRIBED COMMAND_SUBSCRIBED
+
+static const struct command client_commands[] = {
+    {"getname", 2, 0, command_client_getname, NULL},
+    {"id", 2, 0, command_client_id, NULL},
+    {"info", 2, 0, command_client_info, NULL},
+    {"kill", -3, 0, command_client_kill, NULL},
+    {"list", -2, 0, command_client_list, NULL},
+    {"no-evict", 3, 0, command_client_switch, NULL},
+    {"no-touch", 3, 0, command_client_switch, NULL},
+    {"setinfo", 4, 0, command_client_setinfo, NULL},
+    {"setname", 3, 0, command_client_setname, NULL},
+    {0},
+};
+
+static const struct command command_commands[] = {
+    {"count", 2, 0, command_command_count, NULL},
+    {"docs", -2, 0, command_command_docs, NULL},
+    {0},
+};
+
+static const struct command config_commands[] = {
+    {"get", -3, 0, command_config_get, NULL},
+    {0},
+};
+
+static const struct command pubsub_commands[] = {
+    {"channels", -2, 0, command_pubsub_channels, NULL},
+    {"numpat", 2, 0, command_pubsub_numpat, NULL},
+    {"numsub", -2, 0, command_pubsub_numsub, NULL},
+    {0},
+};
+
+static const struct command sentinel_commands[] = {
+    {"masters", 2, 0, command_sentinel_masters, NULL},
+    {0},
+};
+
+const struct command command_table[] = {
+    {"auth", -2, NO_AUTH, command_auth, NULL},
+    {"client", -2, 0, NULL, client_commands},
+    {"command", -1, 0, command_command, command_commands},
+    {"config", -2, 0, NULL, config_commands},
+    {"echo", 2, 0, command_echo, NULL},
+    {"hello", -1, NO_AUTH, command_hello, NULL},
+    {"info", -1, 0, command_info, NULL},
+    {"ping", -1, SUBSCRIBED, command_ping, NULL},
+    {"psubscribe", -2, SUBSCRIBED, command_psubscribe, NULL},
+    {"publish", 3, 0, command_publish, NULL},
+    {"pubsub", -2, 0, NULL, pubsub_commands},
+    {"punsubscribe", -1, SUBSCRIBED, command_punsubscribe, NULL},
+    {"quit", -1, NO_AUTH | SUBSCRIBED, command_quit, NULL},
+    {"reset", 1, NO_AUTH | SUBSCRIBED, command_reset, NULL},
+    {"role", 1, 0, command_role, NULL},
+    {"select", 2, 0, command_select, NULL},
+    {"sentinel", -2, 0, NULL, sentinel_commands},
+    {"subscribe", -2, SUBSCRIBED, command_subscribe, NULL},
+    {"time", 1, 0, command_time, NULL},
+    {"unsubscribe", -1, SUBSCRIBED, command_unsubscribe, NULL},
+    {0},
+};
+
+size_t command_count(void)
+{
+    return ARRAY_LEN(command_table) - 1;
+}
+
+const struct command *command_find(const struct command *table, struct slice name)
+{
+    for (const struct command *row = table; row->name != NULL; row++)
+        if (slice_equals_nocase(slice_from_text(row->name), name))
+            return row;
+    return NULL;
+}
+
+void command_refuse(struct command_call *call, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    char text[512];
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    resp_write_error(call->reply, text);
+    call->is_refused = true;
+}
+
+static bool fits_arity(const struct command *row, size_t argc)
+{
+    return row->arity >= 0 ? argc == (size_t)row->arity : argc >= (size_t)-row->arity;
+}
+
+/* Redis' text: unknown command 'foo', with args beginning with: 'a' 'b' */
+static void refuse_unknown(struct command_call *call)
+{
+    char arguments[ERROR_ARGUMENTS_MAX + 1] = "";
+    size_t len = 0;
+    for (size_t i = 1; i < call->argc && len < ERROR_ARGUMENTS_MAX; i++) {
+        struct slice shown = slice_to(call->argv[i], ERROR_ARGUMENTS_MAX - len);
+        int added = snprintf(arguments + len, sizeof(arguments) - len, "'%.*s' ",
+                             SLICE_ARGS(shown));
+        len = min_size(len + (added > 0 ? (size_t)added : 0), ERROR_ARGUMENTS_MAX);
+    }
+    struct slice name = slice_to(call->argv[0], ERROR_ARGUMENTS_MAX);
+    command_refuse(call, "ERR unknown command '%.*s', with args beginning with: %s",
+                   SLICE_ARGS(name), arguments);
+}
+
+/* "ping", or "client|list" of a subcommand. */
+static void refuse_arity(struct command_call *call, const struct command *row,
+                         const struct command *parent)
+{
+    command_refuse(call, "ERR wrong number of arguments for '%s%s%s' command",
+                   parent != NULL ? parent->name : "", parent != NULL ? "|" : "",
+                   row->name);
+}
+
+/* Fails with a reply when the client may not say this now. */
+static bool is_allowed(struct command_call *call, const struct command *row)
+{
+    const struct client_facts *facts = call->facts;
+    if (!facts->is_authenticated && (row->flags & COMMAND_NO_AUTH) == 0) {
+        command_refuse(call, "NOAUTH Authentication required.");
+        return false;
+    }
+    const struct subscriber *subscriber = client_subscriber(call->client);
+    bool is_subscribed =
+        subscriber->counts[INTEREST_CHANNEL] + subscriber->counts[INTEREST_PATTERN] > 0;
+    if (is_subscribed && facts->protocol == 2 && (row->flags & COMMAND_SUBSCRIBED) == 0) {
+        command_refuse(call,
+                       "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / "
+                       "PING / QUIT / RESET are allowed in this context",
+                       row->name);
+        return false;
+    }
+    return true;
+}
+
+/* The row that handles the call, or NULL after an error. */
+static const struct command *find_row(struct command_call *call)
+{
+    const struct command *row = command_find(command_table, call->argv[0]);
+    if (row == NULL) {
+        /* Redis tells nothing about its commands before AUTH, but this it does. */
+        refuse_unknown(call);
+        return NULL;
+    }
+    if (!fits_arity(row, call->argc)) {
+        refuse_arity(call, row, NULL);
+        return NULL;
+    }
+    if (!is_allowed(call, row))
+        return NULL;
+    call->facts->last_command = row->name;
+    if (row->subcommands == NULL || (row->handle != NULL && call->argc == 1))
+        return row;
+    const struct command *sub = command_find(row->subcommands, call->argv[1]);
+    if (sub == NULL) {
+        char name[32];
+        for (size_t i = 0; i <= strlen(row->name); i++)
+            name[i] =
+                (char)(row->name[i] >= 'a' && row->name[i] <= 'z' ? row->name[i] - 32
+                                                                  : row->name[i]);
+        command_refuse(call, "ERR unknown subcommand '%.*s'. Try %s HELP.",
+                       SLICE_ARGS(slice_to(call->argv[1], ERROR_ARGUMENTS_MAX)), name);
+        return NULL;
+    }
+    if (!fits_arity(sub, call->argc)) {
+        refuse_arity(call, sub, row);
+        return NULL;
+    }
+    return sub;
+}
+
+enum client_verdict command_run(struct command_context *context, struct client *client,
+                                size_t argc, const struct slice *argv,
+                                struct evbuffer *reply)
+{
+    struct command_call call = {
+        .context = context,
+        .client = client,
+        .facts = client_facts(client),
+        .argc = argc,
+        .argv = argv,
+        .reply = reply,
+        .verdict = CLIENT_GO_ON,
+    };
+    const struct command *row = find_row(&call);
+    if (row != NULL)
+        row->handle(&call);
+    if (call.verdict == CLIENT_WAIT)
+        return CLIENT_WAIT;
+    call.facts->commands++;
+    metrics_add(M_COMMANDS, 1);
+    if (call.is_refused)
+        metrics_add(M_COMMANDS_REFUSED, 1);
+    return call.verdict;
+}

@@ -1,0 +1,69 @@
+/*
+ * The commands: one table, one signature.
+ *
+ *     argv ─▶ look up (any case) ─▶ arity ─▶ logged in? ─▶ allowed while subscribed? ─▶ handler ─▶ reply
+ *                │                    └───────────┴───────────────┴──▶ Redis' own error text
+ *                └ container (CLIENT, PUBSUB …) ─▶ look up the second word in its table
+ *
+ * A handler never parses and never touches a socket: it reads argv and writes a reply. Families live in
+ * command_connection.c, command_pubsub.c and command_server.c.
+ *
+ * To add a command: a handler in its family, its line in command_handlers.h, and a row in command.c.
+ */
+#pragma once
+
+#include "broker/client.h"
+
+struct broker_config;
+struct evbuffer;
+struct interest_table;
+struct publisher;
+
+/* What handlers work with; one for the broker. All borrowed. */
+struct command_context {
+    const struct broker_config *config;
+    struct client_set *clients;
+    struct interest_table *interest;
+    struct publisher *publisher;
+    uint64_t started_at;      /* timing_now() */
+    bool refuses_subscribers; /* while draining */
+};
+
+struct command_call {
+    struct command_context *context;
+    struct client *client;
+    struct client_facts *facts; /* of the client */
+    size_t argc;
+    const struct slice *argv;
+    struct evbuffer *reply;
+    enum client_verdict verdict; /* GO_ON unless the handler says otherwise */
+    bool is_refused;             /* the reply is an error */
+};
+
+enum command_flag {
+    COMMAND_NO_AUTH = 1,    /* before AUTH too */
+    COMMAND_SUBSCRIBED = 2, /* of a RESP2 client that has subscribed, too */
+};
+
+struct command {
+    const char *name;
+    int arity; /* as Redis: the number of words, or at least -arity of them; of subcommands both words count */
+    unsigned flags;
+    void (*handle)(struct command_call *call); /* NULL: a container */
+    const struct command *subcommands;         /* of a container; the last has no name */
+};
+
+/* The rows, for COMMAND COUNT and tests; the last has no name. */
+extern const struct command command_table[];
+size_t command_count(void);
+
+/* NULL when there is none. */
+const struct command *command_find(const struct command *table, struct slice name);
+
+/* Answers one request; writes exactly one reply, but for (P)SUBSCRIBE and its kin (one for each name). */
+enum client_verdict command_run(struct command_context *context, struct client *client,
+                                size_t argc, const struct slice *argv,
+                                struct evbuffer *reply);
+
+/* For handlers: replies with an error, "ERR …" without the '-', and notes that it was one. */
+void command_refuse(struct command_call *call, const char *format, ...) PRINTF_LIKE(2, 3);

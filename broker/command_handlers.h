@@ -1,0 +1,43 @@
+/*
+ * The handlers that rows of command.c name, by family.
+ */
+#pragma once
+
+struct command_call;
+
+/* command_connection.c: who is there */
+void command_auth(struct command_call *call);
+void command_client_getname(struct command_call *call);
+void command_client_id(struct command_call *call);
+void command_client_info(struct command_call *call);
+void command_client_kill(struct command_call *call);
+void command_client_list(struct command_call *call);
+void command_client_setinfo(struct command_call *call);
+void command_client_setname(struct command_call *call);
+void command_client_switch(struct command_call *call);
+void command_echo(struct command_call *call);
+void command_hello(struct command_call *call);
+void command_ping(struct command_call *call);
+void command_quit(struct command_call *call);
+void command_reset(struct command_call *call);
+void command_select(struct command_call *call);
+
+/* command_pubsub.c: messages */
+void command_psubscribe(struct command_call *call);
+void command_publish(struct command_call *call);
+void command_pubsub_channels(struct command_call *call);
+void command_pubsub_numpat(struct command_call *call);
+void command_pubsub_numsub(struct command_call *call);
+void command_punsubscribe(struct command_call *call);
+void command_subscribe(struct command_call *call);
+void command_unsubscribe(struct command_call *call);
+
+/* command_server.c: what the broker says about itself */
+void command_command(struct command_call *call);
+void command_command_count(struct command_call *call);
+void command_command_docs(struct command_call *call);
+void command_config_get(struct command_call *call);
+void command_info(struct command_call *call);
+void command_role(struct command_call *call);
+void command_sentinel_masters(struct command_call *call);
+void command_time(struct command_call *call);

@@ -1,0 +1,225 @@
+/*
+ * SUBSCRIBE waits for the shards, since a pod may publish as soon as it is confirmed:
+ *
+ *     SUBSCRIBE a b ─▶ silent interests ─▶ all partitions confirmed? ─yes─▶ activate, reply
+ *                                             └ no: WAIT; run again when they are, or after SUBSCRIBE_WAIT_MAX
+ */
+#include "broker/command_handlers.h"
+
+#include "broker/broker_config.h"
+#include "broker/broker_metrics.h"
+#include "broker/command.h"
+#include "broker/publish.h"
+#include "broker/resp.h"
+#include "broker/shard.h"
+#include "shared/log.h"
+
+#include <stdlib.h>
+
+#define SUBSCRIBE_WAIT_MAX SECONDS(1)
+
+static bool may_use(const struct command_call *call, struct slice channel)
+{
+    const struct broker_user_config *user = call->facts->user;
+    if (user == NULL || user->channels.count == 0)
+        return true;
+    for (size_t i = 0; i < user->channels.count; i++)
+        if (slice_equals(slice_from_text(user->channels.items[i]), channel))
+            return true;
+    return false;
+}
+
+static void refuse_channel(struct command_call *call)
+{
+    command_refuse(
+        call, "NOPERM this user has no permissions to access one of the channels used as "
+              "arguments");
+}
+
+/* ── interests ── */
+
+static const char *const subscribe_words[INTEREST_KINDS] = {"subscribe", "psubscribe"};
+static const char *const unsubscribe_words[INTEREST_KINDS] = {"unsubscribe",
+                                                              "punsubscribe"};
+
+/* As Redis counts in its replies: channels and patterns together. */
+static size_t interest_count(const struct command_call *call)
+{
+    const struct subscriber *subscriber = client_subscriber(call->client);
+    return (size_t)subscriber->counts[INTEREST_CHANNEL] +
+           subscriber->counts[INTEREST_PATTERN];
+}
+
+static bool may_subscribe(struct command_call *call, enum interest_kind kind)
+{
+    const struct broker_user_config *user = call->facts->user;
+    if (user != NULL && user->publish_only) {
+        command_refuse(call,
+                       "NOPERM this user has no permissions to run the '%s' command",
+                       subscribe_words[kind]);
+        return false;
+    }
+    /* A pattern is allowed where it names one channel: it could match any other. */
+    for (size_t i = 1; i < call->argc; i++)
+        if (!may_use(call, call->argv[i])) {
+            refuse_channel(call);
+            return false;
+        }
+    if (call->context->refuses_subscribers) {
+        command_refuse(call, "ERR the broker is shutting down");
+        return false;
+    }
+    return true;
+}
+
+static bool must_wait(const struct command_call *call)
+{
+    const struct shard_set *shards = publisher_shards(call->context->publisher);
+    if (shards == NULL || shard_set_is_settled(shards))
+        return false;
+    uint64_t since = call->facts->waits_since;
+    return since == 0 || timing_now() - since < SUBSCRIBE_WAIT_MAX;
+}
+
+static void subscribe(struct command_call *call, enum interest_kind kind)
+{
+    if (!may_subscribe(call, kind))
+        return;
+    struct interest_table *table = call->context->interest;
+    struct subscriber *subscriber = client_subscriber(call->client);
+    bool added;
+    for (size_t i = 1; i < call->argc; i++)
+        interest_add(table, subscriber, kind, call->argv[i], &added);
+    if (must_wait(call)) {
+        call->verdict = CLIENT_WAIT;
+        return;
+    }
+    bool was_subscriber = interest_count(call) > 0;
+    for (size_t i = 1; i < call->argc; i++) {
+        interest_activate(interest_add(table, subscriber, kind, call->argv[i], &added));
+        resp_write_subscribed(call->reply, call->facts->protocol, subscribe_words[kind],
+                              call->argv[i], interest_count(call));
+    }
+    if (!was_subscriber)
+        metrics_add(M_SUBSCRIBERS, 1);
+}
+
+static void unsubscribe_one(struct command_call *call, enum interest_kind kind,
+                            struct slice name)
+{
+    interest_remove(call->context->interest, client_subscriber(call->client), kind, name);
+    resp_write_subscribed(call->reply, call->facts->protocol, unsubscribe_words[kind],
+                          name, interest_count(call));
+}
+
+static void unsubscribe(struct command_call *call, enum interest_kind kind)
+{
+    struct subscriber *subscriber = client_subscriber(call->client);
+    bool was_subscriber = interest_count(call) > 0;
+    for (size_t i = 1; i < call->argc; i++)
+        unsubscribe_one(call, kind, call->argv[i]);
+    if (call->argc == 1 && TAILQ_EMPTY(&subscriber->interests[kind]))
+        resp_write_subscribed(call->reply, call->facts->protocol, unsubscribe_words[kind],
+                              slice_of(NULL, 0), interest_count(call));
+    while (call->argc == 1 && !TAILQ_EMPTY(&subscriber->interests[kind])) {
+        struct slice name = TAILQ_FIRST(&subscriber->interests[kind])->target->name;
+        char *copy = slice_dup(name); /* the name may go with its last interest */
+        unsubscribe_one(call, kind, slice_of(copy, name.len));
+        free(copy);
+    }
+    if (was_subscriber && interest_count(call) == 0)
+        metrics_add(M_SUBSCRIBERS, -1);
+}
+
+void command_subscribe(struct command_call *call)
+{
+    subscribe(call, INTEREST_CHANNEL);
+}
+
+void command_psubscribe(struct command_call *call)
+{
+    subscribe(call, INTEREST_PATTERN);
+}
+
+void command_unsubscribe(struct command_call *call)
+{
+    unsubscribe(call, INTEREST_CHANNEL);
+}
+
+void command_punsubscribe(struct command_call *call)
+{
+    unsubscribe(call, INTEREST_PATTERN);
+}
+
+/* ── messages ── */
+
+void command_publish(struct command_call *call)
+{
+    if (!may_use(call, call->argv[1])) {
+        refuse_channel(call);
+        return;
+    }
+    struct publish_result result;
+    publish_message(call->context->publisher, call->argv[1], call->argv[2], &result);
+    if (result.is_accepted) {
+        call->facts->published++;
+        resp_write_integer(call->reply, result.receivers);
+        return;
+    }
+    command_refuse(call, "%s", result.text);
+    /* Once a client, or a broken publisher fills the log. */
+    if (result.refusal == PUBLISH_UNSAFE && !call->facts->has_logged_refusal) {
+        call->facts->has_logged_refusal = true;
+        char peer[ADDRESS_TEXT_SIZE];
+        struct log_subject subject = {.kind = "client", .id = call->facts->id};
+        log_warn(&subject, "message refused", LOG_TEXT("why", result.text),
+                 LOG_TEXT("name", call->facts->name),
+                 LOG_TEXT("peer", address_text(&call->facts->peer, peer)));
+    }
+}
+
+/* ── PUBSUB ── */
+
+void command_pubsub_channels(struct command_call *call)
+{
+    if (call->argc > 3) {
+        command_refuse(call,
+                       "ERR wrong number of arguments for 'pubsub|channels' command");
+        return;
+    }
+    bool has_pattern = call->argc == 3;
+    const struct interest_table *table = call->context->interest;
+    const struct interest_target *target;
+    size_t count = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass == 1)
+            resp_write_array(call->reply, count);
+        for (target = interest_first(table, INTEREST_CHANNEL); target != NULL;
+             target = TAILQ_NEXT(target, of_kind)) {
+            if (target->active == 0 ||
+                (has_pattern && !interest_pattern_matches(call->argv[2], target->name)))
+                continue;
+            if (pass == 0)
+                count++;
+            else
+                resp_write_bulk(call->reply, target->name);
+        }
+    }
+}
+
+void command_pubsub_numpat(struct command_call *call)
+{
+    resp_write_integer(call->reply,
+                       interest_target_count(call->context->interest, INTEREST_PATTERN));
+}
+
+void command_pubsub_numsub(struct command_call *call)
+{
+    resp_write_array(call->reply, (call->argc - 2) * 2);
+    for (size_t i = 2; i < call->argc; i++) {
+        const struct interest_target *target = interest_target_find(
+            call->context->interest, INTEREST_CHANNEL, call->argv[i]);
+        resp_write_bulk(call->reply, call->argv[i]);
+        resp_write_integer(call->reply, target != NULL ? target->active : 0);
+    }
+}

@@ -1,0 +1,116 @@
+#include "broker/deliver.h"
+
+#include "broker/broker_metrics.h"
+#include "broker/client.h"
+#include "broker/resp.h"
+#include "shared/timing.h"
+
+#include <event2/buffer.h>
+#include <stdlib.h>
+
+/* RESP2 and RESP3 frames lie in chunks of their own, so that the spans of a subscriber, which speaks one
+ * of them, touch. */
+#define PROTOCOLS 2
+
+struct deliverer {
+    const struct interest_table *interest; /* borrowed */
+    struct chunk_writer writers[PROTOCOLS];
+    struct evbuffer *head;
+};
+
+/* A frame on its way to the subscribers of one target, made when the first of a protocol is met. */
+struct frame {
+    struct slice pattern; /* data NULL: a "message" */
+    struct slice channel;
+    struct slice payload;
+    struct span spans[PROTOCOLS]; /* chunk NULL: not made yet */
+};
+
+static void make_frame(struct deliverer *deliverer, struct frame *frame, unsigned version)
+{
+    unsigned protocol = version + 2;
+    if (frame->pattern.data == NULL)
+        resp_write_message_head(deliverer->head, protocol, frame->channel,
+                                frame->payload.len);
+    else
+        resp_write_pmessage_head(deliverer->head, protocol, frame->pattern,
+                                 frame->channel, frame->payload.len);
+    size_t head_len = evbuffer_get_length(deliverer->head);
+    size_t len = head_len + frame->payload.len + 2;
+    char *room = chunk_writer_reserve(&deliverer->writers[version], len);
+    check(evbuffer_remove(deliverer->head, room, head_len) == (int)head_len);
+    if (frame->payload.len > 0)
+        memcpy(room + head_len, frame->payload.data, frame->payload.len);
+    memcpy(room + len - 2, "\r\n", 2);
+    frame->spans[version] = chunk_writer_commit(&deliverer->writers[version], len);
+}
+
+static unsigned deliver_frame(struct deliverer *deliverer, struct frame *frame,
+                              const struct interest_target *target, uint64_t now)
+{
+    unsigned receivers = 0;
+    size_t bytes = 0;
+    const struct interest *interest;
+    LIST_FOREACH(interest, &target->interests, of_target)
+    {
+        if (!interest->active)
+            continue;
+        struct client *client = client_from_subscriber(interest->subscriber);
+        unsigned version = client_facts(client)->protocol - 2;
+        if (frame->spans[version].chunk == NULL)
+            make_frame(deliverer, frame, version);
+        client_deliver(client, frame->spans[version], now);
+        bytes += frame->spans[version].len;
+        receivers++;
+    }
+    if (receivers > 0) {
+        metrics_add(M_DELIVERIES, receivers);
+        metrics_add(M_DELIVERED_BYTES, (int64_t)bytes);
+    }
+    return receivers;
+}
+
+struct deliverer *deliverer_new(const struct interest_table *interest)
+{
+    struct deliverer *deliverer = must_calloc(1, sizeof(*deliverer));
+    deliverer->interest = interest;
+    deliverer->head = evbuffer_new();
+    check(deliverer->head != NULL);
+    return deliverer;
+}
+
+void deliverer_free(struct deliverer *deliverer)
+{
+    for (unsigned i = 0; i < PROTOCOLS; i++)
+        chunk_writer_cleanup(&deliverer->writers[i]);
+    evbuffer_free(deliverer->head);
+    free(deliverer);
+}
+
+unsigned deliver_message(struct deliverer *deliverer, struct slice channel,
+                         struct slice payload)
+{
+    uint64_t now = timing_now();
+    unsigned receivers = 0;
+    const struct interest_target *target =
+        interest_target_find(deliverer->interest, INTEREST_CHANNEL, channel);
+    if (target != NULL) {
+        struct frame frame = {.channel = channel, .payload = payload};
+        receivers += deliver_frame(deliverer, &frame, target, now);
+    }
+    for (target = interest_first(deliverer->interest, INTEREST_PATTERN); target != NULL;
+         target = TAILQ_NEXT(target, of_kind)) {
+        if (!interest_pattern_matches(target->name, channel))
+            continue;
+        struct frame frame = {
+            .pattern = target->name, .channel = channel, .payload = payload};
+        receivers += deliver_frame(deliverer, &frame, target, now);
+    }
+    return receivers;
+}
+
+void deliverer_rewind(struct deliverer *deliverer)
+{
+    for (unsigned i = 0; i < PROTOCOLS; i++)
+        chunk_writer_rewind(&deliverer->writers[i]);
+}

@@ -1,0 +1,675 @@
+/*
+ * See link.h. To add a step to the start of a link: a row in `steps`, and what its answer means in
+ * take_step().
+ */
+#include "broker/link.h"
+
+#include "broker/broker_config.h"
+#include "broker/broker_metrics.h"
+#include "broker/link_reader.h"
+#include "broker/output.h"
+#include "broker/turn.h"
+#include "shared/net.h"
+#include "shared/timing.h"
+
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/dns.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <event2/util.h>
+#include <hiredis/hiredis.h>
+#include <stdlib.h>
+
+#define BACKOFF_FIRST MILLISECONDS(100)
+#define BACKOFF_LAST  SECONDS(5)
+
+#define CONNECT_WITHIN SECONDS(3) /* address, connection and start together, each */
+#define PING_AFTER     SECONDS(1)
+#define SUSPECT_AFTER  SECONDS(1)
+#define CLOSE_AFTER    SECONDS(5)
+#define TICK           MILLISECONDS(250)
+
+#define READ_SIZE ((size_t)64 * 1024)
+
+/* Channels in one SUBSCRIBE: small enough that Redis does other things in between. */
+#define SUBSCRIBE_BATCH 512
+
+/* Messages in flight and a PING. */
+#define EXPECTED_MAX (LINK_IN_FLIGHT_MESSAGES + 16)
+
+enum step { STEP_AUTH, STEP_NAME, STEP_ROLE, STEP_COUNT };
+
+struct link {
+    struct event_base *base; /* borrowed */
+    struct turn *turn;       /* borrowed */
+    struct evdns_base *dns;  /* borrowed, may be NULL */
+    struct link_config config;
+    struct link_callbacks callbacks;
+    char *client_name;
+    enum link_state state;
+    uint64_t changed_at;
+    bool is_started;
+    bool may_retry_at_once; /* it was up, and has not been retried since */
+    enum close_reason reason;
+    char reason_text[LINK_READER_TEXT_MAX + 1];
+    struct backoff backoff;
+    struct event *timer; /* DOWN: the back-off; else the tick */
+    struct evdns_getaddrinfo_request *request;
+    struct stream stream;
+    struct event readable;
+    struct event writable;
+    bool has_events;
+    bool is_blocked;
+    struct link_reader *reader;
+    bool is_parsing; /* the reader must stay until it returns */
+    enum step step;
+    struct output output;
+    struct chunk_writer writer;
+    uint64_t heard_at; /* last bytes from Redis */
+    uint64_t asked_at; /* since when something is unanswered, if anything is */
+    /* Publishing: lengths of what is unanswered, oldest first; 0 is a PING. */
+    size_t expected[EXPECTED_MAX];
+    unsigned expected_first, expected_count;
+    unsigned in_flight_count;
+    size_t in_flight_bytes;
+    /* Subscribing: arguments not yet made a command; whether a PING is unanswered. */
+    struct evbuffer *channels;
+    unsigned channel_count;
+    bool channels_are_new; /* SUBSCRIBE, else UNSUBSCRIBE */
+    bool pings;
+    char scratch[READ_SIZE];
+};
+
+static void change(struct link *link, enum link_state state)
+{
+    if (link->state == state)
+        return;
+    link->state = state;
+    link->changed_at = timing_now();
+}
+
+static void set_timer(struct link *link, uint64_t after)
+{
+    struct timeval interval = timing_to_timeval(after);
+    check(event_add(link->timer, &interval) == 0);
+}
+
+/* ── commands ── */
+
+static void send_arguments(struct link *link, int count, const char **arguments,
+                           const size_t *lens)
+{
+    char *command = NULL;
+    int len = redisFormatCommandArgv(&command, count, arguments, lens);
+    check(len > 0);
+    output_append(&link->output,
+                  chunk_writer_copy(&link->writer, slice_of(command, (size_t)len)), false,
+                  timing_now());
+    free(command);
+}
+
+static void expect(struct link *link, size_t len)
+{
+    check(link->expected_count < EXPECTED_MAX);
+    if (link->expected_count == 0)
+        link->asked_at = timing_now();
+    link->expected[(link->expected_first + link->expected_count) % EXPECTED_MAX] = len;
+    link->expected_count++;
+}
+
+static void send_ping(struct link *link)
+{
+    const char *argument = "PING";
+    size_t len = strlen(argument);
+    send_arguments(link, 1, &argument, &len);
+    if (link->config.kind == LINK_PUBLISHING)
+        expect(link, 0);
+    else if (!link->pings)
+        link->asked_at = timing_now();
+    link->pings = true;
+}
+
+static void send_channels(struct link *link)
+{
+    if (link->channel_count == 0)
+        return;
+    size_t len = evbuffer_get_length(link->channels);
+    char head[64];
+    int head_len = snprintf(head, sizeof(head), "*%u\r\n$%d\r\n%s\r\n",
+                            link->channel_count + 1, link->channels_are_new ? 9 : 11,
+                            link->channels_are_new ? "SUBSCRIBE" : "UNSUBSCRIBE");
+    check(head_len > 0 && (size_t)head_len < sizeof(head));
+    char *room = chunk_writer_reserve(&link->writer, (size_t)head_len + len);
+    memcpy(room, head, (size_t)head_len);
+    check(evbuffer_remove(link->channels, room + head_len, len) == (int)len);
+    output_append(&link->output,
+                  chunk_writer_commit(&link->writer, (size_t)head_len + len), false,
+                  timing_now());
+    link->channel_count = 0;
+}
+
+static void add_channel(struct link *link, struct slice channel, bool is_new)
+{
+    check(link->config.kind == LINK_SUBSCRIBING);
+    if (link->channel_count > 0 &&
+        (link->channels_are_new != is_new || link->channel_count == SUBSCRIBE_BATCH))
+        send_channels(link);
+    link->channels_are_new = is_new;
+    link->channel_count++;
+    evbuffer_add_printf(link->channels, "$%zu\r\n", channel.len);
+    evbuffer_add(link->channels, channel.data, channel.len);
+    evbuffer_add(link->channels, "\r\n", 2);
+    turn_request(link->turn);
+}
+
+/* ── the start: AUTH, CLIENT SETNAME, ROLE in one write ── */
+
+static bool send_start(struct link *link)
+{
+    char *password;
+    if (!broker_config_shard_password(link->config.shard, &password)) {
+        snprintf(link->reason_text, sizeof(link->reason_text), "%s: %s",
+                 link->config.shard->password_file, strerror(errno));
+        link_close(link, CLOSE_LINK_PASSWORD);
+        return false;
+    }
+    const char *username = link->config.shard->username;
+    bool has_auth = password[0] != '\0' || username[0] != '\0';
+    if (has_auth) {
+        const char *words[3] = {"AUTH", username, password};
+        size_t lens[3] = {4, strlen(username), strlen(password)};
+        bool has_name = username[0] != '\0';
+        if (!has_name) {
+            words[1] = password;
+            lens[1] = lens[2];
+        }
+        send_arguments(link, has_name ? 3 : 2, words, lens);
+    }
+    explicit_bzero(password, strlen(password));
+    free(password);
+    const char *name[3] = {"CLIENT", "SETNAME", link->client_name};
+    const size_t name_lens[3] = {6, 7, strlen(link->client_name)};
+    send_arguments(link, 3, name, name_lens);
+    const char *role = "ROLE";
+    const size_t role_len = 4;
+    send_arguments(link, 1, &role, &role_len);
+    link->step = has_auth ? STEP_AUTH : STEP_NAME;
+    return true;
+}
+
+static void close_with_text(struct link *link, enum close_reason reason,
+                            struct slice text)
+{
+    snprintf(link->reason_text, sizeof(link->reason_text), "%.*s", SLICE_ARGS(text));
+    link_close(link, reason);
+}
+
+/* Redis says that it wants other credentials. */
+static bool is_about_credentials(struct slice text)
+{
+    return slice_starts_with(text, SLICE("NOAUTH")) ||
+           slice_starts_with(text, SLICE("WRONGPASS"));
+}
+
+/* The answer to the step that is due. */
+static void take_step(struct link *link, const struct link_reply *reply)
+{
+    struct slice text = slice_of(reply->text, reply->text_len);
+    if (reply->type == LINK_REPLY_ERROR) {
+        bool is_wrong = link->step == STEP_AUTH || is_about_credentials(text);
+        bool is_refused = slice_starts_with(text, SLICE("ERR max number of clients"));
+        /* A Redis whose ACL lacks client|setname works all the same. */
+        if (link->step != STEP_NAME || is_wrong || is_refused) {
+            close_with_text(link,
+                            is_wrong && !is_refused ? CLOSE_LINK_AUTH : CLOSE_LINK_DENIED,
+                            text);
+            return;
+        }
+    }
+    switch (link->step) {
+    case STEP_AUTH:
+    case STEP_NAME:
+        link->step++;
+        return;
+    case STEP_ROLE:
+        if (reply->type != LINK_REPLY_ARRAY || !slice_equals(text, SLICE("master"))) {
+            close_with_text(link, CLOSE_LINK_NOT_MASTER, SLICE(""));
+            return;
+        }
+        link->step = STEP_COUNT;
+        link->may_retry_at_once = true;
+        backoff_reset(&link->backoff);
+        change(link, LINK_UP);
+        link->callbacks.on_change(link->callbacks.context, link);
+        return;
+    case STEP_COUNT:
+        break;
+    }
+    unreachable();
+}
+
+/* ── what comes from Redis ── */
+
+static void on_message(void *context, struct slice channel, struct slice payload)
+{
+    struct link *link = context;
+    if (link->state == LINK_UP || link->state == LINK_SUSPECT)
+        link->callbacks.on_message(link->callbacks.context, link, channel, payload);
+}
+
+static void take_published(struct link *link, const struct link_reply *reply)
+{
+    if (link->expected_count == 0) {
+        link_close(link, CLOSE_PROTOCOL);
+        return;
+    }
+    size_t len = link->expected[link->expected_first];
+    link->expected_first = (link->expected_first + 1) % EXPECTED_MAX;
+    link->expected_count--;
+    struct slice text = slice_of(reply->text, reply->text_len);
+    if (len == 0) {
+        link->pings = false;
+        return;
+    }
+    link->in_flight_count--;
+    link->in_flight_bytes -= len;
+    link->callbacks.on_reply(link->callbacks.context, link,
+                             reply->type == LINK_REPLY_INTEGER, text);
+}
+
+static void take_pushed(struct link *link, const struct link_reply *reply)
+{
+    struct slice word = slice_of(reply->text, reply->text_len);
+    struct slice channel = slice_of(reply->channel, reply->channel_len);
+    if (reply->is_message)
+        return;
+    if (reply->type == LINK_REPLY_ERROR)
+        close_with_text(link, CLOSE_LINK_DENIED, word);
+    else if (reply->type != LINK_REPLY_ARRAY)
+        /* PING before the first SUBSCRIBE is answered with a status */
+        link->pings = false;
+    else if (slice_equals(word, SLICE("pong")))
+        link->pings = false;
+    else if (slice_equals(word, SLICE("subscribe")))
+        link->callbacks.on_subscribed(link->callbacks.context, link, channel, true);
+    else if (slice_equals(word, SLICE("unsubscribe")))
+        link->callbacks.on_subscribed(link->callbacks.context, link, channel, false);
+}
+
+static bool on_reply(void *context, const struct link_reply *reply)
+{
+    struct link *link = context;
+    if (link->state == LINK_CHECKING)
+        take_step(link, reply);
+    else if (link->config.kind == LINK_PUBLISHING)
+        take_published(link, reply);
+    else
+        take_pushed(link, reply);
+    return link->state != LINK_DOWN;
+}
+
+static void hear(struct link *link)
+{
+    link->heard_at = timing_now();
+    if (link->state != LINK_SUSPECT)
+        return;
+    change(link, LINK_UP);
+    link->callbacks.on_change(link->callbacks.context, link);
+}
+
+static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct link *link = argument;
+    ssize_t len = stream_read(&link->stream, link->scratch, sizeof(link->scratch));
+    if (len < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (len <= 0) {
+        link_close(link, len == 0 ? CLOSE_PEER : CLOSE_BROKEN);
+        return;
+    }
+    hear(link);
+    if (link->state == LINK_DOWN)
+        return;
+    struct link_reader *reader = link->reader;
+    link->is_parsing = true;
+    bool is_good = link_reader_feed(reader, slice_of(link->scratch, (size_t)len));
+    link->is_parsing = false;
+    if (link->state == LINK_DOWN)
+        link_reader_free(reader);
+    else if (!is_good)
+        link_close(link, CLOSE_PROTOCOL);
+}
+
+/* ── writing ── */
+
+static void write_output(struct link *link)
+{
+    size_t wrote = 0;
+    switch (output_write(&link->output, &link->stream, &wrote)) {
+    case OUTPUT_EMPTY:
+        if (link->is_blocked)
+            event_del(&link->writable);
+        link->is_blocked = false;
+        chunk_writer_rewind(&link->writer);
+        return;
+    case OUTPUT_BLOCKED:
+        if (!link->is_blocked)
+            check(event_add(&link->writable, NULL) == 0);
+        link->is_blocked = true;
+        return;
+    case OUTPUT_BROKEN:
+        link_close(link, CLOSE_BROKEN);
+        return;
+    }
+    unreachable();
+}
+
+static void begin_checking(struct link *link)
+{
+    change(link, LINK_CHECKING);
+    link->heard_at = timing_now();
+    if (!send_start(link))
+        return;
+    check(event_add(&link->readable, NULL) == 0);
+    write_output(link);
+}
+
+static void on_writable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct link *link = argument;
+    if (link->state != LINK_CONNECTING) {
+        write_output(link);
+        return;
+    }
+    event_del(&link->writable);
+    int error = net_connect_result(link->stream.fd);
+    if (error == 0)
+        begin_checking(link);
+    else
+        close_with_text(link, CLOSE_LINK_REFUSED, slice_from_text(strerror(error)));
+}
+
+/* ── connecting ── */
+
+static void connect_to(struct link *link, const struct address *address)
+{
+    change(link, LINK_CONNECTING);
+    bool in_progress = false;
+    int fd = net_connect(address, &in_progress);
+    if (fd < 0) {
+        close_with_text(link, CLOSE_LINK_REFUSED, slice_from_text(strerror(errno)));
+        return;
+    }
+    stream_init(&link->stream, fd);
+    net_set_no_delay(fd);
+    net_set_keep_alive(fd, SECONDS(15));
+    check(event_assign(&link->readable, link->base, fd, EV_READ | EV_PERSIST, on_readable,
+                       link) == 0);
+    check(event_assign(&link->writable, link->base, fd, EV_WRITE | EV_PERSIST,
+                       on_writable, link) == 0);
+    link->has_events = true;
+    const struct link_reader_callbacks callbacks = {on_message, on_reply, link};
+    link->reader = link_reader_new(link->config.message_max, &callbacks);
+    if (in_progress)
+        check(event_add(&link->writable, NULL) == 0);
+    else
+        begin_checking(link);
+}
+
+static void on_resolved(int result, struct evutil_addrinfo *found, void *argument)
+{
+    struct link *link = argument;
+    if (result == EVUTIL_EAI_CANCEL)
+        return; /* by let_go(); the link may be freed already */
+    link->request = NULL;
+    if (result != 0 || found == NULL) {
+        close_with_text(link, CLOSE_LINK_UNRESOLVED,
+                        slice_from_text(evutil_gai_strerror(result)));
+    } else {
+        struct address address = address_from_socket(found->ai_addr, found->ai_addrlen);
+        connect_to(link, &address);
+    }
+    if (found != NULL)
+        evutil_freeaddrinfo(found);
+}
+
+static void begin(struct link *link)
+{
+    const struct broker_shard_config *shard = link->config.shard;
+    set_timer(link, TICK);
+    link->reason_text[0] = '\0'; /* the next ending has words of its own, or none */
+    change(link, LINK_RESOLVING);
+    struct address address;
+    const char *why;
+    char *text = shard->unix_path != NULL ? must_strdup(shard->unix_path)
+                 : strchr(shard->host, ':') != NULL
+                     ? must_printf("[%s]:%s", shard->host, shard->port)
+                     : must_printf("%s:%s", shard->host, shard->port);
+    bool is_numeric = address_parse(slice_from_text(text), &address, &why);
+    free(text);
+    if (is_numeric) {
+        connect_to(link, &address);
+        return;
+    }
+    if (link->dns == NULL) {
+        close_with_text(link, CLOSE_LINK_UNRESOLVED, slice_from_text(why));
+        return;
+    }
+    struct evutil_addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    /* May call back at once, from a hosts file. */
+    struct evdns_getaddrinfo_request *request =
+        evdns_getaddrinfo(link->dns, shard->host, shard->port, &hints, on_resolved, link);
+    if (link->state == LINK_RESOLVING)
+        link->request = request;
+}
+
+static void tick(struct link *link)
+{
+    uint64_t now = timing_now();
+    set_timer(link, TICK);
+    if (link->state < LINK_UP) {
+        if (now - link->changed_at > CONNECT_WITHIN)
+            link_close(link, CLOSE_LINK_TIMEOUT);
+        return;
+    }
+    bool is_asked = link->expected_count > 0 || link->pings;
+    uint64_t since = link->heard_at > link->asked_at ? link->heard_at : link->asked_at;
+    if (!is_asked) {
+        if (now - link->heard_at > PING_AFTER) {
+            send_ping(link);
+            write_output(link);
+        }
+    } else if (now - since > CLOSE_AFTER) {
+        link_close(link, CLOSE_LINK_UNANSWERED);
+    } else if (now - since > SUSPECT_AFTER && link->state == LINK_UP) {
+        change(link, LINK_SUSPECT);
+        link->callbacks.on_change(link->callbacks.context, link);
+    }
+}
+
+static void on_timer(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct link *link = argument;
+    if (link->state == LINK_DOWN)
+        begin(link);
+    else
+        tick(link);
+}
+
+/* ── public ── */
+
+struct link *link_new(struct event_base *base, struct turn *turn, struct evdns_base *dns,
+                      const struct link_config *config,
+                      const struct link_callbacks *callbacks)
+{
+    struct link *link = must_calloc(1, sizeof(*link));
+    link->base = base;
+    link->turn = turn;
+    link->dns = dns;
+    link->config = *config;
+    link->callbacks = *callbacks;
+    link->client_name = must_strdup(config->client_name);
+    link->reason = CLOSE_SHUTDOWN;
+    link->changed_at = timing_now();
+    link->stream.fd = -1;
+    link->timer = event_new(base, -1, 0, on_timer, link);
+    link->channels = evbuffer_new();
+    check(link->timer != NULL && link->channels != NULL);
+    backoff_init(&link->backoff, BACKOFF_FIRST, BACKOFF_LAST);
+    return link;
+}
+
+void link_free(struct link *link)
+{
+    check(!link->is_parsing);
+    link_stop(link);
+    event_free(link->timer);
+    evbuffer_free(link->channels);
+    output_cleanup(&link->output);
+    chunk_writer_cleanup(&link->writer);
+    free(link->client_name);
+    free(link);
+}
+
+void link_start(struct link *link)
+{
+    if (link->is_started)
+        return;
+    link->is_started = true;
+    set_timer(link, 0);
+}
+
+/* Lets go of everything that belongs to the connection. */
+static void let_go(struct link *link)
+{
+    if (link->request != NULL)
+        evdns_getaddrinfo_cancel(link->request);
+    link->request = NULL;
+    if (link->has_events) {
+        event_del(&link->readable);
+        event_del(&link->writable);
+    }
+    link->has_events = link->is_blocked = false;
+    stream_close(&link->stream);
+    if (link->reader != NULL && !link->is_parsing)
+        link_reader_free(link->reader);
+    link->reader = NULL; /* while parsing, on_readable frees it */
+    output_clear(&link->output);
+    evbuffer_drain(link->channels, evbuffer_get_length(link->channels));
+    link->channel_count = 0;
+    link->pings = false;
+    link->expected_first = link->expected_count = 0;
+    link->in_flight_count = 0;
+    link->in_flight_bytes = 0;
+}
+
+void link_close(struct link *link, enum close_reason reason)
+{
+    if (link->state == LINK_DOWN)
+        return;
+    link->reason = reason;
+    let_go(link);
+    change(link, LINK_DOWN);
+    metrics_add_by(M_LINKS_CLOSED, (int)reason, 1);
+    if (link->is_started) {
+        bool at_once =
+            link->may_retry_at_once && (reason == CLOSE_PEER || reason == CLOSE_BROKEN);
+        link->may_retry_at_once = false;
+        set_timer(link, at_once ? 0 : backoff_next(&link->backoff));
+    }
+    link->callbacks.on_change(link->callbacks.context, link);
+}
+
+void link_stop(struct link *link)
+{
+    link->is_started = false;
+    link_close(link, CLOSE_SHUTDOWN);
+    event_del(link->timer);
+}
+
+enum link_state link_state(const struct link *link)
+{
+    return link->state;
+}
+
+const char *link_state_text(enum link_state state)
+{
+    switch (state) {
+    case LINK_DOWN:
+        return "down";
+    case LINK_RESOLVING:
+        return "resolving";
+    case LINK_CONNECTING:
+        return "connecting";
+    case LINK_CHECKING:
+        return "checking";
+    case LINK_UP:
+        return "up";
+    case LINK_SUSPECT:
+        return "suspect";
+    }
+    unreachable();
+}
+
+enum close_reason link_last_reason(const struct link *link)
+{
+    return link->reason;
+}
+
+const char *link_last_text(const struct link *link)
+{
+    return link->reason_text[0] != '\0' ? link->reason_text
+                                        : close_reason_sentence(link->reason);
+}
+
+uint64_t link_changed_at(const struct link *link)
+{
+    return link->changed_at;
+}
+
+bool link_has_room(const struct link *link, size_t len)
+{
+    return link->in_flight_count == 0 ||
+           (link->in_flight_count < LINK_IN_FLIGHT_MESSAGES &&
+            link->in_flight_bytes + len <= LINK_IN_FLIGHT_BYTES);
+}
+
+void link_send(struct link *link, struct span command)
+{
+    check(link->config.kind == LINK_PUBLISHING && command.len > 0);
+    expect(link, command.len);
+    link->in_flight_count++;
+    link->in_flight_bytes += command.len;
+    output_append(&link->output, command, false, timing_now());
+    turn_request(link->turn);
+}
+
+void link_subscribe(struct link *link, struct slice channel)
+{
+    add_channel(link, channel, true);
+}
+
+void link_unsubscribe(struct link *link, struct slice channel)
+{
+    add_channel(link, channel, false);
+}
+
+unsigned link_in_flight_count(const struct link *link)
+{
+    return link->in_flight_count;
+}
+
+size_t link_in_flight_bytes(const struct link *link)
+{
+    return link->in_flight_bytes;
+}
+
+void link_flush(struct link *link)
+{
+    if (link->state < LINK_UP)
+        return;
+    send_channels(link);
+    if (!link->is_blocked && link->output.bytes > 0)
+        write_output(link);
+}

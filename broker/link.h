@@ -1,0 +1,106 @@
+/*
+ * One connection to one Redis, kept up.
+ *
+ *     DOWN ──link_start, back-off over──▶ RESOLVING ──address──▶ CONNECTING ──connected──▶ CHECKING
+ *      ▲                                                                                    │ AUTH, CLIENT SETNAME,
+ *      │                                                                                    ▼ ROLE = master
+ *      │◀── any failure: link_close(reason), wait 0.1 s … 5 s ──────────────────────────── UP ◀──┐ answered
+ *      │                                                                                    │    │
+ *      └◀── nothing heard for 5 s ────────────────────────── SUSPECT ◀── unanswered for 1 s ┘────┘
+ *
+ * A link that was up and is reset is tried again at once, once. An idle link is asked PING every second, so a
+ * Redis that hangs without closing is noticed. What happens is told to the owner, which
+ * logs it.
+ *
+ * What the two kinds carry: a *publishing* link one command a message and a reply to each, in order, with a bound
+ * on what is unanswered; a *subscribing* link confirmations and messages. The messages are read where they
+ * lie in hiredis' reader, without an object for each reply.
+ */
+#pragma once
+
+#include "broker/chunk.h"
+#include "broker/close_reason.h"
+
+#include <stdint.h>
+
+struct broker_shard_config;
+struct event_base;
+struct evdns_base;
+struct link;
+struct turn;
+
+/* What may be unanswered on a publishing link; one message is always allowed. */
+#define LINK_IN_FLIGHT_BYTES    ((size_t)64 * 1024)
+#define LINK_IN_FLIGHT_MESSAGES 256
+
+enum link_kind { LINK_PUBLISHING, LINK_SUBSCRIBING };
+
+enum link_state {
+    LINK_DOWN,
+    LINK_RESOLVING,
+    LINK_CONNECTING,
+    LINK_CHECKING,
+    LINK_UP,
+    LINK_SUSPECT
+};
+
+struct link_callbacks {
+    /* CHECKING to UP, UP to SUSPECT and back, anything to DOWN; ask link_state(). */
+    void (*on_change)(void *context, struct link *link);
+    /* Publishing: the reply to the oldest command of link_send. False: an error, `text` says which. */
+    void (*on_reply)(void *context, struct link *link, bool ok, struct slice text);
+    /* Subscribing. Slices live until the call returns. */
+    void (*on_subscribed)(void *context, struct link *link, struct slice channel,
+                          bool is_subscribed);
+    void (*on_message)(void *context, struct link *link, struct slice channel,
+                       struct slice payload);
+    void *context;
+};
+
+struct link_config {
+    enum link_kind kind;
+    const struct broker_shard_config *shard; /* borrowed */
+    const char *client_name;                 /* for CLIENT SETNAME; copied */
+    size_t message_max; /* longest message that may come; longer is CLOSE_PROTOCOL */
+};
+
+/* Begins DOWN. `dns` may be NULL: then host names are not resolved, addresses only. The owner calls
+ * link_flush() at the end of a loop turn in which `turn` was requested. All borrowed. */
+struct link *link_new(struct event_base *base, struct turn *turn, struct evdns_base *dns,
+                      const struct link_config *config,
+                      const struct link_callbacks *callbacks);
+void link_free(struct link *link);
+
+/* Connects, and again whenever the link has ended. */
+void link_start(struct link *link);
+
+/* Ends the link for this reason; a started link comes back by itself. */
+void link_close(struct link *link, enum close_reason reason);
+
+/* Ends the link (CLOSE_SHUTDOWN) and stays DOWN until link_start(). */
+void link_stop(struct link *link);
+
+enum link_state link_state(const struct link *link);
+const char *link_state_text(enum link_state state);
+
+/* Why the link ended last, in the shard's own words where it gave some (else the reason's sentence), and
+ * since when it is in its state. The text lives until the next ending. */
+enum close_reason link_last_reason(const struct link *link);
+const char *link_last_text(const struct link *link);
+uint64_t link_changed_at(const struct link *link);
+
+/* Publishing, UP: may another command of `len` bytes be sent now? */
+bool link_has_room(const struct link *link, size_t len);
+
+/* Publishing, UP: queues one command that gets one reply. Written at the end of the loop turn. */
+void link_send(struct link *link, struct span command);
+
+/* Subscribing, UP: SUBSCRIBE or UNSUBSCRIBE of one channel; many in a turn go out as one command. */
+void link_subscribe(struct link *link, struct slice channel);
+void link_unsubscribe(struct link *link, struct slice channel);
+
+unsigned link_in_flight_count(const struct link *link);
+size_t link_in_flight_bytes(const struct link *link);
+
+/* End of the loop turn: writes what is queued. */
+void link_flush(struct link *link);

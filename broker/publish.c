@@ -1,0 +1,448 @@
+#include "broker/publish.h"
+
+#include "broker/broker_config.h"
+#include "broker/broker_metrics.h"
+#include "broker/deliver.h"
+#include "broker/envelope.h"
+#include "broker/hot_rooms.h"
+#include "broker/interest.h"
+#include "broker/receive.h"
+#include "broker/shard.h"
+#include "broker/turn.h"
+#include "shared/log.h"
+
+#include <event2/event.h>
+#include <openssl/rand.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* An own message that its shard has confirmed and that has not come back after this is delivered from the
+ * ring: the subscribing link lost it, and nothing came after it that would have shown the gap. */
+#define RETURN_WITHIN SECONDS(1)
+
+/* Counts of rooms are halved, so that they are about the last minutes. */
+#define FADE_EVERY SECONDS(60)
+
+/* The longest channel that an envelope carries. */
+#define CHANNEL_MAX 255
+
+struct publisher {
+    const struct broker_config *config; /* borrowed */
+    struct event_base *base;            /* borrowed */
+    struct turn *turn;                  /* borrowed */
+    const struct partition_map *map;    /* borrowed; NULL: hub */
+    const struct interest_table *interest;
+    struct deliverer *deliverer;
+    struct message_policy policy;
+    struct scan_scratch *scratch;
+    struct hot_rooms hot_rooms;
+    uint64_t faded_at;
+    uint64_t origin;
+    /* With shards: */
+    struct shard_set *shards;
+    struct sent_ring *ring;
+    struct sequence_table *sequences;
+    struct receiver *receiver;
+    uint64_t *next_sequences; /* by partition, from 1 */
+    uint64_t next_message_id;
+    struct chunk_writer writer;
+    struct event *window;
+    uint64_t window_length; /* 0: none */
+    bool window_is_open;
+    void (*on_settled)(void *context);
+    void *on_settled_context;
+};
+
+const char *publish_refusal_label(int refusal)
+{
+    static const char *const labels[PUBLISH_REFUSAL_COUNT] = {
+        "unsafe", "overloaded", "channel_too_long", "unaddressable"};
+    check(refusal >= 0 && refusal < PUBLISH_REFUSAL_COUNT);
+    return labels[refusal];
+}
+
+static void refuse(struct publish_result *result, enum publish_refusal refusal,
+                   const char *text)
+{
+    result->is_accepted = false;
+    result->refusal = refusal;
+    snprintf(result->text, sizeof(result->text), "ERR %s", text);
+    metrics_add_by(M_REFUSED, (int)refusal, 1);
+}
+
+/* ── what shards say ── */
+
+/* Messages of a shard that is not usable do not wait for their return: first what is still out, in the order of
+ * acceptance, then each new one as it comes. */
+static void deliver_at_once(struct publisher *publisher, const struct sent *sent)
+{
+    if (!shard_set_is_wanted(publisher->shards, sent->partition))
+        return;
+    if (receiver_take_own(publisher->receiver, sent))
+        metrics_add(M_DELIVERED_AT_ONCE, 1);
+}
+
+static void on_shard_change(void *context, struct shard *shard)
+{
+    struct publisher *publisher = context;
+    if (shard_is_usable(shard))
+        return;
+    const struct sent *sent;
+    for (sent = sent_ring_first(publisher->ring); sent != NULL;
+         sent = TAILQ_NEXT(sent, of_ring))
+        if (shard_of_partition(publisher->shards, sent->partition) == shard)
+            deliver_at_once(publisher, sent);
+}
+
+static void on_shard_answer(void *context, struct shard *shard, struct sent *sent,
+                            bool ok, struct slice text)
+{
+    struct publisher *publisher = context;
+    if (!ok) {
+        /* Redis has taken the command and refused it (ACL, memory): sending it again gives the same. */
+        struct log_subject subject = {.kind = "shard", .name = shard_status(shard).name};
+        log_error(&subject, "publish refused", LOG_SLICE("why", text));
+        metrics_add(M_SHARD_REFUSED, 1);
+        deliver_at_once(publisher, sent);
+    }
+    sent_ring_confirm(publisher->ring, sent, timing_now());
+}
+
+static void on_shard_message(void *context, struct shard *shard UNUSED,
+                             unsigned partition, struct slice bytes)
+{
+    struct publisher *publisher = context;
+    receiver_take(publisher->receiver, partition, bytes);
+}
+
+/* What was accepted before anybody here wanted the partition needs no delivery; what others send while
+ * nobody does passes unseen. */
+static void on_partition_wanted(void *context, unsigned partition, bool is_wanted)
+{
+    struct publisher *publisher = context;
+    if (is_wanted)
+        sequence_set_base(publisher->sequences, publisher->origin, partition,
+                          publisher->next_sequences[partition], timing_now());
+    else
+        sequence_forget_partition(publisher->sequences, partition, publisher->origin);
+}
+
+static void on_shards_settled(void *context)
+{
+    struct publisher *publisher = context;
+    if (publisher->on_settled != NULL)
+        publisher->on_settled(publisher->on_settled_context);
+}
+
+/* ── one message over shards ── */
+
+/* Over the spill: bytes that wait, or the age of what waits longest at this shard. */
+static bool is_overloaded(const struct publisher *publisher, const struct shard *shard,
+                          size_t len)
+{
+    const struct broker_config *config = publisher->config;
+    const struct sent *oldest = shard_first_waiting(shard);
+    if (oldest == NULL && shard_is_usable(shard))
+        return false;
+    if (sent_ring_unconfirmed_bytes(publisher->ring) + len > config->spill_bytes)
+        return true;
+    return oldest != NULL && timing_now() - oldest->accepted_at > config->spill_age;
+}
+
+static void put_envelope(struct envelope *envelope, const struct publisher *publisher,
+                         struct slice channel, const struct message *message,
+                         struct slice payload)
+{
+    *envelope = (struct envelope){
+        .flags = (message->has_callback ? ENVELOPE_HAS_CALLBACK : 0) |
+                 (message->is_plain ? ENVELOPE_PLAIN : 0),
+        .method = (uint8_t)message->method,
+        .dialect = (uint8_t)message->dialect,
+        .map = (uint32_t)partition_map_hash(publisher->map),
+        .origin = publisher->origin,
+        .channel = channel,
+        .namespace = message->namespace,
+        .rooms_known = message->rooms_known,
+        .room_count = message->rooms_known ? message->address_count : 0,
+        .rooms = message->addresses,
+        .payload = payload,
+    };
+    if (envelope_host_id_parse(message->host_id, envelope->host_id))
+        envelope->flags |= ENVELOPE_HAS_HOST;
+}
+
+/* The command that Redis gets, in one piece; the envelope lies at *start. */
+static struct span write_command(struct publisher *publisher,
+                                 const struct envelope *envelope, size_t header_len,
+                                 size_t *start)
+{
+    char head[192];
+    const char *cluster = publisher->config->cluster_name;
+    size_t envelope_len = header_len + envelope->payload.len;
+    int head_len =
+        snprintf(head, sizeof(head),
+                 "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\nsidrail1:%s:p:%04x\r\n$%zu\r\n",
+                 strlen("sidrail1::p:0000") + strlen(cluster), cluster,
+                 envelope->partition, envelope_len);
+    check(head_len > 0 && (size_t)head_len < sizeof(head));
+    size_t len = (size_t)head_len + envelope_len + 2;
+    char *room = chunk_writer_reserve(&publisher->writer, len);
+    memcpy(room, head, (size_t)head_len);
+    envelope_write_bytes(envelope, room + head_len);
+    if (envelope->payload.len > 0)
+        memcpy(room + (size_t)head_len + header_len, envelope->payload.data,
+               envelope->payload.len);
+    memcpy(room + len - 2, "\r\n", 2);
+    *start = (size_t)head_len;
+    return chunk_writer_commit(&publisher->writer, len);
+}
+
+static void send_on(struct publisher *publisher, struct envelope *envelope,
+                    size_t header_len, uint16_t partition)
+{
+    envelope->partition = partition;
+    envelope->sequence = publisher->next_sequences[partition]++;
+    size_t start;
+    struct span command = write_command(publisher, envelope, header_len, &start);
+    struct sent *sent = sent_ring_add(
+        publisher->ring, partition, envelope->sequence, command, (uint32_t)start,
+        (uint32_t)(header_len + envelope->payload.len), timing_now());
+    struct shard *shard = shard_of_partition(publisher->shards, partition);
+    if (!shard_is_usable(shard))
+        deliver_at_once(publisher, sent);
+    shard_enqueue(shard, sent);
+}
+
+static void publish_over_shards(struct publisher *publisher, struct slice channel,
+                                struct slice payload, const struct message *message,
+                                struct publish_result *result)
+{
+    if (channel.len > CHANNEL_MAX) {
+        refuse(result, PUBLISH_CHANNEL_TOO_LONG, "channel name is longer than 255 bytes");
+        return;
+    }
+    struct envelope envelope;
+    put_envelope(&envelope, publisher, channel, message, payload);
+    size_t header_len = envelope_size(&envelope);
+    if (header_len == 0) {
+        refuse(result, PUBLISH_UNADDRESSABLE, "namespace or rooms are too long");
+        return;
+    }
+    uint16_t partitions[2];
+    size_t count = partition_map_route(publisher->map, channel, message, partitions);
+    for (size_t i = 0; i < count; i++)
+        if (is_overloaded(publisher, shard_of_partition(publisher->shards, partitions[i]),
+                          header_len + payload.len)) {
+            refuse(result, PUBLISH_OVERLOADED, "backplane overloaded");
+            return;
+        }
+    envelope.message_id = ++publisher->next_message_id;
+    for (size_t i = 0; i < count; i++)
+        send_on(publisher, &envelope, header_len, partitions[i]);
+}
+
+/* ── the end of a turn: at once, or when the flush window is over ── */
+
+static void on_window(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct publisher *publisher = argument;
+    publisher->window_is_open = false;
+    shard_set_flush(publisher->shards);
+}
+
+static void end_turn(void *context)
+{
+    struct publisher *publisher = context;
+    if (publisher->shards == NULL)
+        return;
+    if (publisher->window_length == 0) {
+        shard_set_flush(publisher->shards);
+    } else if (!publisher->window_is_open) {
+        struct timeval window = timing_to_timeval(publisher->window_length);
+        check(event_add(publisher->window, &window) == 0);
+        publisher->window_is_open = true;
+    }
+}
+
+/* ── public ── */
+
+static uint64_t random_id(void)
+{
+    uint64_t id = 0;
+    while (id == 0)
+        check(RAND_bytes((unsigned char *)&id, (int)sizeof(id)) == 1);
+    return id;
+}
+
+struct publisher *publisher_new(struct event_base *base, struct turn *turn,
+                                const struct broker_config *config,
+                                const struct partition_map *map,
+                                const struct interest_table *interest,
+                                struct deliverer *deliverer)
+{
+    struct publisher *publisher = must_calloc(1, sizeof(*publisher));
+    publisher->config = config;
+    publisher->base = base;
+    publisher->turn = turn;
+    publisher->interest = interest;
+    publisher->deliverer = deliverer;
+    publisher->policy = (struct message_policy){
+        .objects = (enum pickle_objects)config->pickle_objects,
+        .refuse_pickle = config->pickle_mode == PICKLE_MODE_REJECT,
+        .depth_max = (unsigned)config->json_depth,
+    };
+    publisher->scratch = scan_scratch_new();
+    publisher->origin = random_id();
+    if (map == NULL)
+        return publisher;
+    publisher->map = map;
+    unsigned partitions = partition_map_partitions(map);
+    publisher->ring =
+        sent_ring_new(partitions, config->resend_window, (size_t)config->resend_bytes);
+    publisher->sequences = sequence_table_new(partitions);
+    publisher->receiver =
+        receiver_new(deliverer, publisher->sequences, publisher->ring, publisher->origin);
+    publisher->next_sequences = must_calloc(partitions, sizeof(uint64_t));
+    for (unsigned i = 0; i < partitions; i++)
+        publisher->next_sequences[i] = 1;
+    publisher->window_length =
+        config->flush_window == OPTION_AUTO ? 0 : config->flush_window;
+    publisher->window = event_new(base, -1, 0, on_window, publisher);
+    check(publisher->window != NULL);
+    turn_add_step(turn, end_turn, publisher);
+    return publisher;
+}
+
+void publisher_free(struct publisher *publisher)
+{
+    if (publisher->shards != NULL)
+        shard_set_free(publisher->shards);
+    if (publisher->map != NULL) {
+        receiver_free(publisher->receiver);
+        sequence_table_free(publisher->sequences);
+        sent_ring_free(publisher->ring);
+        event_free(publisher->window);
+    }
+    free(publisher->next_sequences);
+    chunk_writer_cleanup(&publisher->writer);
+    scan_scratch_free(publisher->scratch);
+    free(publisher);
+}
+
+void publisher_start(struct publisher *publisher, void (*on_settled)(void *context),
+                     void *context)
+{
+    if (publisher->map == NULL)
+        return;
+    publisher->on_settled = on_settled;
+    publisher->on_settled_context = context;
+    const struct shard_callbacks callbacks = {on_shard_change,   on_shard_answer,
+                                              on_shard_message,  on_partition_wanted,
+                                              on_shards_settled, publisher};
+    char name[64];
+    snprintf(name, sizeof(name), "sidrail-broker-%016llx",
+             (unsigned long long)publisher->origin);
+    publisher->shards = shard_set_new(publisher->base, publisher->turn, publisher->config,
+                                      publisher->map, publisher->ring, name, &callbacks);
+    shard_set_start(publisher->shards);
+}
+
+void publish_message(struct publisher *publisher, struct slice channel,
+                     struct slice payload, struct publish_result *result)
+{
+    struct message message;
+    if (publisher_knows_channel(publisher, channel))
+        message_scan(payload, &publisher->policy, publisher->scratch, &message);
+    else
+        message_init_generic(&message);
+    result->is_accepted = true;
+    if (message_is_refused(&message)) {
+        refuse(result, PUBLISH_UNSAFE, message.refused);
+        return;
+    }
+    if (publisher->shards != NULL) {
+        publish_over_shards(publisher, channel, payload, &message, result);
+        if (!result->is_accepted)
+            return;
+        result->receivers = interest_receivers(publisher->interest, channel);
+    } else {
+        result->receivers = deliver_message(publisher->deliverer, channel, payload);
+    }
+    metrics_add_by(M_PUBLISHED, (int)message.method, 1);
+    metrics_add_by(M_PUBLISHED_BY_DIALECT, (int)message.dialect, 1);
+    metrics_add(M_PUBLISHED_BYTES, (int64_t)payload.len);
+    if (!message.rooms_known)
+        metrics_add(M_ROOMS_UNKNOWN, 1);
+    for (size_t i = 0; message.rooms_known && i < message.room_count; i++)
+        hot_rooms_count(&publisher->hot_rooms, message.namespace, message.rooms[i]);
+}
+
+bool publisher_knows_channel(const struct publisher *publisher, struct slice channel)
+{
+    const struct text_list *channels = &publisher->config->channels;
+    for (size_t i = 0; i < channels->count; i++)
+        if (slice_equals(slice_from_text(channels->items[i]), channel))
+            return true;
+    return false;
+}
+
+struct shard_set *publisher_shards(struct publisher *publisher)
+{
+    return publisher->shards;
+}
+
+bool publisher_is_idle(const struct publisher *publisher)
+{
+    if (publisher->shards == NULL)
+        return true;
+    if (!shard_set_is_idle(publisher->shards))
+        return false;
+    const struct sent *sent;
+    for (sent = sent_ring_first(publisher->ring); sent != NULL;
+         sent = TAILQ_NEXT(sent, of_ring))
+        if (shard_set_is_wanted(publisher->shards, sent->partition) &&
+            sent->sequence >= sequence_expected(publisher->sequences, publisher->origin,
+                                                sent->partition))
+            return false;
+    return true;
+}
+
+const struct hot_rooms *publisher_hot_rooms(const struct publisher *publisher)
+{
+    return &publisher->hot_rooms;
+}
+
+void publisher_tick(struct publisher *publisher)
+{
+    uint64_t now = timing_now();
+    if (now - publisher->faded_at > FADE_EVERY) {
+        publisher->faded_at = now;
+        hot_rooms_fade(&publisher->hot_rooms);
+    }
+    if (publisher->shards == NULL)
+        return;
+    const struct sent *sent;
+    while ((sent = sent_ring_next_overdue(publisher->ring, RETURN_WITHIN, now)) != NULL)
+        if (shard_set_is_wanted(publisher->shards, sent->partition) &&
+            receiver_take_own(publisher->receiver, sent))
+            metrics_add(M_FILLED, 1);
+    sent_ring_expire(publisher->ring, now);
+    sequence_expire(publisher->sequences, publisher->origin, now);
+    shard_set_tick(publisher->shards, now);
+}
+
+struct publisher_status publisher_status(const struct publisher *publisher)
+{
+    if (publisher->map == NULL)
+        return (struct publisher_status){.origin = publisher->origin};
+    unsigned origins = sequence_origin_count(publisher->sequences);
+    bool is_own_known = sequence_knows(publisher->sequences, publisher->origin);
+    return (struct publisher_status){
+        .origin = publisher->origin,
+        .map_hash = partition_map_hash(publisher->map),
+        .spill_bytes = sent_ring_unconfirmed_bytes(publisher->ring),
+        .sent_ring_bytes = sent_ring_confirmed_bytes(publisher->ring),
+        .sent_ring_messages = sent_ring_count(publisher->ring),
+        .origins = origins - (is_own_known ? 1 : 0),
+    };
+}

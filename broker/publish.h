@@ -1,0 +1,86 @@
+/*
+ * Outward: what happens to a PUBLISH.
+ *
+ *                        hub ──▶ deliver at once
+ *   message_scan ─ plain?┤
+ *        │               shards ─▶ partition ─▶ sequence, sent ring ─▶ FIFO of the shard ─▶ answered
+ *        └ refused: "-ERR …"                      │                        (its place is fixed)
+ *                                                 └ shard not usable: delivered to local pods at once, in
+ *                                                   sequence; the copy that returns later is a duplicate
+ *
+ * The answer is the number of this broker's own interests in the channel: never a signal about others.
+ * What waits for shards is bounded (spill): over it a PUBLISH is refused, so that whatever was accepted is
+ * sent when the shard returns.
+ */
+#pragma once
+
+#include "shared/slice.h"
+
+struct broker_config;
+struct deliverer;
+struct event_base;
+struct hot_rooms;
+struct interest_table;
+struct partition_map;
+struct publisher;
+struct shard_set;
+struct turn;
+
+enum publish_refusal {
+    PUBLISH_UNSAFE,           /* a pickle that the policy refuses */
+    PUBLISH_OVERLOADED,       /* the spill is full */
+    PUBLISH_CHANNEL_TOO_LONG, /* for an envelope */
+    PUBLISH_UNADDRESSABLE,    /* namespace or rooms do not fit an envelope */
+};
+#define PUBLISH_REFUSAL_COUNT 4
+
+/* As in metrics. */
+const char *publish_refusal_label(int refusal);
+
+struct publish_result {
+    bool is_accepted;
+    unsigned receivers;           /* accepted: interests of this broker's clients */
+    enum publish_refusal refusal; /* refused */
+    char text[256];               /* refused: the error for the client, "ERR …" */
+};
+
+/* Everything but `map` (NULL without shards) is borrowed and required; `turn` gets a step that writes to
+ * the shards. The shards are made and started by publisher_start. */
+struct publisher *publisher_new(struct event_base *base, struct turn *turn,
+                                const struct broker_config *config,
+                                const struct partition_map *map,
+                                const struct interest_table *interest,
+                                struct deliverer *deliverer);
+void publisher_free(struct publisher *publisher);
+
+/* `on_settled` as in struct shard_callbacks. Without shards: nothing to do. */
+void publisher_start(struct publisher *publisher, void (*on_settled)(void *context),
+                     void *context);
+
+void publish_message(struct publisher *publisher, struct slice channel,
+                     struct slice payload, struct publish_result *result);
+
+/* Is the payload of this channel a python-socketio message? */
+bool publisher_knows_channel(const struct publisher *publisher, struct slice channel);
+
+/* NULL: the embedded hub. */
+struct shard_set *publisher_shards(struct publisher *publisher);
+
+/* Nothing of ours waits at a usable shard, and what was sent has come back to local subscribers. */
+bool publisher_is_idle(const struct publisher *publisher);
+
+/* A few times a second: what did not come back, rings, silent origins. */
+void publisher_tick(struct publisher *publisher);
+
+/* The busiest rooms of what this broker's clients publish. */
+const struct hot_rooms *publisher_hot_rooms(const struct publisher *publisher);
+
+struct publisher_status {
+    uint64_t origin;
+    uint64_t map_hash;
+    size_t spill_bytes;
+    size_t sent_ring_bytes;
+    size_t sent_ring_messages;
+    unsigned origins; /* other brokers heard of */
+};
+struct publisher_status publisher_status(const struct publisher *publisher);
