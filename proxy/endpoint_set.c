@@ -29,7 +29,7 @@ struct endpoint_index {
     size_t collisions;
     struct tag_table by_legacy;       /* by the first half of the MD5 */
     unsigned char (*legacy)[MD5_LEN]; /* one an entry; NULL when switched off */
-    char legacy_backend[MD5_HEX_LEN]; /* what stands behind '|' in such a cookie */
+    char legacy_suffix[MD5_HEX_LEN];  /* what stands behind '|' in such a cookie */
 };
 
 const char *endpoint_state_word(enum endpoint_state state)
@@ -306,7 +306,7 @@ static void add_legacy(struct endpoint_set *set, struct slice name)
     md5(name, SLICE(""), digest);
     write_hex(digest, hex);
     md5(slice_of(hex, sizeof(hex)), name, digest);
-    write_hex(digest, index->legacy_backend);
+    write_hex(digest, index->legacy_suffix);
 }
 
 static int hex_value(char digit)
@@ -325,7 +325,7 @@ const struct endpoint_entry *endpoint_set_find_legacy(const struct endpoint_set 
         return NULL;
     if (bar < cookie.len &&
         !slice_equals(slice_from(cookie, bar + 1),
-                      slice_of(index->legacy_backend, sizeof(index->legacy_backend))))
+                      slice_of(index->legacy_suffix, sizeof(index->legacy_suffix))))
         return NULL;
     unsigned char digest[MD5_LEN];
     for (size_t i = 0; i < MD5_LEN; i++) {

@@ -31,8 +31,8 @@ struct head_line {
     struct slice value;
 };
 
-/* Fields that a route sets (replacing the message's own and ours) and removes. All from
- * the configuration, which refuses names of the sorts HOP and FRAMING (Host may be set). */
+/* Fields that a route sets (replacing the message's own and ours) and removes. They come
+ * from the configuration, which refuses names of the sorts HOP and FRAMING but Host. */
 struct head_changes {
     const struct head_line *set; /* borrowed */
     size_t set_count;

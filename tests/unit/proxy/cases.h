@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "../unit.h"
+#include "tests/unit/unit.h"
 
 #include "shared/base.h"
 #include "shared/slice.h"

@@ -1,6 +1,6 @@
 /* Which bytes are payload: lengths, chunks and their limits at the edges, and the
  * writer's output read back. */
-#include "../unit.h"
+#include "tests/unit/unit.h"
 
 #include "proxy/body_framing.h"
 

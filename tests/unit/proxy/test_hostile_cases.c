@@ -3,7 +3,7 @@
  * them: head, Engine.IO facts, body. Each case whole, split at every byte, one byte at a
  * time, always ending against a guard page; the outcome must be the same each time.
  */
-#include "cases.h"
+#include "tests/unit/proxy/cases.h"
 
 #include "proxy/body_framing.h"
 #include "proxy/engine_io.h"

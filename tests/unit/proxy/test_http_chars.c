@@ -1,5 +1,5 @@
 /* Builds each class of http_chars again from the words of the RFCs, and compares. */
-#include "../unit.h"
+#include "tests/unit/unit.h"
 
 #include "proxy/http_chars.h"
 

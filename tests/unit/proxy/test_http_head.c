@@ -1,5 +1,5 @@
-/* What a head says: the facts that later code relies on, and the limits at their edges. */
-#include "../unit.h"
+/* What a head says: the facts that later code relies on, and limits at their edges. */
+#include "tests/unit/unit.h"
 
 #include "proxy/http_head.h"
 

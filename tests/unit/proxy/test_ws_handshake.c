@@ -1,5 +1,5 @@
 /* The accept value of RFC 6455 1.3, and nothing else. */
-#include "../unit.h"
+#include "tests/unit/unit.h"
 
 #include "proxy/ws_handshake.h"
 
