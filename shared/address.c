@@ -184,6 +184,7 @@ bool address_resolve(struct slice text, struct address *address, const char **wh
         *why = gai_strerror(error);
         return false;
     }
+    check(found != NULL);
     struct addrinfo *best = found;
     for (struct addrinfo *one = found; one != NULL; one = one->ai_next)
         if (one->ai_family == AF_INET) {

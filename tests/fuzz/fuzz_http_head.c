@@ -3,7 +3,7 @@
  * Request and response heads: no input crashes, slices lie inside the input, a split
  * changes nothing, and what head_rewrite makes of a good head parses to the same meaning.
  */
-#include "../unit/proxy/rewrite_property.h"
+#include "tests/unit/proxy/rewrite_property.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

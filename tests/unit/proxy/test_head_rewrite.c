@@ -1,6 +1,6 @@
 /* What leaves the proxy: each edit once, and generated heads that must keep their
  * meaning. */
-#include "rewrite_property.h"
+#include "tests/unit/proxy/rewrite_property.h"
 
 #include "tests/unit/unit.h"
 
