@@ -114,8 +114,8 @@ enum tag_meaning endpoint_set_find_tag(const struct endpoint_set *set, size_t ke
 const struct endpoint_entry *endpoint_set_find(const struct endpoint_set *set,
                                                const struct endpoint *endpoint);
 
-/* The entry that a cookie of ingress-nginx in persistent mode names, "KEY" or "KEY|BACKEND", or NULL:
- * KEY is hex MD5(upstream_name ‖ address), BACKEND hex MD5(MD5 hex(upstream_name) ‖ upstream_name). */
+/* The entry that a cookie of ingress-nginx in persistent mode names, "KEY" or "KEY|CHECK", or NULL:
+ * KEY is hex MD5(upstream_name ‖ address), CHECK hex MD5(MD5 hex(upstream_name) ‖ upstream_name). */
 const struct endpoint_entry *endpoint_set_find_legacy(const struct endpoint_set *set,
                                                       struct slice cookie);
 

@@ -5,10 +5,10 @@
 
 #include "proxy/endpoint_set.h"
 #include "proxy/learned_sids.h"
+#include "proxy/placement.h"
 #include "proxy/proxy_config.h"
 #include "proxy/upstream.h"
 
-#include <math.h>
 #include <xxhash.h>
 
 #define RATE_WAIT_MAX SECONDS(1) /* how long a handshake queues for max_handshake_rate */
@@ -296,12 +296,32 @@ static void wait_for(struct decision *decision, uint64_t wait)
     decision->route->wait = wait;
 }
 
-static bool was_tried(const struct decision *decision, const struct endpoint_entry *entry)
+static struct placement placement_of(const struct decision *decision)
 {
-    for (size_t i = 0; i < decision->facts->tried_len; i++)
-        if (decision->facts->tried[i] == entry->endpoint)
-            return true;
-    return false;
+    const struct route_facts *facts = decision->facts;
+    return (struct placement){
+        .upstream = decision->upstream,
+        .set = decision->set,
+        .tried = facts->tried,
+        .tried_len = facts->tried_len,
+        .is_limited = facts->kind == ROUTE_HANDSHAKE && !facts->is_options,
+        .now = facts->now,
+    };
+}
+
+static enum route_refusal refusal_of(enum placement_obstacle obstacle)
+{
+    switch (obstacle) {
+    case PLACEMENT_NO_ENDPOINT:
+        return ROUTE_NO_ENDPOINT;
+    case PLACEMENT_ALL_TRIED:
+        return ROUTE_ALL_TRIED;
+    case PLACEMENT_ALL_FULL:
+        return ROUTE_ALL_FULL;
+    case PLACEMENT_TOO_FAST:
+        return ROUTE_TOO_FAST;
+    }
+    unreachable();
 }
 
 static enum tag_meaning find_cookie_tag(const struct decision *decision,
@@ -412,189 +432,6 @@ static void decide_session(struct decision *decision)
         refused(decision, ROUTE_LOST_NO_ROUTE);
 }
 
-/* ── new sessions: tiers of candidates ──
- *
- *     tier 0 ready ▸ 1 warming ▸ 2 degraded or suspect ▸ 3 draining
- *
- * A lower tier is asked only when those above have no candidate. Being full or too fast is no reason to
- * go down to degraded ones; draining ones are asked only when nothing better exists at all. */
-enum tier { TIER_READY, TIER_WARMING, TIER_DEGRADED, TIER_DRAINING, TIERS, TIER_NONE };
-
-struct search {
-    const struct decision *decision;
-    enum tier tier;
-    bool is_bounded; /* limits of handshakes count */
-    bool has_caps;   /* bounded load counts: sessions must be below cap × weight */
-    double cap;
-    /* what was in the way, of all tiers so far */
-    bool saw_better, saw_tried, saw_full, saw_fast;
-};
-
-static enum tier tier_of(const struct search *search, const struct endpoint_entry *entry)
-{
-    const struct endpoint_set *set = search->decision->set;
-    uint64_t now = search->decision->facts->now;
-    if (entry->weight == 0)
-        return TIER_NONE;
-    switch (endpoint_entry_state(set, entry, now)) {
-    case ENDPOINT_READY:
-        return endpoint_is_suspect(entry->endpoint, now) ? TIER_DEGRADED : TIER_READY;
-    case ENDPOINT_WARMING:
-        return endpoint_is_suspect(entry->endpoint, now) ? TIER_DEGRADED : TIER_WARMING;
-    case ENDPOINT_DEGRADED:
-        return TIER_DEGRADED;
-    case ENDPOINT_DRAINING:
-        return TIER_DRAINING;
-    case ENDPOINT_CLOSING:
-    case ENDPOINT_GONE:
-        return TIER_NONE;
-    }
-    unreachable();
-}
-
-static bool is_full(const struct decision *decision, const struct endpoint_entry *entry)
-{
-    int64_t maximum = decision->upstream->max_sessions_per_endpoint;
-    return maximum > 0 &&
-           endpoint_sessions(entry->endpoint, decision->facts->now) >= maximum;
-}
-
-static bool is_too_fast(const struct decision *decision,
-                        const struct endpoint_entry *entry)
-{
-    int64_t maximum = decision->upstream->max_handshake_rate;
-    return maximum > 0 &&
-           endpoint_placed_this_second(entry->endpoint, decision->facts->now) >= maximum;
-}
-
-/* May this one be chosen? Also notes what was in the way. */
-static bool is_candidate(struct search *search, const struct endpoint_entry *entry)
-{
-    const struct decision *decision = search->decision;
-    enum tier tier = tier_of(search, entry);
-    if (tier < TIER_DRAINING)
-        search->saw_better = true;
-    if (tier != search->tier)
-        return false;
-    if (was_tried(decision, entry)) {
-        search->saw_tried = true;
-        return false;
-    }
-    if (!search->is_bounded)
-        return true;
-    if (is_full(decision, entry)) {
-        search->saw_full = true;
-        return false;
-    }
-    if (is_too_fast(decision, entry)) {
-        search->saw_fast = true;
-        return false;
-    }
-    return true;
-}
-
-static bool accept_candidate(size_t index, void *argument)
-{
-    struct search *search = argument;
-    const struct endpoint_set *set = search->decision->set;
-    const struct endpoint_entry *entry = &set->entries[index];
-    if (!is_candidate(search, entry))
-        return false;
-    uint64_t now = search->decision->facts->now;
-    return !search->has_caps ||
-           endpoint_sessions(entry->endpoint, now) <
-               ceil(search->cap * endpoint_entry_weight(set, entry, now));
-}
-
-/* One way of choosing among the candidates of search->tier; NULL when there are none. */
-typedef const struct endpoint_entry *(*choose_cb)(struct search *search, uint64_t key);
-
-/* The less loaded of the two best-ranked. */
-static const struct endpoint_entry *choose_of_two(struct search *search, uint64_t key)
-{
-    const struct endpoint_set *set = search->decision->set;
-    uint64_t now = search->decision->facts->now;
-    size_t best[2];
-    size_t len =
-        rendezvous_pick_two(set->rendezvous, key, accept_candidate, search, best);
-    if (len == 0)
-        return NULL;
-    if (len == 2 && endpoint_entry_load(set, &set->entries[best[1]], now) <
-                        endpoint_entry_load(set, &set->entries[best[0]], now))
-        return &set->entries[best[1]];
-    return &set->entries[best[0]];
-}
-
-/* The best-ranked below the bounded load: cap(e) = ceil(c × (L + 1) × w(e) / W) over the candidates, so
- * that at least one is always below its cap. */
-static const struct endpoint_entry *choose_bounded(struct search *search, uint64_t key)
-{
-    const struct endpoint_set *set = search->decision->set;
-    uint64_t now = search->decision->facts->now;
-    double sessions = 0, weights = 0;
-    for (size_t i = 0; i < set->len; i++) {
-        if (!is_candidate(search, &set->entries[i]))
-            continue;
-        sessions += endpoint_sessions(set->entries[i].endpoint, now);
-        weights += endpoint_entry_weight(set, &set->entries[i], now);
-    }
-    if (weights <= 0)
-        return NULL;
-    search->has_caps = true;
-    search->cap =
-        search->decision->upstream->affinity.bounded_load * (sessions + 1) / weights;
-    size_t best = rendezvous_pick(set->rendezvous, key, accept_candidate, search);
-    search->has_caps = false;
-    /* other threads count on while we look: when all seem above their caps now, take the best-ranked */
-    if (best == RENDEZVOUS_NONE)
-        best = rendezvous_pick(set->rendezvous, key, accept_candidate, search);
-    return best != RENDEZVOUS_NONE ? &set->entries[best] : NULL;
-}
-
-/* The least loaded of all; `key` says where to begin, so that equal ones take turns. */
-static const struct endpoint_entry *choose_least(struct search *search, uint64_t key)
-{
-    const struct endpoint_set *set = search->decision->set;
-    const struct endpoint_entry *least = NULL;
-    double least_load = INFINITY;
-    for (size_t i = 0; i < set->len; i++) {
-        const struct endpoint_entry *entry =
-            &set->entries[(key % set->len + i) % set->len];
-        if (!is_candidate(search, entry))
-            continue;
-        double load = endpoint_entry_load(set, entry, search->decision->facts->now);
-        if (least == NULL || load < least_load) {
-            least = entry;
-            least_load = load;
-        }
-    }
-    return least;
-}
-
-/* The candidate of the best tier that has one; or why there is none. */
-static const struct endpoint_entry *place(struct search *search, choose_cb choose,
-                                          uint64_t key, enum route_refusal *refusal)
-{
-    const struct decision *decision = search->decision;
-    bool may_drain =
-        decision->upstream->affinity.place_on_draining == PLACE_ON_DRAINING_LAST_RESORT;
-    for (enum tier tier = TIER_READY; tier < TIERS; tier++) {
-        if (tier == TIER_DEGRADED && (search->saw_full || search->saw_fast))
-            break;
-        if (tier == TIER_DRAINING && (search->saw_better || !may_drain))
-            break;
-        search->tier = tier;
-        const struct endpoint_entry *entry = choose(search, key);
-        if (entry != NULL)
-            return entry;
-    }
-    *refusal = search->saw_fast    ? ROUTE_TOO_FAST
-               : search->saw_full  ? ROUTE_ALL_FULL
-               : search->saw_tried ? ROUTE_ALL_TRIED
-                                   : ROUTE_NO_ENDPOINT;
-    return NULL;
-}
-
 /* ── a handshake ── */
 
 static void wait_for_rate(struct decision *decision)
@@ -606,15 +443,15 @@ static void wait_for_rate(struct decision *decision)
 static bool decide_by_hint(struct decision *decision, const struct endpoint_entry *entry,
                            enum route_why why)
 {
+    struct placement placement = placement_of(decision);
     /* weight 0 takes no strangers, but keeps those it has */
     bool is_open = entry->state == ENDPOINT_READY || entry->state == ENDPOINT_WARMING ||
                    entry->state == ENDPOINT_DEGRADED;
     if (!is_open || endpoint_is_suspect(entry->endpoint, decision->facts->now) ||
-        was_tried(decision, entry))
+        placement_was_tried(&placement, entry) ||
+        (placement.is_limited && placement_is_full(&placement, entry)))
         return false;
-    if (!decision->facts->is_options && is_full(decision, entry))
-        return false;
-    if (!decision->facts->is_options && is_too_fast(decision, entry)) {
+    if (placement.is_limited && placement_is_too_fast(&placement, entry)) {
         if (decision->facts->waited >= RATE_WAIT_MAX)
             return false;
         wait_for_rate(decision);
@@ -646,16 +483,16 @@ static void decide_handshake(struct decision *decision)
     uint64_t key = has_explicit_key       ? rendezvous_key(facts->explicit_key)
                    : decision->has_cookie ? decision->cookie.client_key
                                           : facts->random_key;
-    struct search search = {.decision = decision, .is_bounded = !facts->is_options};
-    enum route_refusal refusal;
-    entry =
-        place(&search, has_explicit_key ? choose_bounded : choose_of_two, key, &refusal);
+    struct placement placement = placement_of(decision);
+    enum placement_obstacle obstacle;
+    entry = has_explicit_key ? placement_pick_bounded(&placement, key, &obstacle)
+                             : placement_pick_of_two(&placement, key, &obstacle);
     if (entry != NULL)
         found(decision, entry, has_explicit_key ? ROUTE_WHY_KEY : ROUTE_WHY_PLACED);
-    else if (refusal == ROUTE_TOO_FAST && facts->waited < RATE_WAIT_MAX)
+    else if (obstacle == PLACEMENT_TOO_FAST && facts->waited < RATE_WAIT_MAX)
         wait_for_rate(decision);
     else
-        refused(decision, refusal);
+        refused(decision, refusal_of(obstacle));
 }
 
 /* ── any other path ── */
@@ -664,29 +501,29 @@ static void decide_other(struct decision *decision)
 {
     const struct route_facts *facts = decision->facts;
     const struct endpoint_entry *entry = NULL;
+    struct placement placement = placement_of(decision);
     bool may_change = decision->upstream->affinity.change_on_failure;
     if (facts->tried_len == ROUTE_TRIES_MAX) {
         refused(decision, ROUTE_ALL_TRIED);
         return;
     }
     if (decision->has_cookie && find_cookie_tag(decision, &entry) == TAG_KNOWN &&
-        !(may_change && was_tried(decision, entry))) {
+        !(may_change && placement_was_tried(&placement, entry))) {
         found(decision, entry, ROUTE_WHY_COOKIE);
         return;
     }
     entry = decision->has_cookie ? NULL
                                  : find_legacy(decision->upstream, decision->set, facts);
-    if (entry != NULL && !(may_change && was_tried(decision, entry))) {
+    if (entry != NULL && !(may_change && placement_was_tried(&placement, entry))) {
         found(decision, entry, ROUTE_WHY_LEGACY_COOKIE);
         return;
     }
-    struct search search = {.decision = decision};
-    enum route_refusal refusal;
-    entry = place(&search, choose_least, facts->random_key, &refusal);
+    enum placement_obstacle obstacle;
+    entry = placement_pick_least(&placement, facts->random_key, &obstacle);
     if (entry != NULL)
         found(decision, entry, ROUTE_WHY_PLACED);
     else
-        refused(decision, refusal);
+        refused(decision, refusal_of(obstacle));
 }
 
 void route_pick(const struct snapshot *snapshot, const struct route_config *rule,
