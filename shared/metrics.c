@@ -341,7 +341,6 @@ static void write_histogram(struct evbuffer *out, const struct metric_row *row,
 static void write_slots(struct evbuffer *out, size_t metric)
 {
     const struct metric_row *row = &rows[metric];
-    check(label_count(row) <= 1);
     for (size_t value = 0; value < value_count(row); value++) {
         size_t slot = first_slots[metric] + value * slots_of_value(row);
         struct slice label = row->label_text != NULL
