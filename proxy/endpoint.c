@@ -104,10 +104,10 @@ void endpoint_count_placed(struct endpoint *endpoint, uint64_t now)
         ENDPOINT_SUSPECT_FAILURES)
         return;
     uint64_t until = atomic_load_explicit(&endpoint->suspect_until, memory_order_relaxed);
-    if (until <= now)
-        atomic_compare_exchange_strong_explicit(&endpoint->suspect_until, &until,
-                                                now + PROBE_TIME, memory_order_relaxed,
-                                                memory_order_relaxed);
+    if (until <= now && atomic_compare_exchange_strong_explicit(
+                            &endpoint->suspect_until, &until, now + PROBE_TIME,
+                            memory_order_relaxed, memory_order_relaxed))
+        atomic_fetch_add_explicit(&endpoint->probes, 1, memory_order_relaxed);
 }
 
 void endpoint_note_failure(struct endpoint *endpoint, uint64_t now)
@@ -116,7 +116,7 @@ void endpoint_note_failure(struct endpoint *endpoint, uint64_t now)
         atomic_fetch_add_explicit(&endpoint->failures, 1, memory_order_relaxed) + 1;
     if (failures < ENDPOINT_SUSPECT_FAILURES)
         return;
-    unsigned doublings = failures - ENDPOINT_SUSPECT_FAILURES;
+    unsigned doublings = atomic_load_explicit(&endpoint->probes, memory_order_relaxed);
     uint64_t time = SUSPECT_TIME_FIRST
                     << (doublings < SUSPECT_DOUBLINGS ? doublings : SUSPECT_DOUBLINGS);
     if (time > SUSPECT_TIME_MAX)
@@ -127,8 +127,10 @@ void endpoint_note_failure(struct endpoint *endpoint, uint64_t now)
 void endpoint_note_success(struct endpoint *endpoint)
 {
     /* looked at first: successes are common, and a store would take the cache line from all threads */
-    if (atomic_load_explicit(&endpoint->failures, memory_order_relaxed) > 0)
-        atomic_store_explicit(&endpoint->failures, 0, memory_order_relaxed);
+    if (atomic_load_explicit(&endpoint->failures, memory_order_relaxed) == 0)
+        return;
+    atomic_store_explicit(&endpoint->failures, 0, memory_order_relaxed);
+    atomic_store_explicit(&endpoint->probes, 0, memory_order_relaxed);
 }
 
 bool endpoint_is_suspect(const struct endpoint *endpoint, uint64_t now)

@@ -14,7 +14,7 @@
  * endpoint.
  *
  * Suspicion: ENDPOINT_SUSPECT_FAILURES connect failures in a row make it suspect for 1 s, doubled by
- * each further failure up to 30 s; one success ends it. When the time is over the next handshake is the
+ * each failed probe up to 30 s (many connects that fail together count as one); one success ends it. When the time is over the next handshake is the
  * probe, and only that one: endpoint_count_placed() renews the suspicion until the probe's result is in.
  * It steers handshakes only.
  *
@@ -51,6 +51,7 @@ struct endpoint {
     _Atomic uint64_t placed_last; /* the second of the last handshake */
     _Atomic uint64_t placed[ENDPOINT_PLACED_SECONDS]; /* second << 24 | count, a ring */
     atomic_uint failures;                             /* connect failures in a row */
+    atomic_uint probes;                               /* sent since the suspicion began */
     _Atomic uint64_t suspect_until;
     _Atomic uint64_t handshakes_total;
 };

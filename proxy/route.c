@@ -464,7 +464,7 @@ static bool decide_by_hint(struct decision *decision, const struct endpoint_entr
 static void decide_handshake(struct decision *decision)
 {
     const struct route_facts *facts = decision->facts;
-    bool has_explicit_key = facts->explicit_key.data != NULL;
+    bool has_explicit_key = facts->explicit_key.len > 0;
     const struct endpoint_entry *entry = NULL;
     if (!has_explicit_key && decision->upstream->affinity.mode == AFFINITY_PERSISTENT) {
         if (decision->has_cookie && find_cookie_tag(decision, &entry) == TAG_KNOWN &&

@@ -54,7 +54,7 @@ struct route_facts {
     const struct slice *cookies; /* values of the Cookie fields, in order */
     size_t cookies_len;
     struct slice
-        explicit_key;    /* what hash_by found; data NULL: nothing, or hash_by is auto */
+        explicit_key;    /* what hash_by found; empty: nothing, or hash_by is auto */
     uint64_t random_key; /* fresh for each request, kept over its retries and waits */
     uint64_t now;        /* microseconds, timing_now() */
     uint64_t waited;     /* how long this request has waited because of ROUTE_WAIT */

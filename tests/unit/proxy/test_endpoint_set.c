@@ -264,8 +264,15 @@ static void test_failures_in_a_row_make_suspect_and_one_success_ends_it(void **s
     assert_true(endpoint_is_suspect(endpoint, now + SECONDS(1)));
     endpoint_note_failure(endpoint, now + SECONDS(1));
     assert_true(endpoint_is_suspect(endpoint, now + SECONDS(3) - 1));
+    /* many connects that fail together are one failed probe */
     for (unsigned i = 0; i < 100; i++)
+        endpoint_note_failure(endpoint, now + SECONDS(1));
+    assert_false(endpoint_is_suspect(endpoint, now + SECONDS(3)));
+    for (unsigned i = 0; i < 100; i++) {
+        now += SECONDS(100);
+        endpoint_count_placed(endpoint, now);
         endpoint_note_failure(endpoint, now);
+    }
     assert_true(endpoint_is_suspect(endpoint, now + SECONDS(30) - 1));
     assert_false(endpoint_is_suspect(endpoint, now + SECONDS(30)));
     endpoint_note_success(endpoint);
