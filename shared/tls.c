@@ -412,7 +412,8 @@ void tls_connect(struct tls_context *context, struct stream *stream,
     if (X509_VERIFY_PARAM_set1_ip_asc(wanted, server_name) == 1)
         return; /* an address: verified, and RFC 6066 section 3 forbids it in SNI */
     ERR_clear_error();
-    char *name = must_strdup(server_name); /* the macro casts const away, which clang tells */
+    char *name =
+        must_strdup(server_name); /* the macro casts const away, which clang tells */
     check(SSL_set_tlsext_host_name(ssl, name) == 1);
     free(name);
     if (context->verifies) {
