@@ -34,27 +34,34 @@ enum pickle_step pickle_grow_stack(struct pickle_machine *machine)
 
 /* ---- containers ---- */
 
-/* Looks at `count` values that go into a container (every `stride`-th): their flags OR-ed, the container's
- * depth. A class that ends up as a value is no plain data. */
+/* Items with these flags (OR-ed), the deepest of them `deepest`, go into a container. A class that ends up as
+ * a value is no plain data. */
+static enum pickle_step note_items(struct pickle_machine *machine, unsigned flags,
+                                   unsigned deepest, uint16_t *depth)
+{
+    if (deepest + 1 > *depth)
+        *depth = (uint16_t)(deepest + 1);
+    if (deepest >= machine->depth_max)
+        return pickle_bad(machine, "nested too deep");
+    if ((flags & ENTRY_IS_CLASS) != 0)
+        pickle_carries_code(machine, "GLOBAL");
+    return STEP_ON;
+}
+
+/* Looks at `count` values that go into a container: their flags OR-ed, the container's depth. */
 static enum pickle_step look_at(struct pickle_machine *machine,
-                                const struct entry *entries, size_t count, size_t stride,
-                                uint8_t *flags, uint16_t *depth)
+                                const struct entry *entries, size_t count, uint8_t *flags,
+                                uint16_t *depth)
 {
     unsigned deepest = 0;
     unsigned all = 0;
-    for (size_t i = 0; i < count; i += stride) {
+    for (size_t i = 0; i < count; i++) {
         all |= entries[i].flags;
         if (entries[i].depth > deepest)
             deepest = entries[i].depth;
     }
     *flags = (uint8_t)all;
-    if (deepest + 1 > *depth)
-        *depth = (uint16_t)(deepest + 1);
-    if (deepest >= machine->depth_max)
-        return pickle_bad(machine, "nested too deep");
-    if ((all & ENTRY_IS_CLASS) != 0)
-        pickle_carries_code(machine, "GLOBAL");
-    return STEP_ON;
+    return note_items(machine, all, deepest, depth);
 }
 
 static bool is_kind(const struct entry *entry, enum entry_kind kind)
@@ -81,7 +88,7 @@ static enum pickle_step add_items(struct pickle_machine *machine, struct entry *
                                   const struct entry *items, size_t count)
 {
     uint8_t flags;
-    enum pickle_step step = look_at(machine, items, count, 1, &flags, &list->depth);
+    enum pickle_step step = look_at(machine, items, count, &flags, &list->depth);
     if (list->offset == machine->watched_room)
         collect(machine, items, count);
     return step;
@@ -104,17 +111,23 @@ static enum pickle_step add_pairs(struct pickle_machine *machine, struct entry *
 {
     if (count % 2 != 0)
         return pickle_bad(machine, "odd number of keys and values");
-    uint8_t flags;
-    enum pickle_step step = look_at(machine, pairs, count, 2, &flags, &dict->depth);
+    unsigned key_flags = 0;
+    unsigned value_flags = 0;
+    unsigned deepest = 0;
+    for (size_t i = 0; i < count; i += 2) {
+        key_flags |= pairs[i].flags;
+        value_flags |= pairs[i + 1].flags;
+        unsigned depth =
+            pairs[i].depth > pairs[i + 1].depth ? pairs[i].depth : pairs[i + 1].depth;
+        if (depth > deepest)
+            deepest = depth;
+    }
+    enum pickle_step step =
+        note_items(machine, key_flags | value_flags, deepest, &dict->depth);
     if (step != STEP_ON)
         return step;
-    if ((flags & ENTRY_UNHASHABLE) != 0)
+    if ((key_flags & ENTRY_UNHASHABLE) != 0)
         return pickle_bad(machine, "unhashable key");
-    if (count > 0) {
-        step = look_at(machine, pairs + 1, count - 1, 2, &flags, &dict->depth);
-        if (step != STEP_ON)
-            return step;
-    }
     if (dict->offset != machine->watched_dict)
         return STEP_ON;
     for (size_t i = 0; i < count; i += 2) {
@@ -136,7 +149,7 @@ enum pickle_step pickle_make_tuple(struct pickle_machine *machine, size_t count)
     const struct entry *items = pickle_from_top(machine, count);
     struct entry tuple = {.offset = (uint32_t)machine->opcode, .kind = ENTRY_TUPLE};
     uint8_t flags;
-    enum pickle_step step = look_at(machine, items, count, 1, &flags, &tuple.depth);
+    enum pickle_step step = look_at(machine, items, count, &flags, &tuple.depth);
     if (step != STEP_ON)
         return step;
     tuple.flags = flags & ENTRY_UNHASHABLE;
@@ -194,7 +207,7 @@ enum pickle_step pickle_make_frozenset(struct pickle_machine *machine, size_t co
     struct entry set = {.offset = (uint32_t)machine->opcode, .kind = ENTRY_FROZENSET};
     uint8_t flags;
     enum pickle_step step =
-        look_at(machine, pickle_from_top(machine, count), count, 1, &flags, &set.depth);
+        look_at(machine, pickle_from_top(machine, count), count, &flags, &set.depth);
     if (step != STEP_ON)
         return step;
     if ((flags & ENTRY_UNHASHABLE) != 0)
@@ -219,7 +232,7 @@ enum pickle_step pickle_fill(struct pickle_machine *machine, enum entry_kind kin
         step = add_pairs(machine, container, items, count);
     } else {
         uint8_t flags;
-        step = look_at(machine, items, count, 1, &flags, &container->depth);
+        step = look_at(machine, items, count, &flags, &container->depth);
         if (step == STEP_ON && (flags & ENTRY_UNHASHABLE) != 0)
             return pickle_bad(machine, "unhashable item");
     }
@@ -229,10 +242,8 @@ enum pickle_step pickle_fill(struct pickle_machine *machine, enum entry_kind kin
 
 /* ---- memo ---- */
 
-enum pickle_step pickle_memo_put(struct pickle_machine *machine, uint64_t index)
+enum pickle_step pickle_grow_memo(struct pickle_machine *machine, uint64_t index)
 {
-    if (pickle_available(machine) == 0)
-        return pickle_underflow(machine);
     /* the pickler numbers from 0, and each number costs it at least one byte */
     if (index >= machine->len || index >= PICKLE_MEMO_MAX)
         return pickle_bad(machine, "memo index past its bound");
@@ -245,15 +256,5 @@ enum pickle_step pickle_memo_put(struct pickle_machine *machine, uint64_t index)
     }
     while (machine->memo_len <= index)
         machine->memo[machine->memo_len++].kind = ENTRY_UNSET;
-    if (machine->memo[index].kind == ENTRY_UNSET)
-        machine->memo_count++;
-    machine->memo[index] = *pickle_from_top(machine, 1);
     return STEP_ON;
-}
-
-enum pickle_step pickle_memo_get(struct pickle_machine *machine, uint64_t index)
-{
-    if (index >= machine->memo_len || machine->memo[index].kind == ENTRY_UNSET)
-        return pickle_bad(machine, "memo entry that was never set");
-    return pickle_push(machine, machine->memo[index]);
 }

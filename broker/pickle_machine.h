@@ -198,5 +198,29 @@ enum pickle_step pickle_make_frozenset(struct pickle_machine *machine, size_t co
 enum pickle_step pickle_fill(struct pickle_machine *machine, enum entry_kind kind,
                              size_t count);
 
-enum pickle_step pickle_memo_put(struct pickle_machine *machine, uint64_t index);
-enum pickle_step pickle_memo_get(struct pickle_machine *machine, uint64_t index);
+/* Makes room for a memo index that was not used before, or refuses it. */
+enum pickle_step pickle_grow_memo(struct pickle_machine *machine, uint64_t index);
+
+static inline enum pickle_step pickle_memo_put(struct pickle_machine *machine,
+                                               uint64_t index)
+{
+    if (pickle_available(machine) == 0)
+        return pickle_underflow(machine);
+    if (index >= machine->memo_len) {
+        enum pickle_step step = pickle_grow_memo(machine, index);
+        if (step != STEP_ON)
+            return step;
+    }
+    if (machine->memo[index].kind == ENTRY_UNSET)
+        machine->memo_count++;
+    machine->memo[index] = machine->stack[machine->top - 1];
+    return STEP_ON;
+}
+
+static inline enum pickle_step pickle_memo_get(struct pickle_machine *machine,
+                                               uint64_t index)
+{
+    if (index >= machine->memo_len || machine->memo[index].kind == ENTRY_UNSET)
+        return pickle_bad(machine, "memo entry that was never set");
+    return pickle_push(machine, machine->memo[index]);
+}

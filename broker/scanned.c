@@ -73,7 +73,7 @@ size_t scanned_utf8_len(const unsigned char *bytes, size_t len)
     return 4;
 }
 
-bool scanned_utf8_is_valid(const char *bytes, size_t len)
+bool scanned_utf8_is_valid_slow(const char *bytes, size_t len)
 {
     const unsigned char *at = (const unsigned char *)bytes;
     const unsigned char *end = at + len;

@@ -76,8 +76,29 @@ extern const struct slice scanned_key_names[KEY_COUNT];
 /* The key of that name, or KEY_COUNT. */
 enum scanned_key scanned_key_find(struct slice name);
 
-/* Is this UTF-8 as Python's surrogatepass reads it: lone surrogates allowed, all else strict? */
-bool scanned_utf8_is_valid(const char *bytes, size_t len);
+bool scanned_utf8_is_valid_slow(const char *bytes, size_t len);
+
+/* Is this UTF-8 as Python's surrogatepass reads it: lone surrogates allowed, all else strict? Most texts are
+ * short and ASCII: that is seen here. */
+static inline bool scanned_utf8_is_valid(const char *bytes, size_t len)
+{
+    const uint64_t tops = 0x8080808080808080u;
+    uint64_t head = 0;
+    uint64_t tail = 0;
+    if (len > 16)
+        return scanned_utf8_is_valid_slow(bytes, len);
+    if (len >= 8) {
+        memcpy(&head, bytes, 8);
+        memcpy(&tail, bytes + len - 8, 8);
+    } else if (len >= 4) {
+        memcpy(&head, bytes, 4);
+        memcpy(&tail, bytes + len - 4, 4);
+    } else if (len > 0) {
+        head = (uint64_t)(unsigned char)bytes[0] | (unsigned char)bytes[len / 2] |
+               (unsigned char)bytes[len - 1];
+    }
+    return ((head | tail) & tops) == 0 || scanned_utf8_is_valid_slow(bytes, len);
+}
 
 /* Bytes (2 to 4) of the well-formed character that begins at a byte of 80 or more, 0 if none. */
 size_t scanned_utf8_len(const unsigned char *bytes, size_t len);
