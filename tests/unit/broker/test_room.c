@@ -4,6 +4,7 @@
 #include "broker/room.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 static struct scan_scratch *scratch;
 
@@ -104,6 +105,7 @@ static void test_rooms_that_no_envelope_can_carry_are_none(void **state)
     assert_in_range(count, 10, SCAN_TEXT_MAX / 60000);
     scan_scratch_reset(scratch);
     assert_true(room_write_text(slice_of(text, 60000), scratch, &room));
+    free(text);
 }
 
 static void test_a_tag_alone_is_hashed(void **state)
@@ -124,6 +126,7 @@ static void test_a_tag_alone_is_hashed(void **state)
         room_hashed_part(slice_from_text(rows[i].room), &prefix, &part);
         char *hashed = must_printf("%.*s%.*s", SLICE_ARGS(prefix), SLICE_ARGS(part));
         assert_string_equal(rows[i].hashed, hashed);
+        free(hashed);
     }
 }
 
@@ -131,6 +134,13 @@ static int set_up(void **state)
 {
     (void)state;
     scratch = scan_scratch_new();
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    scan_scratch_free(scratch);
     return 0;
 }
 
@@ -142,5 +152,5 @@ int main(void)
         cmocka_unit_test(test_rooms_that_no_envelope_can_carry_are_none),
         cmocka_unit_test(test_a_tag_alone_is_hashed),
     };
-    return cmocka_run_group_tests(tests, set_up, NULL);
+    return cmocka_run_group_tests(tests, set_up, tear_down);
 }
