@@ -69,7 +69,8 @@ static inline size_t case_unescape(char *text)
     return len;
 }
 
-/* Reads all cases of a file; the caller keeps them to the end of the program. */
+/* Reads all cases of a file into an array that begins as zeros; what an earlier load
+ * left there is freed, the last load stays to the end of the program. */
 static inline size_t cases_load(const char *path, struct test_case *cases, size_t max)
 {
     FILE *file = fopen(path, "r");
@@ -81,6 +82,7 @@ static inline size_t cases_load(const char *path, struct test_case *cases, size_
     while ((len = getline(&line, &capacity, file)) > 0) {
         assert_true(count < max);
         struct test_case *one = &cases[count++];
+        free(one->raw); /* of an earlier load */
         memset(one, 0, sizeof(*one));
         one->raw = must_calloc(1, (size_t)len);
         const char *at = line;
