@@ -74,14 +74,10 @@ static void on_last_interest(void *context, struct interest_target *target)
         shard_set_unwant(shards, partitions_of(broker, target));
 }
 
-/* Those who wait for confirmations may have them now. */
-static void on_shards_settled(void *context)
+static void on_relief(void *context)
 {
     struct broker *broker = context;
-    for (struct client *client = client_first(broker->clients); client != NULL;
-         client = client_next(client))
-        if (client_facts(client)->waits_since != 0)
-            client_resume(client);
+    client_set_resume(broker->clients);
 }
 
 /* ── clients ── */
@@ -134,8 +130,8 @@ static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *argument
 {
     struct broker *broker = argument;
     publisher_tick(broker->publisher);
-    /* A client that waits for a shard that hangs is let go after a while. */
-    on_shards_settled(broker);
+    /* Waiting has an end: handlers look at the time. */
+    client_set_resume(broker->clients);
     turn_request(broker->turn);
 }
 
@@ -305,7 +301,7 @@ void broker_free(struct broker *broker)
 
 int broker_run(struct broker *broker)
 {
-    publisher_start(broker->publisher, on_shards_settled, broker);
+    publisher_start(broker->publisher, on_relief, broker);
     for (size_t i = 0; i < broker->door_count; i++)
         listener_start(broker->doors[i].listener);
     struct timeval every = timing_to_timeval(TICK);

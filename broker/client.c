@@ -25,6 +25,9 @@
 /* A finishing client that does not take what is queued is closed after this. */
 #define FINISH_WITHIN SECONDS(1)
 
+/* A subscriber whose socket is full and that has taken nothing for this long is stuck. */
+#define STUCK_AFTER MILLISECONDS(20)
+
 #define SWEEP_EVERY SECONDS(1)
 
 enum client_state { CLIENT_OPEN, CLIENT_FINISHING, CLIENT_CLOSED };
@@ -43,7 +46,7 @@ struct client {
     bool is_blocked; /* writable is added: the socket is full */
     bool is_dirty;   /* on set->dirty */
     bool is_lagging; /* on set->lagging */
-    bool resumes;    /* client_resume() was called */
+    bool resumes;    /* its request is to be looked at again */
     bool is_slow;    /* over slow_bytes: ends or is trimmed at the end of the turn */
     struct resp_parser parser;
     char *input; /* NULL: empty */
@@ -51,10 +54,12 @@ struct client {
     size_t input_size;
     struct output output;
     uint64_t delivered_at;
+    uint64_t wrote_at; /* when the socket last took something */
     struct client_facts facts;
     struct subscriber subscriber;
     TAILQ_ENTRY(client) of_set;
-    TAILQ_ENTRY(client) of_work; /* dirty, lagging or closed */
+    TAILQ_ENTRY(client) of_waiting; /* its request waits */
+    TAILQ_ENTRY(client) of_work;    /* dirty, lagging or closed */
 };
 
 struct client_set {
@@ -64,6 +69,7 @@ struct client_set {
     struct client_list open;
     struct client_list dirty;   /* something to do at the end of this turn */
     struct client_list lagging; /* deliveries that wait for the flush window */
+    struct client_list waiting; /* for client_set_resume */
     struct client_list closed;  /* to be freed at the end of this turn */
     unsigned count;
     uint64_t next_id;
@@ -108,12 +114,32 @@ static void set_reading(struct client *client, bool reads)
         event_del(&client->readable);
 }
 
+static void begin_to_wait(struct client *client)
+{
+    if (client->facts.waits_since != 0)
+        return;
+    client->facts.waits_since = timing_now();
+    TAILQ_INSERT_TAIL(&client->set->waiting, client, of_waiting);
+    set_reading(client, false);
+}
+
+static void cease_to_wait(struct client *client)
+{
+    if (client->facts.waits_since == 0)
+        return;
+    client->facts.waits_since = 0;
+    TAILQ_REMOVE(&client->set->waiting, client, of_waiting);
+    if (client->state == CLIENT_OPEN)
+        set_reading(client, true);
+}
+
 static void finish(struct client *client, enum close_reason reason)
 {
     client->state = CLIENT_FINISHING;
     client->finish_reason = reason;
     client->finishing_since = timing_now();
     set_reading(client, false);
+    cease_to_wait(client);
     make_dirty(client);
 }
 
@@ -168,12 +194,10 @@ static size_t take_requests(struct client *client, struct slice input)
         }
         if (verdict == CLIENT_WAIT) {
             /* The parser has let go of this request: it will read it again. */
-            if (client->facts.waits_since == 0)
-                client->facts.waits_since = timing_now();
-            set_reading(client, false);
+            begin_to_wait(client);
             break;
         }
-        client->facts.waits_since = 0;
+        cease_to_wait(client);
         done += request.consumed;
         if (evbuffer_get_length(set->reply) > 0 &&
             (client->subscriber.counts[0] + client->subscriber.counts[1] > 0 ||
@@ -270,8 +294,10 @@ static void after_write(struct client *client, enum output_result result)
         client_close(client, CLOSE_BROKEN);
         return;
     case OUTPUT_BLOCKED:
-        if (!client->is_blocked)
+        if (!client->is_blocked) {
             check(event_add(&client->writable, NULL) == 0);
+            client->wrote_at = timing_now();
+        }
         client->is_blocked = true;
         return;
     case OUTPUT_EMPTY:
@@ -298,7 +324,12 @@ static void unpause(struct client *client)
 static void flush(struct client *client)
 {
     size_t wrote = 0;
+    bool was_behind = client->output.bytes > CLIENT_BEHIND_BYTES / 2;
     enum output_result result = output_write(&client->output, &client->stream, &wrote);
+    if (wrote > 0 && client->is_blocked)
+        client->wrote_at = timing_now();
+    if (was_behind && client->output.bytes <= CLIENT_BEHIND_BYTES / 2)
+        client_set_resume(client->set);
     after_write(client, result);
     if (client->state == CLIENT_OPEN)
         unpause(client);
@@ -340,7 +371,6 @@ static void work(struct client *client)
         judge(client);
     if (client->resumes && client->state == CLIENT_OPEN) {
         client->resumes = false;
-        set_reading(client, true);
         take_input(client);
     }
     if (client->state != CLIENT_CLOSED && !client->is_blocked)
@@ -449,6 +479,7 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     TAILQ_INIT(&set->open);
     TAILQ_INIT(&set->dirty);
     TAILQ_INIT(&set->lagging);
+    TAILQ_INIT(&set->waiting);
     TAILQ_INIT(&set->closed);
     set->reply = evbuffer_new();
     set->turn = turn;
@@ -539,6 +570,7 @@ void client_close(struct client *client, enum close_reason reason)
         TAILQ_REMOVE(&set->lagging, client, of_work);
     client->is_dirty = client->is_lagging = false;
     client->state = CLIENT_CLOSED;
+    cease_to_wait(client);
     event_del(&client->readable);
     event_del(&client->writable);
     stream_close(&client->stream);
@@ -595,10 +627,29 @@ void client_deliver(struct client *client, struct span message, uint64_t now)
     }
 }
 
-void client_resume(struct client *client)
+bool client_is_stuck(const struct client *client, uint64_t now)
 {
-    client->resumes = true;
-    make_dirty(client);
+    return client->is_blocked && now - client->wrote_at > STUCK_AFTER;
+}
+
+bool client_is_behind(const struct client *client, uint64_t now)
+{
+    return client->output.bytes > CLIENT_BEHIND_BYTES && !client_is_stuck(client, now);
+}
+
+void client_set_resume(struct client_set *set)
+{
+    struct client *first = TAILQ_FIRST(&set->waiting);
+    if (first == NULL)
+        return;
+    TAILQ_REMOVE(&set->waiting, first, of_waiting);
+    TAILQ_INSERT_TAIL(&set->waiting, first, of_waiting);
+    struct client *client;
+    TAILQ_FOREACH(client, &set->waiting, of_waiting)
+    {
+        client->resumes = true;
+        make_dirty(client);
+    }
 }
 
 struct client_facts *client_facts(struct client *client)

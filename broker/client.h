@@ -2,7 +2,7 @@
  * One pod's connection, from accept to end.
  *
  *                     request ─▶ on_request ─▶ GO_ON, next request
- *                        │           └──────▶ WAIT: the request stays in the input until client_resume()
+ *                        │           └──────▶ WAIT: the request stays in the input until client_set_resume()
  *      bytes ─▶ input ─▶ resp_parse                └──▶ FINISH: what is queued goes out, then the end
  *                                     client_deliver ─▶ output ─┐
  *                                     replies ────────▶ output ─┴▶ one write at the end of the loop turn
@@ -61,7 +61,7 @@ enum client_verdict { CLIENT_GO_ON, CLIENT_WAIT, CLIENT_FINISH };
 
 struct client_callbacks {
     /* A request of argc >= 1; the reply is written to `reply`. After WAIT the same request comes again,
-     * and nothing of the client before it, when client_resume() is called. */
+     * and nothing of the client before it, after client_set_resume(). */
     enum client_verdict (*on_request)(void *context, struct client *client, size_t argc,
                                       const struct slice *argv, struct evbuffer *reply);
     /* The client ends; its interests go. */
@@ -104,8 +104,17 @@ bool client_is_closed(const struct client *client);
  * subscribers. Limits are applied at the end of the turn. */
 void client_deliver(struct client *client, struct span message, uint64_t now);
 
-/* The request that waits is given to on_request again, at the end of this loop turn. */
-void client_resume(struct client *client);
+/* More than this waits for a subscriber that is busy: see client_is_behind. */
+#define CLIENT_BEHIND_BYTES ((size_t)1024 * 1024)
+
+/* Is it a subscriber that reads, but more slowly than messages come? One that has stopped reading is not
+ * behind, it is stuck: nobody shall wait for it. client_set_resume() is called when one has caught up. */
+bool client_is_behind(const struct client *client, uint64_t now);
+bool client_is_stuck(const struct client *client, uint64_t now);
+
+/* Requests that wait are given to on_request again, at the end of this loop turn; each time another client is
+ * the first. */
+void client_set_resume(struct client_set *set);
 
 struct client_facts *client_facts(struct client *client);
 struct subscriber *client_subscriber(struct client *client);

@@ -18,6 +18,13 @@
 
 #define SUBSCRIBE_WAIT_MAX SECONDS(1)
 
+/* For how long the request has waited, microseconds. */
+static uint64_t waited(const struct command_call *call)
+{
+    uint64_t since = call->facts->waits_since;
+    return since == 0 ? 0 : timing_now() - since;
+}
+
 static bool may_use(const struct command_call *call, struct slice channel)
 {
     const struct broker_user_config *user = call->facts->user;
@@ -75,10 +82,8 @@ static bool may_subscribe(struct command_call *call, enum interest_kind kind)
 static bool must_wait(const struct command_call *call)
 {
     const struct shard_set *shards = publisher_shards(call->context->publisher);
-    if (shards == NULL || shard_set_is_settled(shards))
-        return false;
-    uint64_t since = call->facts->waits_since;
-    return since == 0 || timing_now() - since < SUBSCRIBE_WAIT_MAX;
+    return shards != NULL && !shard_set_is_settled(shards) &&
+           waited(call) < SUBSCRIBE_WAIT_MAX;
 }
 
 static void subscribe(struct command_call *call, enum interest_kind kind)
@@ -160,7 +165,12 @@ void command_publish(struct command_call *call)
         return;
     }
     struct publish_result result;
-    publish_message(call->context->publisher, call->argv[1], call->argv[2], &result);
+    publish_message(call->context->publisher, call->argv[1], call->argv[2], waited(call),
+                    &result);
+    if (result.must_wait) {
+        call->verdict = CLIENT_WAIT;
+        return;
+    }
     if (result.is_accepted) {
         call->facts->published++;
         resp_write_integer(call->reply, result.receivers);

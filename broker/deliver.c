@@ -109,6 +109,27 @@ unsigned deliver_message(struct deliverer *deliverer, struct slice channel,
     return receivers;
 }
 
+bool deliverer_is_behind(const struct deliverer *deliverer, struct slice channel)
+{
+    const struct interest_target *target =
+        interest_target_find(deliverer->interest, INTEREST_CHANNEL, channel);
+    if (target == NULL)
+        return false;
+    uint64_t now = timing_now();
+    bool is_behind = false;
+    const struct interest *interest;
+    LIST_FOREACH(interest, &target->interests, of_target)
+    {
+        const struct client *client = client_from_subscriber(interest->subscriber);
+        if (!interest->active || client_is_stuck(client, now))
+            continue;
+        if (!client_is_behind(client, now))
+            return false;
+        is_behind = true;
+    }
+    return is_behind;
+}
+
 void deliverer_rewind(struct deliverer *deliverer)
 {
     for (unsigned i = 0; i < PROTOCOLS; i++)

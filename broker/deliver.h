@@ -21,5 +21,9 @@ void deliverer_free(struct deliverer *deliverer);
 unsigned deliver_message(struct deliverer *deliverer, struct slice channel,
                          struct slice payload);
 
+/* Do messages of this channel come faster than any of its subscribers reads? False as soon as one keeps up,
+ * and when those that do not are stuck. */
+bool deliverer_is_behind(const struct deliverer *deliverer, struct slice channel);
+
 /* Once per loop turn, after the clients have written: memory is used again. */
 void deliverer_rewind(struct deliverer *deliverer);

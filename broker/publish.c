@@ -49,8 +49,8 @@ struct publisher {
     struct event *window;
     uint64_t window_length; /* 0: none */
     bool window_is_open;
-    void (*on_settled)(void *context);
-    void *on_settled_context;
+    void (*on_relief)(void *context);
+    void *on_relief_context;
 };
 
 const char *publish_refusal_label(int refusal)
@@ -82,11 +82,19 @@ static void deliver_at_once(struct publisher *publisher, const struct sent *sent
         metrics_add(M_DELIVERED_AT_ONCE, 1);
 }
 
+static void on_shards_relief(void *context)
+{
+    struct publisher *publisher = context;
+    if (publisher->on_relief != NULL)
+        publisher->on_relief(publisher->on_relief_context);
+}
+
 static void on_shard_change(void *context, struct shard *shard)
 {
     struct publisher *publisher = context;
     if (shard_is_usable(shard))
         return;
+    on_shards_relief(publisher);
     const struct sent *sent;
     for (sent = sent_ring_first(publisher->ring); sent != NULL;
          sent = TAILQ_NEXT(sent, of_ring))
@@ -125,13 +133,6 @@ static void on_partition_wanted(void *context, unsigned partition, bool is_wante
                           publisher->next_sequences[partition], timing_now());
     else
         sequence_forget_partition(publisher->sequences, partition, publisher->origin);
-}
-
-static void on_shards_settled(void *context)
-{
-    struct publisher *publisher = context;
-    if (publisher->on_settled != NULL)
-        publisher->on_settled(publisher->on_settled_context);
 }
 
 /* ── one message over shards ── */
@@ -215,7 +216,7 @@ static void send_on(struct publisher *publisher, struct envelope *envelope,
 
 static void publish_over_shards(struct publisher *publisher, struct slice channel,
                                 struct slice payload, const struct message *message,
-                                struct publish_result *result)
+                                uint64_t waited, struct publish_result *result)
 {
     if (channel.len > CHANNEL_MAX) {
         refuse(result, PUBLISH_CHANNEL_TOO_LONG, "channel name is longer than 255 bytes");
@@ -230,12 +231,17 @@ static void publish_over_shards(struct publisher *publisher, struct slice channe
     }
     uint16_t partitions[2];
     size_t count = partition_map_route(publisher->map, channel, message, partitions);
-    for (size_t i = 0; i < count; i++)
-        if (is_overloaded(publisher, shard_of_partition(publisher->shards, partitions[i]),
-                          header_len + payload.len)) {
+    for (size_t i = 0; i < count; i++) {
+        const struct shard *shard = shard_of_partition(publisher->shards, partitions[i]);
+        if (waited < PUBLISH_WAIT_MAX && shard_is_full(shard)) {
+            result->must_wait = true;
+            return;
+        }
+        if (is_overloaded(publisher, shard, header_len + payload.len)) {
             refuse(result, PUBLISH_OVERLOADED, "backplane overloaded");
             return;
         }
+    }
     envelope.message_id = ++publisher->next_message_id;
     for (size_t i = 0; i < count; i++)
         send_on(publisher, &envelope, header_len, partitions[i]);
@@ -329,16 +335,16 @@ void publisher_free(struct publisher *publisher)
     free(publisher);
 }
 
-void publisher_start(struct publisher *publisher, void (*on_settled)(void *context),
+void publisher_start(struct publisher *publisher, void (*on_relief)(void *context),
                      void *context)
 {
     if (publisher->map == NULL)
         return;
-    publisher->on_settled = on_settled;
-    publisher->on_settled_context = context;
-    const struct shard_callbacks callbacks = {on_shard_change,   on_shard_answer,
-                                              on_shard_message,  on_partition_wanted,
-                                              on_shards_settled, publisher};
+    publisher->on_relief = on_relief;
+    publisher->on_relief_context = context;
+    const struct shard_callbacks callbacks = {on_shard_change,  on_shard_answer,
+                                              on_shard_message, on_partition_wanted,
+                                              on_shards_relief, publisher};
     char name[64];
     snprintf(name, sizeof(name), "sidrail-broker-%016llx",
              (unsigned long long)publisher->origin);
@@ -348,8 +354,12 @@ void publisher_start(struct publisher *publisher, void (*on_settled)(void *conte
 }
 
 void publish_message(struct publisher *publisher, struct slice channel,
-                     struct slice payload, struct publish_result *result)
+                     struct slice payload, uint64_t waited, struct publish_result *result)
 {
+    result->must_wait = waited < PUBLISH_WAIT_SUBSCRIBERS_MAX &&
+                        deliverer_is_behind(publisher->deliverer, channel);
+    if (result->must_wait)
+        return;
     struct message message;
     if (publisher_knows_channel(publisher, channel))
         message_scan(payload, &publisher->policy, publisher->scratch, &message);
@@ -361,8 +371,8 @@ void publish_message(struct publisher *publisher, struct slice channel,
         return;
     }
     if (publisher->shards != NULL) {
-        publish_over_shards(publisher, channel, payload, &message, result);
-        if (!result->is_accepted)
+        publish_over_shards(publisher, channel, payload, &message, waited, result);
+        if (!result->is_accepted || result->must_wait)
             return;
         result->receivers = interest_receivers(publisher->interest, channel);
     } else {

@@ -8,6 +8,9 @@
  *                                                 └ shard not usable: delivered to local pods at once, in
  *                                                   sequence; the copy that returns later is a duplicate
  *
+ * While a usable shard, or every subscriber that reads, is behind, publishers wait for their answer (at most PUBLISH_WAIT_MAX), which keeps
+ * queues, and so delays, short however fast they publish.
+ *
  * The answer is the number of this broker's own interests in the channel: never a signal about others.
  * What waits for shards is bounded (spill): over it a PUBLISH is refused, so that whatever was accepted is
  * sent when the shard returns.
@@ -15,6 +18,7 @@
 #pragma once
 
 #include "shared/slice.h"
+#include "shared/timing.h"
 
 struct broker_config;
 struct deliverer;
@@ -25,6 +29,12 @@ struct partition_map;
 struct publisher;
 struct shard_set;
 struct turn;
+
+/* For a shard that is behind; well below the 5 s after which redis-py gives up and publishes again. */
+#define PUBLISH_WAIT_MAX SECONDS(3)
+
+/* For subscribers that are all behind. */
+#define PUBLISH_WAIT_SUBSCRIBERS_MAX MILLISECONDS(200)
 
 enum publish_refusal {
     PUBLISH_UNSAFE,           /* a pickle that the policy refuses */
@@ -38,6 +48,7 @@ enum publish_refusal {
 const char *publish_refusal_label(int refusal);
 
 struct publish_result {
+    bool must_wait; /* nothing was done: the shard is behind; ask again at on_relief */
     bool is_accepted;
     unsigned receivers;           /* accepted: interests of this broker's clients */
     enum publish_refusal refusal; /* refused */
@@ -53,12 +64,14 @@ struct publisher *publisher_new(struct event_base *base, struct turn *turn,
                                 struct deliverer *deliverer);
 void publisher_free(struct publisher *publisher);
 
-/* `on_settled` as in struct shard_callbacks. Without shards: nothing to do. */
-void publisher_start(struct publisher *publisher, void (*on_settled)(void *context),
+/* `on_relief` as in struct shard_callbacks. Without shards: nothing to do. */
+void publisher_start(struct publisher *publisher, void (*on_relief)(void *context),
                      void *context);
 
+/* `waited` is for how long the same message has waited before, microseconds. */
 void publish_message(struct publisher *publisher, struct slice channel,
-                     struct slice payload, struct publish_result *result);
+                     struct slice payload, uint64_t waited,
+                     struct publish_result *result);
 
 /* Is the payload of this channel a python-socketio message? */
 bool publisher_knows_channel(const struct publisher *publisher, struct slice channel);

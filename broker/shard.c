@@ -20,6 +20,7 @@ struct shard {
     struct link *publishing;
     struct link *subscribing;
     bool is_usable;
+    bool was_full; /* somebody may wait for room */
     uint64_t changed_at;
     struct sent_queue waiting;
     struct sent_queue in_flight;
@@ -234,6 +235,10 @@ static void send_waiting(struct shard *shard)
         }
         link_send(shard->publishing, sent->command);
     }
+    if (shard->was_full && shard->waiting_bytes < SHARD_FULL_BYTES / 2) {
+        shard->was_full = false;
+        shard->set->callbacks.on_relief(shard->set->callbacks.context);
+    }
 }
 
 /* The publishing link is gone: what was in flight waits again, before everything else, in its order. */
@@ -252,7 +257,7 @@ static void take_back(struct shard *shard)
 static void settle(struct shard_set *set)
 {
     if (shard_set_is_settled(set))
-        set->callbacks.on_settled(set->callbacks.context);
+        set->callbacks.on_relief(set->callbacks.context);
 }
 
 /* The first confirmed subscriptions make a shard usable, but later ones must not take that away: a new
@@ -532,12 +537,18 @@ void shard_enqueue(struct shard *shard, struct sent *sent)
     TAILQ_INSERT_TAIL(&shard->waiting, sent, of_queue);
     shard->waiting_count++;
     shard->waiting_bytes += sent->command.len;
+    shard->was_full |= shard->waiting_bytes > SHARD_FULL_BYTES;
     send_waiting(shard);
 }
 
 bool shard_is_usable(const struct shard *shard)
 {
     return shard->is_usable;
+}
+
+bool shard_is_full(const struct shard *shard)
+{
+    return shard->is_usable && shard->waiting_bytes > SHARD_FULL_BYTES;
 }
 
 const struct sent *shard_first_waiting(const struct shard *shard)

@@ -30,6 +30,9 @@ struct turn;
 
 #define SHARD_LINGER SECONDS(5)
 
+/* A FIFO is full above this, and has room again below half of it. */
+#define SHARD_FULL_BYTES ((size_t)512 * 1024)
+
 /* Want every partition: unmodified pods, patterns. */
 #define SHARD_ALL_PARTITIONS UINT32_MAX
 
@@ -43,8 +46,8 @@ struct shard_callbacks {
                        struct slice bytes);
     /* A partition begins or ceases to be received. */
     void (*on_wanted)(void *context, unsigned partition, bool is_wanted);
-    /* No confirmation is due any more, or none can come: whoever waits for one may look again. */
-    void (*on_settled)(void *context);
+    /* No confirmation is due any more, or a FIFO that was full has room: whoever waits may look again. */
+    void (*on_relief)(void *context);
     void *context;
 };
 
@@ -86,6 +89,10 @@ bool shard_set_is_idle(const struct shard_set *set);
 void shard_enqueue(struct shard *shard, struct sent *sent);
 
 bool shard_is_usable(const struct shard *shard);
+
+/* A usable shard that is behind: who publishes should wait for on_relief. It bounds the time that a message
+ * waits, where the spill bounds what waits for a shard that is down. */
+bool shard_is_full(const struct shard *shard);
 
 /* The oldest message that waits, NULL if none. */
 const struct sent *shard_first_waiting(const struct shard *shard);
