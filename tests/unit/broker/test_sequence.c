@@ -1,0 +1,158 @@
+/* Numbers of origins: each message once, in order, and forgotten when it is time. */
+#include "tests/unit/unit.h"
+
+#include "broker/sequence.h"
+
+#define ME    7
+#define OTHER 8
+
+static enum sequence_verdict judge(struct sequence_table *table, uint64_t origin,
+                                   unsigned partition, uint64_t number)
+{
+    uint64_t expected;
+    return sequence_check(table, origin, partition, number, 1, &expected);
+}
+
+static void
+test_the_first_message_of_an_unknown_origin_sets_what_is_expected(void **state UNUSED)
+{
+    struct sequence_table *table = sequence_table_new(16);
+    uint64_t expected;
+    assert_int_equal(SEQUENCE_NEXT, sequence_check(table, OTHER, 3, 41, 1, &expected));
+    assert_int_equal(41, expected);
+    sequence_advance(table, OTHER, 3, 41, 1);
+    assert_int_equal(42, sequence_expected(table, OTHER, 3));
+    assert_int_equal(0, sequence_expected(table, OTHER, 4));
+    assert_int_equal(0, sequence_expected(table, ME, 3));
+    sequence_table_free(table);
+}
+
+static void
+test_each_number_is_next_once_and_a_duplicate_from_then_on(void **state UNUSED)
+{
+    struct sequence_table *table = sequence_table_new(4);
+    for (uint64_t number = 1; number <= 100; number++) {
+        assert_int_equal(SEQUENCE_NEXT, judge(table, OTHER, 0, number));
+        sequence_advance(table, OTHER, 0, number, 1);
+        for (uint64_t old = 1; old <= number; old++)
+            assert_int_equal(SEQUENCE_DUPLICATE, judge(table, OTHER, 0, old));
+    }
+    sequence_table_free(table);
+}
+
+static void
+test_a_gap_says_what_is_missing_and_judging_changes_nothing(void **state UNUSED)
+{
+    struct sequence_table *table = sequence_table_new(4);
+    sequence_advance(table, OTHER, 1, 5, 1);
+    uint64_t expected;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(SEQUENCE_GAP, sequence_check(table, OTHER, 1, 9, 1, &expected));
+        assert_int_equal(6, expected);
+    }
+    sequence_advance(table, OTHER, 1, 9, 1);
+    assert_int_equal(SEQUENCE_DUPLICATE, judge(table, OTHER, 1, 7));
+    sequence_table_free(table);
+}
+
+static void test_partitions_and_origins_do_not_touch_each_other(void **state UNUSED)
+{
+    struct sequence_table *table = sequence_table_new(3);
+    for (uint64_t origin = 1; origin <= 5; origin++)
+        for (unsigned partition = 0; partition < 3; partition++)
+            sequence_advance(table, origin, partition, origin * 10 + partition, 1);
+    for (uint64_t origin = 1; origin <= 5; origin++)
+        for (unsigned partition = 0; partition < 3; partition++)
+            assert_int_equal(origin * 10 + partition + 1,
+                             sequence_expected(table, origin, partition));
+    sequence_table_free(table);
+}
+
+static void test_a_base_never_goes_back(void **state UNUSED)
+{
+    struct sequence_table *table = sequence_table_new(1);
+    sequence_set_base(table, ME, 0, 10, 1);
+    sequence_set_base(table, ME, 0, 4, 1);
+    assert_int_equal(10, sequence_expected(table, ME, 0));
+    assert_int_equal(SEQUENCE_DUPLICATE, judge(table, ME, 0, 9));
+    assert_int_equal(SEQUENCE_NEXT, judge(table, ME, 0, 10));
+    sequence_table_free(table);
+}
+
+static void
+test_a_partition_no_longer_received_is_forgotten_of_all_others(void **state UNUSED)
+{
+    struct sequence_table *table = sequence_table_new(2);
+    sequence_advance(table, ME, 0, 3, 1);
+    sequence_advance(table, OTHER, 0, 3, 1);
+    sequence_advance(table, OTHER, 1, 3, 1);
+    sequence_forget_partition(table, 0, ME);
+    assert_int_equal(4, sequence_expected(table, ME, 0));
+    assert_int_equal(0, sequence_expected(table, OTHER, 0));
+    assert_int_equal(4, sequence_expected(table, OTHER, 1));
+    sequence_table_free(table);
+}
+
+static void test_silent_origins_are_forgotten_but_not_oneself(void **state UNUSED)
+{
+    struct sequence_table *table = sequence_table_new(1);
+    sequence_advance(table, ME, 0, 1, 0);
+    sequence_advance(table, OTHER, 0, 1, 0);
+    sequence_expire(table, ME, SEQUENCE_KEEP);
+    assert_int_equal(2, sequence_origin_count(table));
+    sequence_expire(table, ME, SEQUENCE_KEEP + 1);
+    assert_true(sequence_knows(table, ME));
+    assert_false(sequence_knows(table, OTHER));
+    sequence_table_free(table);
+}
+
+static void test_the_number_of_origins_is_bounded(void **state UNUSED)
+{
+    struct sequence_table *table = sequence_table_new(1);
+    for (uint64_t i = 1; i <= SEQUENCE_ORIGINS_MAX + 10; i++)
+        sequence_advance(table, i, 0, 1, i);
+    assert_int_equal(SEQUENCE_ORIGINS_MAX, sequence_origin_count(table));
+    assert_false(sequence_knows(table, 10));
+    assert_true(sequence_knows(table, 11));
+    sequence_table_free(table);
+}
+
+static void test_the_second_copy_is_told_from_the_first(void **state UNUSED)
+{
+    struct sequence_table *table = sequence_table_new(1);
+    /* Strides make ids collide in a table that takes their low bits. */
+    static const uint64_t strides[] = {1, 8192, 12345, UINT64_C(1) << 40};
+    for (size_t s = 0; s < ARRAY_LEN(strides); s++) {
+        uint64_t origin = s + 1;
+        for (uint64_t i = 0; i < 3 * SEQUENCE_COPIES; i++) {
+            assert_true(sequence_is_first_copy(table, origin, i * strides[s], 1));
+            assert_false(sequence_is_first_copy(table, origin, i * strides[s], 1));
+            if (i >= 5)
+                assert_false(
+                    sequence_is_first_copy(table, origin, (i - 5) * strides[s], 1));
+        }
+        /* Still remembered: the last SEQUENCE_COPIES; those before are not. */
+        uint64_t end = 3 * SEQUENCE_COPIES;
+        for (uint64_t i = end - SEQUENCE_COPIES; i < end; i++)
+            assert_false(sequence_is_first_copy(table, origin, i * strides[s], 1));
+        assert_true(sequence_is_first_copy(table, origin, 0, 1));
+    }
+    sequence_table_free(table);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(
+            test_the_first_message_of_an_unknown_origin_sets_what_is_expected),
+        cmocka_unit_test(test_each_number_is_next_once_and_a_duplicate_from_then_on),
+        cmocka_unit_test(test_a_gap_says_what_is_missing_and_judging_changes_nothing),
+        cmocka_unit_test(test_partitions_and_origins_do_not_touch_each_other),
+        cmocka_unit_test(test_a_base_never_goes_back),
+        cmocka_unit_test(test_a_partition_no_longer_received_is_forgotten_of_all_others),
+        cmocka_unit_test(test_silent_origins_are_forgotten_but_not_oneself),
+        cmocka_unit_test(test_the_number_of_origins_is_bounded),
+        cmocka_unit_test(test_the_second_copy_is_told_from_the_first),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
