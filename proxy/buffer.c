@@ -2,6 +2,7 @@
 
 #include "shared/base.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 
 void buffer_pool_init(struct buffer_pool *pool, atomic_size_t *held, size_t limit)
@@ -21,6 +22,20 @@ bool buffer_pool_has_room(const struct buffer_pool *pool)
            atomic_load_explicit(pool->held, memory_order_relaxed) < pool->limit;
 }
 
+void buffer_pool_trim(struct buffer_pool *pool)
+{
+    if (pool->own < pool->peak / 4)
+        malloc_trim(0);
+    pool->peak = pool->own;
+}
+
+static void count(struct buffer_pool *pool, ptrdiff_t bytes)
+{
+    atomic_fetch_add_explicit(pool->held, (size_t)bytes, memory_order_relaxed);
+    pool->own += (size_t)bytes;
+    pool->peak = max_size(pool->peak, pool->own);
+}
+
 static struct buffer *buffer_new(struct buffer_pool *pool, size_t len)
 {
     struct buffer *buffer;
@@ -32,7 +47,7 @@ static struct buffer *buffer_new(struct buffer_pool *pool, size_t len)
         buffer->size = (uint32_t)size;
     }
     buffer->start = buffer->end = 0;
-    atomic_fetch_add_explicit(pool->held, buffer->size, memory_order_relaxed);
+    count(pool, (ptrdiff_t)buffer->size);
     return buffer;
 }
 
@@ -49,7 +64,7 @@ char *buffer_reserve(struct buffer_pool *pool, struct buffer **buffer, size_t le
     if (it->size - it->end < len) {
         size_t size = max_size((size_t)it->end + len, (size_t)it->size * 2);
         check(size < UINT32_MAX / 2);
-        atomic_fetch_add_explicit(pool->held, size - it->size, memory_order_relaxed);
+        count(pool, (ptrdiff_t)(size - it->size));
         it = *buffer = must_realloc(it, sizeof *it + size);
         it->size = (uint32_t)size;
     }
@@ -88,7 +103,7 @@ void buffer_drop(struct buffer_pool *pool, struct buffer **buffer)
     if (it == NULL)
         return;
     *buffer = NULL;
-    atomic_fetch_sub_explicit(pool->held, it->size, memory_order_relaxed);
+    count(pool, -(ptrdiff_t)it->size);
     if (it->size == BUFFER_SMALL && pool->kept_count < BUFFER_KEPT)
         pool->kept[pool->kept_count++] = it;
     else

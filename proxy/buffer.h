@@ -22,12 +22,13 @@ struct buffer {
     char data[];
 };
 
-#define BUFFER_SMALL 4072u /* with the header and malloc's word a whole page of 4,096 */
-#define BUFFER_KEPT  32    /* small buffers that a pool keeps */
+#define BUFFER_SMALL 1000u /* with the header and malloc's word 1,024; most heads fit */
+#define BUFFER_KEPT  64    /* small buffers that a pool keeps */
 
 struct buffer_pool {
     atomic_size_t *held; /* bytes of all pools, borrowed */
     size_t limit;        /* limits.buffered_bytes; 0: none */
+    size_t own, peak; /* bytes of this pool: now, and the most since buffer_pool_trim() */
     struct buffer *kept[BUFFER_KEPT];
     unsigned kept_count;
 };
@@ -35,6 +36,10 @@ struct buffer_pool {
 /* `held` counts the bytes of all pools and outlives the pool. */
 void buffer_pool_init(struct buffer_pool *pool, atomic_size_t *held, size_t limit);
 void buffer_pool_cleanup(struct buffer_pool *pool);
+
+/* Gives memory that malloc holds for a burst that is over back to the system: when the pool holds less than a
+ * quarter of its peak. Takes about a millisecond. */
+void buffer_pool_trim(struct buffer_pool *pool);
 
 /* False when limits.buffered_bytes are used up: the owner should refuse new work. */
 bool buffer_pool_has_room(const struct buffer_pool *pool);

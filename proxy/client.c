@@ -118,7 +118,7 @@ void client_close(struct client *client, enum close_reason reason)
 void client_free(struct client *client)
 {
     TAILQ_REMOVE(&client->worker->closed, client, entry);
-    free(client);
+    slab_put(&client->worker->client_slab, client);
 }
 
 void client_linger(struct client *client, enum close_reason reason)
@@ -581,7 +581,7 @@ static void remember_peer(struct client *client, const struct address *peer)
 void client_open(struct worker *worker, const struct listener_place *place, int fd,
                  const struct address *peer)
 {
-    struct client *client = must_calloc(1, sizeof *client);
+    struct client *client = slab_get(&worker->client_slab);
     stream_init(&client->stream, fd);
     client->worker = worker;
     client->place = place;

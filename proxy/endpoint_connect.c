@@ -92,6 +92,26 @@ static struct endpoint_connection *idle_find(struct worker *worker,
     return NULL;
 }
 
+bool endpoint_address_is_local(const struct address *address)
+{
+    switch (address->socket.any.sa_family) {
+    case AF_UNIX:
+        return true;
+    case AF_INET:
+        return ntohl(address->socket.v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    default:
+        return IN6_IS_ADDR_LOOPBACK(&address->socket.v6.sin6_addr);
+    }
+}
+
+static void note_opened(struct endpoint_connection *connection)
+{
+    connection->is_connected = true;
+    metrics_add_by(M_CONNECTS, CONNECT_OPENED, 1);
+    endpoint_note_success(connection->endpoint);
+    endpoint_connection_watch(connection, EV_READ);
+}
+
 struct endpoint_connection *endpoint_connection_open(struct worker *worker,
                                                      struct endpoint *endpoint,
                                                      bool may_reuse, void *owner,
@@ -117,7 +137,7 @@ struct endpoint_connection *endpoint_connection_open(struct worker *worker,
         errno = error;
         return NULL;
     }
-    connection = must_calloc(1, sizeof *connection);
+    connection = slab_get(&worker->connection_slab);
     stream_init(&connection->stream, fd);
     connection->worker = worker;
     connection->endpoint = endpoint_ref(endpoint);
@@ -125,12 +145,31 @@ struct endpoint_connection *endpoint_connection_open(struct worker *worker,
     connection->on_ready = on_ready_cb;
     connection->since = deadline_now(&worker->wheel);
     connection->is_connected = !in_progress;
-    if (connection->is_connected) {
-        metrics_add_by(M_CONNECTS, CONNECT_OPENED, 1);
-        endpoint_note_success(endpoint);
-    }
-    endpoint_connection_watch(connection, in_progress ? EV_WRITE : EV_READ);
+    if (connection->is_connected)
+        note_opened(connection);
     return connection;
+}
+
+ssize_t endpoint_connection_write_early(struct endpoint_connection *connection,
+                                        struct slice bytes)
+{
+    ssize_t sent = -1;
+    errno = EAGAIN;
+    if (endpoint_address_is_local(&connection->endpoint->address))
+        sent = stream_write(&connection->stream, bytes.data, bytes.len);
+    if (sent >= 0) {
+        note_opened(connection);
+        return sent;
+    }
+    if (errno == EAGAIN) {
+        endpoint_connection_watch(connection, EV_WRITE);
+        return -1;
+    }
+    int error = errno;
+    metrics_add_by(M_CONNECTS, CONNECT_REFUSED, 1);
+    endpoint_note_failure(connection->endpoint, timing_now());
+    errno = error;
+    return -1;
 }
 
 int endpoint_connection_finish(struct endpoint_connection *connection)
@@ -141,10 +180,7 @@ int endpoint_connection_finish(struct endpoint_connection *connection)
         endpoint_note_failure(connection->endpoint, timing_now());
         return error;
     }
-    connection->is_connected = true;
-    metrics_add_by(M_CONNECTS, CONNECT_OPENED, 1);
-    endpoint_note_success(connection->endpoint);
-    endpoint_connection_watch(connection, EV_READ);
+    note_opened(connection);
     return 0;
 }
 
@@ -201,6 +237,6 @@ void endpoint_connection_free_closed(struct worker *worker)
     while ((connection = TAILQ_FIRST(&worker->closed_connections)) != NULL) {
         TAILQ_REMOVE(&worker->closed_connections, connection, entry);
         endpoint_unref(connection->endpoint);
-        free(connection);
+        slab_put(&worker->connection_slab, connection);
     }
 }

@@ -16,6 +16,7 @@
  */
 #pragma once
 
+#include "shared/slice.h"
 #include "shared/stream.h"
 
 #include "proxy/deadline.h"
@@ -62,16 +63,26 @@ void endpoint_pool_init(struct endpoint_pool *pool);
 void endpoint_pool_cleanup(struct worker *worker);
 
 /* A connection to the endpoint for `owner`: an idle one when `may_reuse` and there is one, else a new one that
- * may still be connecting (is_connected tells; then on_ready comes with EV_WRITE and the owner calls
- * endpoint_connection_finish). Takes its own reference to the endpoint. NULL with errno when the
+ * may still be connecting (is_connected tells; then the owner calls endpoint_connection_write_early, and when
+ * on_ready comes with EV_WRITE endpoint_connection_finish). Takes its own reference to the endpoint. NULL with errno when the
  * connect failed at once; that counts as a failure of the endpoint. */
 struct endpoint_connection *endpoint_connection_open(struct worker *worker,
                                                      struct endpoint *endpoint,
                                                      bool may_reuse, void *owner,
                                                      endpoint_ready_cb on_ready);
 
+/* The first bytes on a connection that is still connecting, before any event: on the loopback the handshake is
+ * over by the time connect(2) has returned, and an attempt costs less than waiting to be told. As
+ * stream_write; -1 with EAGAIN: not yet (always so for other addresses), on_ready will come; -1 with another
+ * errno: the connect failed, which is noted. */
+ssize_t endpoint_connection_write_early(struct endpoint_connection *connection,
+                                        struct slice bytes) MUST_CHECK;
+
 /* The result of connecting: 0 or an errno; noted on the endpoint. */
 int endpoint_connection_finish(struct endpoint_connection *connection);
+
+/* Is there no network between us and this address, so that its host cannot vanish alone? */
+bool endpoint_address_is_local(const struct address *address);
 
 /* The owner gave up waiting for the connect: noted on the endpoint. Close it next. */
 void endpoint_connection_give_up(struct endpoint_connection *connection);

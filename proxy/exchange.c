@@ -277,11 +277,12 @@ static void send_request(struct exchange *exchange)
         client_watch(client, (short)(client->watched | EV_READ));
 }
 
-static void begin_sending(struct exchange *exchange)
+/* `sent` bytes have gone out already. */
+static void begin_sending(struct exchange *exchange, size_t sent)
 {
     exchange->state = EXCHANGE_SENDING;
     exchange->moved_at = deadline_now(&exchange->worker->wheel);
-    exchange->request_sent = 0;
+    exchange->request_sent = (uint32_t)sent;
     exchange->keeps_endpoint = exchange->method != HTTP_HEAD && !exchange->is_upgrade;
     exchange_set_deadline(
         exchange, deadline_limit(exchange_config(exchange)->timeouts.write_stall));
@@ -303,7 +304,17 @@ void exchange_connect(struct exchange *exchange, struct endpoint *endpoint)
         return;
     }
     if (exchange->connection->is_connected) {
-        begin_sending(exchange);
+        begin_sending(exchange, 0);
+        return;
+    }
+    ssize_t sent = endpoint_connection_write_early(exchange->connection,
+                                                   buffer_bytes(exchange->request));
+    if (sent >= 0) {
+        begin_sending(exchange, (size_t)sent);
+        return;
+    }
+    if (errno != EAGAIN) {
+        exchange_endpoint_failed(exchange, CLOSE_CONNECT_FAILED);
         return;
     }
     exchange->state = EXCHANGE_CONNECTING;
@@ -318,7 +329,7 @@ static void on_endpoint_ready(struct endpoint_connection *connection, short what
         if (endpoint_connection_finish(connection) != 0)
             exchange_endpoint_failed(exchange, CLOSE_CONNECT_FAILED);
         else
-            begin_sending(exchange);
+            begin_sending(exchange, 0);
         return;
     }
     if ((what & EV_READ) != 0)
@@ -486,12 +497,17 @@ static void on_exchange_due(struct deadline *deadline)
 
 /* ---- life ---- */
 
+size_t exchange_size(void)
+{
+    return sizeof(struct exchange);
+}
+
 size_t exchange_begin(struct client *client, struct slice data)
 {
     struct worker *worker = client->worker;
     const struct http_request *request = &worker->request;
     size_t head_len = request->head_len;
-    struct exchange *exchange = must_calloc(1, sizeof *exchange);
+    struct exchange *exchange = slab_get(&worker->exchange_slab);
     client->exchange = exchange;
     exchange->client = client;
     exchange->worker = worker;
@@ -570,5 +586,5 @@ void exchange_free(struct exchange *exchange)
     buffer_drop(buffers, &exchange->response);
     buffer_drop(buffers, &exchange->response_head);
     worker_snapshot_unref(exchange->snapshot);
-    free(exchange);
+    slab_put(&exchange->worker->exchange_slab, exchange);
 }

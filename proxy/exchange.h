@@ -39,6 +39,9 @@
 
 struct exchange;
 
+/* Bytes of one, for the worker's slab. */
+size_t exchange_size(void);
+
 /* Begins the request that the worker's http_request has just parsed from the front of `data`. Gives back how
  * many bytes of `data` belong to it; the rest is the client's. It may have ended (answered, client closed)
  * when this returns. */

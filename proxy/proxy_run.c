@@ -10,7 +10,6 @@
 #include "proxy/proxy_metrics.h"
 
 #include <event2/event.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -284,9 +283,6 @@ static bool start(struct proxy *proxy, struct proxy_config *config)
 int proxy_run(struct proxy_config *config)
 {
     struct proxy proxy = {.process = {.started = timing_now()}};
-    /* Freed memory goes back to the system in large pieces, not only from the top of the heap. */
-    mallopt(M_MMAP_THRESHOLD, 256 * 1024);
-    mallopt(M_TRIM_THRESHOLD, 256 * 1024);
     log_init((enum log_level)config->log.level, (enum log_format)config->log.format);
     net_raise_descriptor_limit();
     metrics_init(proxy_metric_rows, PROXY_METRIC_COUNT);

@@ -14,6 +14,9 @@
 #define END_LINGER_MS    10000u /* from the first end to the second */
 #define BOUNDARY_WAIT_MS 1000u  /* for a place between two frames */
 
+_Static_assert(TUNNEL_COST <= 800,
+               "an idle tunnel has grown: the promise is 1,024 bytes");
+
 static struct worker *worker_of(const struct tunnel *tunnel)
 {
     return tunnel->client->worker;
@@ -380,9 +383,7 @@ static void set_socket_options(const struct tunnel *tunnel)
     if (address_is_unix(address))
         return;
     net_set_no_delay(fd);
-    bool is_local = address->socket.any.sa_family == AF_INET &&
-                    ntohl(address->socket.v4.sin_addr.s_addr) >> 24 == 127;
-    if (is_local)
+    if (endpoint_address_is_local(address))
         return;
     const struct proxy_config *config = config_of(tunnel);
     net_set_keep_alive(fd, config->tcp.keep_alive);
@@ -392,7 +393,7 @@ static void set_socket_options(const struct tunnel *tunnel)
 void tunnel_start(struct client *client, struct endpoint_connection *connection,
                   bool has_deflate, bool is_engine_io, struct slice behind)
 {
-    struct tunnel *tunnel = must_calloc(1, sizeof *tunnel);
+    struct tunnel *tunnel = slab_get(&client->worker->tunnel_slab);
     tunnel->client = client;
     tunnel->connection = connection;
     tunnel->is_engine_io = is_engine_io;
@@ -428,5 +429,5 @@ void tunnel_free(struct tunnel *tunnel)
     endpoint_end_tunnel(tunnel->connection->endpoint);
     endpoint_connection_close(tunnel->connection);
     metrics_add(M_TUNNELS_OPEN, -1);
-    free(tunnel);
+    slab_put(&worker->tunnel_slab, tunnel);
 }

@@ -5,7 +5,9 @@
 #include "shared/timing.h"
 
 #include "proxy/client.h"
+#include "proxy/exchange.h"
 #include "proxy/proxy_config.h"
+#include "proxy/tunnel.h"
 
 #include <event2/event.h>
 #include <stdio.h>
@@ -77,6 +79,16 @@ struct snapshot_mailbox *worker_mailbox(struct worker *worker)
 
 /* ---- the turn ---- */
 
+/* Buffers of this many bytes are a burst, and after so long we look whether it is over. */
+#define BURST_BYTES (256u * 1024)
+#define BURST_MS    1000u
+
+static void on_burst_over(struct deadline *deadline)
+{
+    struct worker *worker = CONTAINER_OF(deadline, struct worker, trim);
+    buffer_pool_trim(&worker->buffers);
+}
+
 static void end_turn(struct worker *worker)
 {
     struct client *client;
@@ -95,6 +107,8 @@ static void end_turn(struct worker *worker)
         metrics_add_by(M_TUNNEL_FRAMES, to, (int64_t)worker->relayed[to].frames);
         worker->relayed[to].bytes = worker->relayed[to].frames = 0;
     }
+    if (worker->buffers.peak > BURST_BYTES && worker->trim.on_due == NULL)
+        deadline_set(&worker->wheel, &worker->trim, BURST_MS, on_burst_over);
     while ((client = TAILQ_FIRST(&worker->closed)) != NULL)
         client_free(client);
     endpoint_connection_free_closed(worker);
@@ -248,6 +262,10 @@ struct worker *worker_new(struct process *process, struct snapshot *snapshot,
     buffer_pool_init(&worker->buffers, &process->buffered_bytes,
                      (size_t)snapshot->config->limits.buffered_bytes);
     endpoint_pool_init(&worker->endpoints);
+    slab_init(&worker->client_slab, sizeof(struct client));
+    slab_init(&worker->connection_slab, sizeof(struct endpoint_connection));
+    slab_init(&worker->tunnel_slab, sizeof(struct tunnel));
+    slab_init(&worker->exchange_slab, exchange_size());
     worker->current = hold_snapshot(snapshot_ref(snapshot));
     worker->scratch = must_calloc(1, WORKER_SCRATCH_SIZE);
     worker->out = must_calloc(1, WORKER_OUT_SIZE);
@@ -287,6 +305,10 @@ void worker_free(struct worker *worker)
     deadline_wheel_cleanup(&worker->wheel);
     worker_snapshot_unref(worker->current);
     buffer_pool_cleanup(&worker->buffers);
+    slab_cleanup(&worker->client_slab);
+    slab_cleanup(&worker->connection_slab);
+    slab_cleanup(&worker->tunnel_slab);
+    slab_cleanup(&worker->exchange_slab);
     event_base_free(worker->base);
     free(worker->listeners);
     free(worker->scratch);

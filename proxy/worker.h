@@ -26,6 +26,7 @@
 #include "proxy/http_head.h"
 #include "proxy/post.h"
 #include "proxy/proxy_metrics.h"
+#include "proxy/slab.h"
 #include "proxy/snapshot.h"
 
 #include <stdatomic.h>
@@ -77,6 +78,7 @@ struct worker {
     struct process *process; /* borrowed */
     struct deadline_wheel wheel;
     struct buffer_pool buffers;
+    struct deadline trim; /* when a burst of buffers may be over */
     struct endpoint_pool endpoints;
     struct worker_snapshot
         *current; /* newest snapshot, one holder; never NULL once started */
@@ -86,6 +88,8 @@ struct worker {
     struct http_request request;
     struct http_response response;
     struct engine_query query;
+
+    struct slab client_slab, connection_slab, tunnel_slab, exchange_slab;
 
     struct client_list clients;  /* open */
     struct client_list resuming; /* have bytes of a next request waiting */
