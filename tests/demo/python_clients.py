@@ -14,8 +14,13 @@ import sys
 import threading
 
 import aiohttp
+import engineio.payload
 import requests
 import socketio
+
+# A pod answers a poll with all that waits; by default this library takes 16 packets at most and
+# ends the session when a burst brings more.
+engineio.payload.Payload.max_decode_packets = 10000
 
 TRANSPORTS = {
     "polling": ["polling"],
