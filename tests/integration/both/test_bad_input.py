@@ -84,9 +84,9 @@ def test_broken_yaml_is_named_with_its_place(program, tmp_path, text, line):
 
 def test_an_unknown_key_is_named_with_its_nearest_neighbour(program, tmp_path):
     config = good_config(program, tmp_path)
-    config["listners"] = config.pop("listeners")
+    config["shutdwon"] = {"deadline": "1s"}
     said = refused(program, tmp_path, config)
-    assert re.search(r"config\.yaml:\d+:\d+: ", said) and "listners" in said and "listeners" in said, said
+    assert re.search(r"config\.yaml:\d+:1: ", said) and "shutdwon" in said and "shutdown" in said, said
 
 
 @pytest.mark.parametrize("change", [
@@ -158,15 +158,15 @@ def test_a_bad_key_file_is_named(tmp_path, content):
 
 @pytest.mark.parametrize("content", [None, "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n"],
                          ids=["missing", "nonsense"])
-def test_an_unreadable_certificate_is_named(program, tmp_path, content):
+def test_an_unreadable_certificate_is_named(tmp_path, content):
     for name in ("tls.crt", "tls.key"):
         if content:
             (tmp_path / name).write_text(content)
     pair = {"cert": str(tmp_path / "tls.crt"), "key": str(tmp_path / "tls.key")}
-    config = good_config(program, tmp_path)
-    config["listeners"][0]["tls"] = {"certificates": [pair]} if program == PROXY else pair
+    config = good_config(PROXY, tmp_path)
+    config["listeners"][0]["tls"] = {"certificates": [pair]}
     config["log"] = {"level": "error"}
-    status, text = run(program, "--config", write(tmp_path, config))
+    status, text = run(PROXY, "--config", write(tmp_path, config))
     assert status == 1
     assert "tls.crt" in only_line(text)
 
@@ -183,7 +183,7 @@ def test_a_missing_password_file_is_named(tmp_path):
 def test_a_shard_that_is_no_redis_url_is_named(tmp_path):
     config = good_config(BROKER, tmp_path)
     config["shards"] = [{"name": "a", "url": "http://127.0.0.1:6379"}]
-    assert "http://127.0.0.1:6379" in refused(BROKER, tmp_path, config)
+    assert "shards[0].url" in refused(BROKER, tmp_path, config)
 
 
 # --- what can mend itself ------------------------------------------------------------------------------------

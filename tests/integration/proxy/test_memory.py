@@ -61,7 +61,7 @@ class Clients:
 def test_an_idle_tunnel_costs_at_most_a_kilobyte_and_gives_it_back(servers, idle_tunnels, record_property):
     endpoint = servers.start(Endpoint(idle_tunnels, servers.folder), wait=False)
     wait_until(lambda: answers_quietly(endpoint), "the endpoint listens")
-    proxy = servers.proxy([endpoint.address], config={"log": {"level": "warning", "access": "off"}})
+    proxy = servers.proxy([endpoint.address], config={"log": {"level": "warn", "access": "off"}})
     before = proxy.pss()
     clients = Clients(idle_tunnels, proxy.port, TUNNELS)
     try:
