@@ -13,6 +13,8 @@
 /* What Redis puts around a message of ours, and the envelope: more than that is not ours. */
 #define MESSAGE_EXTRA ((size_t)1024 * 1024)
 
+_Static_assert(CLOSE_REASON_COUNT <= 64, "told_reasons has a bit for each");
+
 struct shard {
     struct shard_set *set;
     size_t index;
@@ -28,8 +30,8 @@ struct shard {
     unsigned partitions;
     unsigned due; /* SUBSCRIBE without confirmation */
     unsigned confirmed_count;
-    bool has_been_down;            /* the first failure is told already */
-    enum close_reason told_reason; /* of the failure that was logged */
+    bool has_been_down;    /* the first failure is told already */
+    uint64_t told_reasons; /* those that were logged since it was up, a bit each */
     uint64_t published, received, retransmitted, downs;
     uint64_t round_trip;
 };
@@ -194,6 +196,7 @@ static void tell(struct shard *shard)
         log_info(&subject, "up", LOG_UNSIGNED("partitions", shard->partitions),
                  LOG_UNSIGNED("waiting", shard->waiting_count));
         shard->has_been_down = false;
+        shard->told_reasons = 0;
         return;
     }
     const struct link *link =
@@ -205,10 +208,10 @@ static void tell(struct shard *shard)
     }
     enum close_reason reason = link_last_reason(link);
     if (reason == CLOSE_SHUTDOWN ||
-        (shard->has_been_down && shard->told_reason == reason))
+        (shard->has_been_down && (shard->told_reasons & (UINT64_C(1) << reason)) != 0))
         return;
     shard->has_been_down = true;
-    shard->told_reason = reason;
+    shard->told_reasons |= UINT64_C(1) << reason;
     log_error(&subject, "down", LOG_TEXT("reason", close_reason_label((int)reason)),
               LOG_TEXT("why", link_last_text(link)));
 }
