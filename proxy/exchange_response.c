@@ -211,7 +211,8 @@ static void begin_streaming(struct exchange *exchange, struct slice held,
     struct piece piece = gather(exchange, data, at + held.len);
     piece.len += held.len;
     struct slice body = frame(exchange, at, piece.len, piece.result == PARSE_DONE);
-    memmove(worker->out + head_len, body.data, body.len);
+    if (body.len > 0)
+        memmove(worker->out + head_len, body.data, body.len);
     if (client_write(exchange->client, slice_of(worker->out, head_len + body.len)))
         after_piece(exchange, &piece);
 }
@@ -306,7 +307,8 @@ static void finish_held(struct exchange *exchange, struct slice body)
         bad_answer(exchange, "the head is too large");
         return;
     }
-    memcpy(worker->out + head_len, rewritten.data, rewritten.len);
+    if (rewritten.len > 0)
+        memcpy(worker->out + head_len, rewritten.data, rewritten.len);
     exchange->has_answer_begun = true;
     if (client_write(exchange->client, slice_of(worker->out, head_len + rewritten.len)))
         finish(exchange);
@@ -369,7 +371,8 @@ static void begin_holding(struct exchange *exchange, struct slice head, struct s
     /* The body may lie behind the head in the scratch: gather() moves it to the front. */
     if (raw == NULL) {
         char *space = worker_read_space(exchange->worker);
-        memmove(space, data.data, data.len);
+        if (data.len > 0)
+            memmove(space, data.data, data.len);
         data = slice_of(space, data.len);
         check(parse_head_again(exchange));
     }
