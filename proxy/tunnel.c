@@ -185,7 +185,8 @@ static void on_source_end(struct tunnel *tunnel, enum direction to)
 
 /* ---- the flow ---- */
 
-/* A peer broke the framing: what came before is delivered, the client is told, the end. */
+/* A peer broke the framing: what came before is delivered, the client is told, the end. The tracker of the
+ * direction says whether a whole frame was the last that its sink got. */
 static void on_fault(struct tunnel *tunnel, enum direction to, const struct ws_seen *seen)
 {
     if (to == TO_CLIENT) {
@@ -229,13 +230,17 @@ static bool pipe_pass(struct tunnel *tunnel, enum direction to, struct slice byt
 {
     struct tunnel_pipe *pipe = &tunnel->pipes[to];
     struct ws_seen seen;
+    bool was_at_boundary = ws_tracker_is_at_boundary(&pipe->tracker);
     uint64_t largest = config_of(tunnel)->limits.websocket_frame_bytes;
     bool is_good =
         ws_track(&pipe->tracker, bytes, to == TO_ENDPOINT ? largest : 0, &seen);
     worker_of(tunnel)->relayed[to].frames += seen.frames;
     if (__builtin_expect(!is_good, 0)) {
-        if (seen.boundary == 0 || pipe_send(tunnel, to, slice_to(bytes, seen.boundary)))
-            on_fault(tunnel, to, &seen);
+        if (seen.boundary > 0 && !pipe_send(tunnel, to, slice_to(bytes, seen.boundary)))
+            return false;
+        if (seen.boundary > 0 || was_at_boundary)
+            ws_tracker_init(&pipe->tracker, WS_FROM_SERVER, false);
+        on_fault(tunnel, to, &seen);
         return false;
     }
     if (__builtin_expect(tunnel->leave == TUNNEL_LEAVES_AT_BOUNDARY && to == TO_CLIENT &&
