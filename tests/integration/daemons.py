@@ -301,6 +301,16 @@ class Server:
         return list(self._problems)
 
 
+def stop_together(servers):
+    """Stops servers that end slowly, at the same time."""
+    for server in servers:
+        if server.is_running():
+            server.expect_death()
+            server.signal(server.stop_signal)
+    for server in servers:
+        server.stop()
+
+
 class Redis(Server):
     """A redis-server without persistence. `client()` is a redis-py client of it."""
 

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 
+import daemons
 import pytest
 from crowd import Crowd, wishes
 from daemons import figure
@@ -35,8 +36,8 @@ def pods(request, module_servers):
     for pod in made:
         pod.wait_ready()
     yield made
-    for server in (*made, queue):
-        server.stop()
+    daemons.stop_together(made)
+    queue.stop()
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one proxy", "two proxies"])

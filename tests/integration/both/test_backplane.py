@@ -8,9 +8,11 @@ clients first and drops its echo.
 """
 import collections
 import concurrent.futures
+import contextlib
 import json
 import urllib.request
 
+import daemons
 import pytest
 from crowd import Crowd, wish
 from daemons import FlaskPod, figure, wait_until
@@ -55,8 +57,7 @@ def pods(request, backplane, module_servers):
         pod.wait_ready()
         pod.version = request.param
     yield made
-    for pod in made:
-        pod.stop()
+    daemons.stop_together(made)
 
 
 @pytest.fixture
@@ -65,6 +66,12 @@ def crowd(pods):
     clients = [wish(f"{pod.name}-{i}", "polling" if i == 3 else "websocket",
                     [ROOMS[(3 * i + p + k) % 8] for k in (0, 1, 4)], url=pod.url)
                for p, pod in enumerate(pods) for i in range(4)]
+    with connected_crowd(pods, clients) as crowd:
+        yield crowd
+
+
+@contextlib.contextmanager
+def connected_crowd(pods, clients):
     with Crowd(None, clients) as crowd:
         crowd.sid_of = {name: about["sid"] for name, about in crowd.connect().items()}
         wait_subscribed(pods, crowd)
@@ -142,6 +149,20 @@ def test_a_client_in_two_rooms_of_a_list_gets_the_message_once(pods, crowd):
         for number in range(LINES):
             crowd.expect(pair, f"{pod.name}:{number}", readers)
     crowd.settle()
+
+
+@pytest.mark.parametrize("size", [0, 300, figure(100_000, 900_000)])
+def test_rooms_of_any_name_and_messages_of_any_size_arrive(pods, size):
+    rooms = ["zürich", "日本 🚃", 42, 'a "quoted" \\ room', "x" * 300, "room"]
+    clients = [wish(f"{pod.name}-{library}", "websocket", rooms, library, url=pod.url)
+               for pod in pods for library in ("js", "python")]
+    with connected_crowd(pods, clients) as crowd:
+        for pod in pods:
+            for room in rooms:
+                pod.do("emit", rooms=room, count=2, bytes=size)
+                for number in range(2):
+                    crowd.expect(room, f"{pod.name}:{number}")
+        crowd.settle()
 
 
 def test_skipped_clients_are_skipped_on_every_pod(pods, crowd):

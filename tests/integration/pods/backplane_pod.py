@@ -1,7 +1,9 @@
 """A flask_pod that also does what a server may do to other pods' clients, on request.
 
-    POST /do  {"op": "emit", "rooms": R | [R, …] | null, "first": N, "count": N, "skip_sid": S | [S, …] | null}
-                      emits `said` numbered "POD:N"; room lists are one emit to several rooms
+    POST /do  {"op": "emit", "rooms": R | [R, …] | null, "first": N, "count": N, "skip_sid": S | [S, …] | null,
+               "bytes": N}
+                      emits `said` numbered "POD:N", with N bytes of binary data if given; room lists are one emit to
+                      several rooms
               {"op": "each", "rooms": [R, …], "first": N, "count": N}     the same, room after room, by turns
               {"op": "ask", "sid": S, "data": D}          emits `ask` with a callback; answers what it was given
               {"op": "disconnect", "sid": S} · {"op": "close_room", "room": R}
@@ -17,6 +19,8 @@ def emit_lines(rooms, order):
     for number in range(order.get("first", 0), order.get("first", 0) + order.get("count", 1)):
         for room in rooms:
             data = {"pod": NAME, "room": room, "number": f"{NAME}:{number}"}
+            if order.get("bytes"):
+                data["filler"] = bytes(i % 256 for i in range(order["bytes"]))
             socketio.emit("said", data, to=room, skip_sid=order.get("skip_sid"))
 
 
