@@ -499,6 +499,30 @@ static void on_timer(evutil_socket_t fd UNUSED, short what UNUSED, void *argumen
 
 /* ── public ── */
 
+/* Lets go of everything that belongs to the connection. */
+static void let_go(struct link *link)
+{
+    if (link->request != NULL)
+        evdns_getaddrinfo_cancel(link->request);
+    link->request = NULL;
+    if (link->has_events) {
+        event_del(&link->readable);
+        event_del(&link->writable);
+    }
+    link->has_events = link->is_blocked = false;
+    stream_close(&link->stream);
+    if (link->reader != NULL && !link->is_parsing)
+        link_reader_free(link->reader);
+    link->reader = NULL; /* while parsing, on_readable frees it */
+    output_clear(&link->output);
+    evbuffer_drain(link->channels, evbuffer_get_length(link->channels));
+    link->channel_count = 0;
+    link->pings = false;
+    link->expected_first = link->expected_count = 0;
+    link->in_flight_count = 0;
+    link->in_flight_bytes = 0;
+}
+
 struct link *link_new(struct event_base *base, struct turn *turn, struct evdns_base *dns,
                       const struct link_config *config,
                       const struct link_callbacks *callbacks)
@@ -523,7 +547,7 @@ struct link *link_new(struct event_base *base, struct turn *turn, struct evdns_b
 void link_free(struct link *link)
 {
     check(!link->is_parsing);
-    link_stop(link);
+    let_go(link);
     event_free(link->timer);
     evbuffer_free(link->channels);
     output_cleanup(&link->output);
@@ -538,30 +562,6 @@ void link_start(struct link *link)
         return;
     link->is_started = true;
     set_timer(link, 0);
-}
-
-/* Lets go of everything that belongs to the connection. */
-static void let_go(struct link *link)
-{
-    if (link->request != NULL)
-        evdns_getaddrinfo_cancel(link->request);
-    link->request = NULL;
-    if (link->has_events) {
-        event_del(&link->readable);
-        event_del(&link->writable);
-    }
-    link->has_events = link->is_blocked = false;
-    stream_close(&link->stream);
-    if (link->reader != NULL && !link->is_parsing)
-        link_reader_free(link->reader);
-    link->reader = NULL; /* while parsing, on_readable frees it */
-    output_clear(&link->output);
-    evbuffer_drain(link->channels, evbuffer_get_length(link->channels));
-    link->channel_count = 0;
-    link->pings = false;
-    link->expected_first = link->expected_count = 0;
-    link->in_flight_count = 0;
-    link->in_flight_bytes = 0;
 }
 
 void link_close(struct link *link, enum close_reason reason)

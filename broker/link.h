@@ -69,6 +69,8 @@ struct link_config {
 struct link *link_new(struct event_base *base, struct turn *turn, struct evdns_base *dns,
                       const struct link_config *config,
                       const struct link_callbacks *callbacks);
+
+/* Ends without calling back. */
 void link_free(struct link *link);
 
 /* Connects, and again whenever the link has ended. */

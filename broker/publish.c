@@ -451,6 +451,7 @@ struct publisher_status publisher_status(const struct publisher *publisher)
         .origin = publisher->origin,
         .map_hash = partition_map_hash(publisher->map),
         .spill_bytes = sent_ring_unconfirmed_bytes(publisher->ring),
+        .spill_messages = sent_ring_unconfirmed_count(publisher->ring),
         .sent_ring_bytes = sent_ring_confirmed_bytes(publisher->ring),
         .sent_ring_messages = sent_ring_count(publisher->ring),
         .origins = origins - (is_own_known ? 1 : 0),

@@ -79,7 +79,7 @@ bool publisher_knows_channel(const struct publisher *publisher, struct slice cha
 /* NULL: the embedded hub. */
 struct shard_set *publisher_shards(struct publisher *publisher);
 
-/* Nothing of ours waits at a usable shard, and what was sent has come back to local subscribers. */
+/* Nothing of ours waits for a shard, and what was sent has come back to local subscribers. */
 bool publisher_is_idle(const struct publisher *publisher);
 
 /* A few times a second: what did not come back, rings, silent origins. */
@@ -92,6 +92,7 @@ struct publisher_status {
     uint64_t origin;
     uint64_t map_hash;
     size_t spill_bytes;
+    size_t spill_messages;
     size_t sent_ring_bytes;
     size_t sent_ring_messages;
     unsigned origins; /* other brokers heard of */

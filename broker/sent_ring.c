@@ -19,6 +19,7 @@ struct sent_ring {
     size_t confirmed_bytes;
     size_t unconfirmed_bytes;
     size_t count;
+    size_t confirmed_count;
 };
 
 /* What a message costs: its bytes and what is kept beside them. */
@@ -36,6 +37,7 @@ static void take_out(struct sent_ring *ring, struct sent *sent)
             ring->not_overdue = TAILQ_NEXT(sent, of_confirmed);
         TAILQ_REMOVE(&ring->confirmed, sent, of_confirmed);
         ring->confirmed_bytes -= cost(sent);
+        ring->confirmed_count--;
     } else {
         ring->unconfirmed_bytes -= cost(sent);
     }
@@ -115,6 +117,7 @@ void sent_ring_confirm(struct sent_ring *ring, struct sent *sent, uint64_t now)
     sent->confirmed_at = now;
     ring->unconfirmed_bytes -= cost(sent);
     ring->confirmed_bytes += cost(sent);
+    ring->confirmed_count++;
     TAILQ_INSERT_TAIL(&ring->confirmed, sent, of_confirmed);
     if (ring->not_overdue == NULL)
         ring->not_overdue = sent;
@@ -176,6 +179,11 @@ struct slice sent_envelope(const struct sent *sent)
 size_t sent_ring_unconfirmed_bytes(const struct sent_ring *ring)
 {
     return ring->unconfirmed_bytes;
+}
+
+size_t sent_ring_unconfirmed_count(const struct sent_ring *ring)
+{
+    return ring->count - ring->confirmed_count;
 }
 
 size_t sent_ring_confirmed_bytes(const struct sent_ring *ring)

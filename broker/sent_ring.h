@@ -75,6 +75,7 @@ void sent_ring_expire(struct sent_ring *ring, uint64_t now);
 struct slice sent_envelope(const struct sent *sent);
 
 size_t sent_ring_unconfirmed_bytes(const struct sent_ring *ring);
+size_t sent_ring_unconfirmed_count(const struct sent_ring *ring);
 size_t sent_ring_confirmed_bytes(const struct sent_ring *ring);
 size_t sent_ring_count(const struct sent_ring *ring);
 

@@ -528,8 +528,8 @@ size_t shard_set_usable_count(const struct shard_set *set)
 bool shard_set_is_idle(const struct shard_set *set)
 {
     for (size_t i = 0; i < set->count; i++)
-        if (set->shards[i].is_usable && (!TAILQ_EMPTY(&set->shards[i].waiting) ||
-                                         !TAILQ_EMPTY(&set->shards[i].in_flight)))
+        if (!TAILQ_EMPTY(&set->shards[i].waiting) ||
+            !TAILQ_EMPTY(&set->shards[i].in_flight))
             return false;
     return true;
 }

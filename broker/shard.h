@@ -82,7 +82,7 @@ size_t shard_set_count(const struct shard_set *set);
 struct shard *shard_set_get(const struct shard_set *set, size_t index);
 size_t shard_set_usable_count(const struct shard_set *set);
 
-/* Nothing waits and nothing is in flight at any shard that is usable. */
+/* Nothing waits and nothing is in flight. */
 bool shard_set_is_idle(const struct shard_set *set);
 
 /* Puts a WAITING message at the end of the shard's FIFO, and sends what may be sent. */

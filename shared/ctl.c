@@ -375,7 +375,7 @@ static int read_answer(int fd, FILE *out, FILE *errors)
     size_t len = evbuffer_get_length(answer);
     if (first == NULL)
         fprintf(errors, "the daemon closed the connection without an answer\n");
-    else
+    else if (len > 0)
         fwrite(evbuffer_pullup(answer, -1), 1, len, is_ok ? out : errors);
     free(first);
     evbuffer_free(answer);
