@@ -24,8 +24,10 @@ bool buffer_pool_has_room(const struct buffer_pool *pool)
 
 void buffer_pool_trim(struct buffer_pool *pool)
 {
-    if (pool->own < pool->peak / 4)
+    if (pool->own < pool->peak / 4) {
+        buffer_pool_cleanup(pool);
         malloc_trim(0);
+    }
     pool->peak = pool->own;
 }
 

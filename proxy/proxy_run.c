@@ -6,6 +6,7 @@
 #include "shared/timing.h"
 
 #include "proxy/discovery_static.h"
+#include "proxy/event_memory.h"
 #include "proxy/proxy_admin.h"
 #include "proxy/proxy_metrics.h"
 
@@ -282,6 +283,7 @@ static bool start(struct proxy *proxy, struct proxy_config *config)
 
 int proxy_run(struct proxy_config *config)
 {
+    event_memory_init();
     struct proxy proxy = {.process = {.started = timing_now()}};
     log_init((enum log_level)config->log.level, (enum log_format)config->log.format);
     net_raise_descriptor_limit();

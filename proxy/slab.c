@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define CHUNK_SIZE 65536u
+#define CHUNK_SIZE 16384u
 #define ALIGNMENT  16u
 
 struct free_object {
@@ -25,7 +25,7 @@ struct slab_chunk {
 
 void slab_init(struct slab *slab, size_t size)
 {
-    check(size > 0 && size <= 4096);
+    check(size > 0 && size <= 1024);
     LIST_INIT(&slab->roomy);
     slab->size = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     slab->chunks = 0;

@@ -1,7 +1,7 @@
 /*
  * Objects of one size, close together, given back when they are gone.
  *
- *      slab ─▶ chunk [header | object | object | free | object | … ]   64 KiB, aligned, mapped alone
+ *      slab ─▶ chunk [header | object | object | free | object | … ]   16 KiB, aligned, mapped alone
  *          └─▶ chunk [header | free   | free   | free | …        ]   empty: unmapped, but for the last one
  *
  * malloc would do, if nothing else lay between: libevent keeps a few bytes for each descriptor for ever, and
@@ -24,7 +24,7 @@ struct slab {
     size_t chunks;                /* mapped now */
 };
 
-/* For objects of `size` bytes, at most 4 KiB; aligned to 16. */
+/* For objects of `size` bytes, at most 1 KiB; aligned to 16. */
 void slab_init(struct slab *slab, size_t size);
 
 /* All objects have been given back. */

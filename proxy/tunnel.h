@@ -56,11 +56,11 @@ struct tunnel {
 };
 
 /* What an idle proxied plaintext WebSocket takes of our own memory, libevent's included: the three objects, and
- * for each of the two descriptors an entry in libevent's table (16 bytes, with malloc's 32) and a pointer to it,
+ * for each of the two descriptors an entry in libevent's table (16 bytes) and a pointer to it,
  * in a table that may be half empty. */
 #define TUNNEL_COST                                                                      \
     (sizeof(struct client) + sizeof(struct endpoint_connection) +                        \
-     sizeof(struct tunnel) + 2 * (32 + 2 * 8))
+     sizeof(struct tunnel) + 2 * (16 + 2 * 8))
 
 /* Takes the connection over after a verified 101, whose head has been written to the client already. What the
  * client sent before it (client->in) and `behind`, what came with it, flow at once. */
