@@ -12,7 +12,7 @@ from daemons import ROOT, Server, free_port, sanitizer, wait_until
 TUNNELS = 9000
 BYTES_PER_TUNNEL = 1024
 #: Of the growth, how much may stay after all tunnels are closed: allocators keep some pages.
-SHARE_KEPT = 0.25
+SHARE_KEPT = 1 / 3
 
 
 @pytest.fixture(scope="module")
