@@ -1,12 +1,13 @@
 """What a Redis client says and hears: handshakes, errors, states and texts, as Redis has them; and the client libraries
 that pods use, unmodified."""
 import json
+import os
 import subprocess
 import textwrap
 import time
 
 import pytest
-from daemons import has_environment, python_of, wait_until
+from daemons import has_environment, node_env, python_of, wait_until
 from resp_client import Error, Push, Raw, command, emit
 
 
@@ -306,3 +307,47 @@ def test_idle_clients_cost_no_buffers(hub):
         assert grown < 3000, grown
     for raw in raws + more:
         raw.close()
+
+
+# --- Node ----------------------------------------------------------------------------------------------------
+
+IOREDIS = """
+const Redis = require(process.argv[1]);
+const url = process.argv[2];
+(async () => {
+    const subscriber = new Redis(url), publisher = new Redis(url);
+    const got = [];
+    subscriber.on("message", (channel, text) => got.push(text));
+    if (await subscriber.subscribe("node") !== 1) throw new Error("subscribe");
+    for (let i = 0; i < 20; i++) if (await publisher.publish("node", "x" + i) !== 1) throw new Error("publish");
+    while (got.length < 20) await new Promise(done => setTimeout(done, 10));
+    await subscriber.quit(); await publisher.quit();
+    console.log(got.every((text, i) => text === "x" + i) ? "well" : got);
+})();
+"""
+
+NODE_REDIS = """
+const { createClient } = require(process.argv[1]);
+const url = process.argv[2];
+(async () => {
+    const publisher = createClient({ url }), subscriber = publisher.duplicate();
+    await publisher.connect(); await subscriber.connect();
+    const got = [];
+    await subscriber.subscribe("node", text => got.push(text));
+    for (let i = 0; i < 20; i++) if (await publisher.publish("node", "x" + i) !== 1) throw new Error("publish");
+    while (got.length < 20) await new Promise(done => setTimeout(done, 10));
+    await subscriber.quit(); await publisher.quit();
+    console.log(got.every((text, i) => text === "x" + i) ? "well" : got);
+})();
+"""
+
+
+@pytest.mark.parametrize("package,code", [("ioredis-5", IOREDIS), ("ioredis-6", IOREDIS), ("redis-4", NODE_REDIS),
+                                          ("redis-6", NODE_REDIS)])
+def test_node_libraries_work_unmodified(hub, package, code):
+    folder = node_env()["NODE_PATH"] / package
+    if not folder.exists():
+        pytest.skip(f"{package} is not installed")
+    result = subprocess.run(["node", "-e", code, package, f"redis://127.0.0.1:{hub.port}"], capture_output=True,
+                            text=True, timeout=30, env={**os.environ, "NODE_PATH": str(folder.parent)})
+    assert result.stdout.strip() == "well", result.stderr

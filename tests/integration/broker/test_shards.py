@@ -140,7 +140,7 @@ def test_over_the_spill_a_publish_is_refused_and_what_was_accepted_is_kept(redis
 
 def test_an_old_message_that_waits_makes_publishes_refused(redis_server, broker):
     server = redis_server()
-    b = broker([server], config={"spill": {"age": "1s"}})
+    b = broker([server], config={"spill": {"age": "1s"}, "shutdown": {"deadline": "1s"}})
     wait_up(b)
     server.kill()
     with Raw(b.port) as raw:
