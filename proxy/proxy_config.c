@@ -74,9 +74,25 @@ static void derive_changes(const struct header_edits *edits, struct head_changes
                                      .remove_count = edits->remove.count};
 }
 
+/* The only upstream serves every path when nothing else was said. */
+static void derive_only_route(struct proxy_config *config)
+{
+    if (config->routes.count > 0)
+        return;
+    struct route_config *route = must_calloc(1, sizeof(*route));
+    route->host = must_strdup("*");
+    route->path = must_strdup("/");
+    route->upstream_name = must_strdup(proxy_config_upstream(config, 0)->name);
+    route->body_bytes = OPTION_AUTO;
+    free(config->routes.items);
+    config->routes.items = route;
+    config->routes.count = 1;
+}
+
 static void derive(struct proxy_config *config)
 {
     atomic_init(&config->holders, 1);
+    derive_only_route(config);
     config->threads = config->threads_option == OPTION_AUTO_INTEGER
                           ? cpu_count_available()
                           : (unsigned)config->threads_option;
@@ -146,7 +162,6 @@ struct proxy_config *proxy_config_quick_start(const char *listen, const char *en
         snprintf(path, sizeof(path), "upstreams[0].discovery.static[%zu]", i);
         options_set(options, "--upstream", path, slice_trim(endpoint));
     }
-    options_set(options, "--upstream", "routes[0].upstream", SLICE("default"));
     if (admin != NULL)
         options_set(options, "--admin", "admin.address", slice_from_text(admin));
     if (threads != NULL)

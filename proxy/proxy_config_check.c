@@ -283,6 +283,9 @@ static void check_routes(const struct proxy_config *config,
                          const struct option_place *place)
 {
     char path[96];
+    if (!option_is_given(place, "routes") && config->upstreams.count > 1)
+        option_error(place, "routes", "is required: there are %zu upstreams",
+                     config->upstreams.count);
     for (size_t i = 0; i < config->routes.count; i++) {
         const struct route_config *route = proxy_config_route(config, i);
         snprintf(path, sizeof(path), "routes[%zu].upstream", i);

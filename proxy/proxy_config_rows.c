@@ -255,9 +255,11 @@ static const struct option_row config_rows[] = {
     {"upstreams", OPTION_LIST, AT(upstreams), .elements = &upstream_table,
      .required = true, .minimum = 1, .maximum = 1024, .reload = OPTION_LIVE,
      .help = "Named sets of endpoints."},
-    {"routes", OPTION_LIST, AT(routes), .elements = &route_table, .required = true,
-     .minimum = 1, .maximum = 4096, .reload = OPTION_LIVE,
-     .help = "Which upstream serves a request; the first match wins, none is 404."},
+    {"routes", OPTION_LIST, AT(routes), .elements = &route_table, .minimum = 1,
+     .maximum = 4096, .reload = OPTION_LIVE,
+     .help = "Which upstream serves a request; the first match wins, none is 404. "
+             "Absent: the only "
+             "upstream serves every path."},
     {"timeouts.request_head", OPTION_DURATION, AT(timeouts.request_head),
      .standard = "10s", .minimum = MS(10), .maximum = HOURS(1), .reload = OPTION_LIVE,
      .help = "From the first byte of a head to its last."},

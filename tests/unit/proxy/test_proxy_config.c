@@ -335,6 +335,28 @@ static void test_each_mistake_is_told_where_it_stands(void **state)
     assert_false(is_wrong);
 }
 
+static void test_without_routes_the_only_upstream_serves_every_path(void **state)
+{
+    (void)state;
+    char errors[4096];
+    struct proxy_config *config = parse(LISTENERS UPSTREAMS, errors, sizeof(errors));
+    assert_string_equal(errors, "");
+    assert_int_equal(config->routes.count, 1);
+    const struct route_config *route = proxy_config_route(config, 0);
+    assert_string_equal(route->host, "*");
+    assert_string_equal(route->path, "/");
+    assert_int_equal(OPTION_ITEM(route->split, split_config, 0)->upstream, 0);
+    assert_true(route->body_bytes == config->limits.body_bytes);
+    proxy_config_unref(config);
+
+    assert_null(parse(LISTENERS
+                      "upstreams:\n"
+                      "  - {name: a, discovery: {static: [\"127.0.0.1:5001\"]}}\n"
+                      "  - {name: b, discovery: {static: [\"127.0.0.1:5002\"]}}\n",
+                      errors, sizeof(errors)));
+    assert_non_null(strstr(errors, "routes is required: there are 2 upstreams"));
+}
+
 static void test_the_quick_start_is_one_upstream_for_everything(void **state)
 {
     (void)state;
@@ -424,6 +446,7 @@ int main(void)
         cmocka_unit_test(test_defaults_are_those_of_the_contract),
         cmocka_unit_test(test_every_option_of_the_contract_is_read),
         cmocka_unit_test(test_each_mistake_is_told_where_it_stands),
+        cmocka_unit_test(test_without_routes_the_only_upstream_serves_every_path),
         cmocka_unit_test(test_the_quick_start_is_one_upstream_for_everything),
         cmocka_unit_test(test_only_threads_and_admin_need_a_restart),
         cmocka_unit_test(test_keys_come_from_the_file_or_at_random),
