@@ -96,7 +96,7 @@ static void test_mistakes_are_told_with_their_place(void **state UNUSED)
         {"shards: [{url: 'redis://h/3'}]\n", "shards[0].url pub/sub knows no databases"},
         {"shards: [{name: a}]\n", "shards[0].url"},
         {"shards: ['redis://h:1', 'redis://h:1']\n", "two shards have the name h:1"},
-        {"cluster: {name: 'a:b'}\n", "cluster.name printable"},
+        {"cluster: {name: 'a:b'}\n", "must be printable"},
         {"cluster: {partitions: 0}\n", "cluster.partitions"},
         {"delivery: {ack: shard}\n", "ack"},
         {"replay: {window: 70s}\n", "replay"},
