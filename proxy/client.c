@@ -3,9 +3,11 @@
 #include "shared/log.h"
 #include "shared/timing.h"
 
+#include "proxy/admission.h"
 #include "proxy/edge_answer.h"
 #include "proxy/exchange.h"
 #include "proxy/proxy_config.h"
+#include "proxy/proxy_header_read.h"
 #include "proxy/tunnel.h"
 
 #include <arpa/inet.h>
@@ -17,6 +19,7 @@
 #define PIPELINED_MAX   16384u /* bytes held while an exchange runs */
 #define LINGER_MS       2000u
 #define LINGER_BYTES    65536u
+#define INTRODUCTION_MS 3000u  /* for a PROXY header */
 #define GREETING_MS     10000u /* for a TLS handshake */
 #define HEAD_FIRST_READ 4096u  /* room to begin with when a head comes in pieces */
 
@@ -104,6 +107,8 @@ void client_close(struct client *client, enum close_reason reason)
     if (client->exchange != NULL)
         metrics_add(M_EXCHANGES_ABORTED, 1);
     client->state = CLIENT_CLOSED;
+    if (client->is_admitted)
+        admission_leave(worker->process->admission, &client->ip);
     drop_work(client);
     buffer_drop(&worker->buffers, &client->out);
     deadline_clear(&worker->wheel, &client->deadline);
@@ -150,6 +155,9 @@ static void on_client_due(struct deadline *deadline)
 {
     struct client *client = CONTAINER_OF(deadline, struct client, deadline);
     switch ((enum client_state)client->state) {
+    case CLIENT_INTRODUCED:
+        client_close(client, CLOSE_BAD_PROXY_HEADER);
+        return;
     case CLIENT_GREETING:
         client_close(client, CLOSE_TLS_FAILED);
         return;
@@ -392,6 +400,7 @@ static void on_client_end(struct client *client)
     case CLIENT_LINGERING:
         client_close(client, (enum close_reason)client->linger_reason);
         return;
+    case CLIENT_INTRODUCED:
     case CLIENT_GREETING:
     case CLIENT_TUNNELING:
     case CLIENT_CLOSED:
@@ -499,6 +508,90 @@ static void greet(struct client *client)
     unreachable();
 }
 
+/* ---- the first bytes ---- */
+
+static void remember_peer(struct client *client, const struct address *peer)
+{
+    client->has_ip = !address_is_unix(peer);
+    if (peer->socket.any.sa_family == AF_INET) {
+        client->ip.s6_addr[10] = client->ip.s6_addr[11] = 0xff;
+        memcpy(&client->ip.s6_addr[12], &peer->socket.v4.sin_addr, 4);
+        client->port = ntohs(peer->socket.v4.sin_port);
+    } else if (peer->socket.any.sa_family == AF_INET6) {
+        client->ip = peer->socket.v6.sin6_addr;
+        client->port = ntohs(peer->socket.v6.sin6_port);
+    }
+}
+
+/* The address is known: it may connect, or has too many connections. */
+static bool is_let_in(struct client *client)
+{
+    int64_t maximum = config_of(client)->limits.connections_per_ip;
+    if (maximum == 0 || !client->has_ip)
+        return true;
+    client->is_admitted = admission_enter(client->worker->process->admission, &client->ip,
+                                          (uint64_t)maximum);
+    return client->is_admitted;
+}
+
+static void begin_greeting(struct client *client)
+{
+    if (!is_let_in(client)) {
+        metrics_add_by(M_CLIENTS_REFUSED, CLOSE_IP_CONNECTIONS_FULL, 1);
+        client_close(client, CLOSE_IP_CONNECTIONS_FULL);
+        return;
+    }
+    if (!client->place->is_tls) {
+        begin_waiting(client);
+        return;
+    }
+    tls_accept(client->place->tls, &client->stream);
+    client->state = CLIENT_GREETING;
+    set_deadline(client, GREETING_MS);
+    client_watch(client, EV_READ);
+}
+
+/* Who may open the file of a unix socket is trusted. */
+static void begin_introduction(struct client *client, const struct address *peer)
+{
+    if (!address_is_unix(peer) &&
+        !cidr_list_contains(&config_of(client)->trusted_proxies, peer)) {
+        client_close(client, CLOSE_UNTRUSTED_PROXY);
+        return;
+    }
+    client->state = CLIENT_INTRODUCED;
+    set_deadline(client, INTRODUCTION_MS);
+    client_watch(client, EV_READ);
+}
+
+static void read_introduction(struct client *client)
+{
+    struct worker *worker = client->worker;
+    struct proxy_header header;
+    switch (proxy_header_read(client->stream.fd, &worker->buffers, &client->in,
+                              &client->parsed_len, &header)) {
+    case PROXY_HEADER_MORE:
+        return;
+    case PROXY_HEADER_CLIENT:
+        remember_peer(client, &header.client);
+        break;
+    case PROXY_HEADER_NO_CLIENT:
+        break;
+    case PROXY_HEADER_BAD:
+        client_close(client, CLOSE_BAD_PROXY_HEADER);
+        return;
+    case PROXY_HEADER_ENDED: /* a balancer that only looks whether we are there */
+        client_close(client,
+                     client->in == NULL ? CLOSE_CLIENT_LEFT : CLOSE_BAD_PROXY_HEADER);
+        return;
+    case PROXY_HEADER_FAILED:
+        client_close(client, CLOSE_CLIENT_RESET);
+        return;
+    }
+    if (client->parsed_len == 0)
+        begin_greeting(client);
+}
+
 static void on_readable(struct client *client)
 {
     switch ((enum client_state)client->state) {
@@ -512,6 +605,7 @@ static void on_readable(struct client *client)
     case CLIENT_LINGERING:
         read_lingering(client);
         return;
+    case CLIENT_INTRODUCED:
     case CLIENT_GREETING:
     case CLIENT_TUNNELING:
     case CLIENT_CLOSED:
@@ -554,6 +648,10 @@ static void on_client_ready(evutil_socket_t fd, short what, void *arg)
         greet(client);
         return;
     }
+    if (client->state == CLIENT_INTRODUCED) {
+        read_introduction(client);
+        return;
+    }
     if ((what & EV_WRITE) != 0 && client->out != NULL)
         on_writable(client);
     if ((what & EV_READ) == 0 || (client->watched & EV_READ) == 0)
@@ -565,18 +663,6 @@ static void on_client_ready(evutil_socket_t fd, short what, void *arg)
 }
 
 /* ---- beginning ---- */
-
-static void remember_peer(struct client *client, const struct address *peer)
-{
-    if (peer->socket.any.sa_family == AF_INET) {
-        client->ip.s6_addr[10] = client->ip.s6_addr[11] = 0xff;
-        memcpy(&client->ip.s6_addr[12], &peer->socket.v4.sin_addr, 4);
-        client->port = ntohs(peer->socket.v4.sin_port);
-    } else if (peer->socket.any.sa_family == AF_INET6) {
-        client->ip = peer->socket.v6.sin6_addr;
-        client->port = ntohs(peer->socket.v6.sin6_port);
-    }
-}
 
 void client_open(struct worker *worker, const struct listener_place *place, int fd,
                  const struct address *peer)
@@ -593,14 +679,11 @@ void client_open(struct worker *worker, const struct listener_place *place, int 
     worker->clients_count++;
     metrics_add(M_CLIENTS_ACCEPTED, 1);
     metrics_add(M_CLIENTS_OPEN, 1);
-    if (place->is_tls) {
-        tls_accept(place->tls, &client->stream);
-        client->state = CLIENT_GREETING;
-        set_deadline(client, GREETING_MS);
-        client_watch(client, EV_READ);
-    } else {
-        begin_waiting(client);
-    }
+    client->accepted_at = now_of(client);
+    if (place->has_proxy_protocol)
+        begin_introduction(client, peer);
+    else
+        begin_greeting(client);
     client->accepted_at = client->active_at = now_of(client);
 }
 
@@ -614,6 +697,7 @@ void client_drain(struct client *client, uint32_t delay_ms)
     case CLIENT_TUNNELING:
         tunnel_leave_later(client->tunnel, delay_ms);
         return;
+    case CLIENT_INTRODUCED:
     case CLIENT_GREETING:
     case CLIENT_HEAD:
     case CLIENT_EXCHANGING: /* its answer says Connection: close */
@@ -627,7 +711,7 @@ void client_drain(struct client *client, uint32_t delay_ms)
 struct slice client_ip_text(const struct client *client, char text[CLIENT_IP_SIZE])
 {
     text[0] = '\0';
-    if (client->place->is_unix)
+    if (!client->has_ip)
         return slice_of(text, 0);
     if (!IN6_IS_ADDR_V4MAPPED(&client->ip)) {
         inet_ntop(AF_INET6, &client->ip, text, CLIENT_IP_SIZE);

@@ -1,8 +1,9 @@
 /*
  * One connection from accept to end; it may carry requests of many sessions.
  *
- *      accept ─▶ GREETING ─TLS done─▶ WAITING ◀──────────────── answered, connection stays ───────┐
- *                (TLS only)             │  first byte                                             │
+ *      accept ─▶ INTRODUCED ─▶ GREETING ─TLS done─▶ WAITING ◀── answered, connection stays ───────┐
+ *                (PROXY header) (TLS only)          │  first byte                                 │
+ *                                       ┌───────────┘                                             │
  *                                       ▼                                                         │
  *                                     HEAD ──head whole──▶ EXCHANGING ──response complete─────────┤
  *                                       │                     │  └──edge answer─────▶ (answered) ──┤
@@ -14,6 +15,7 @@
  *                                   LINGERING ──2 s, 64 KiB or the client's end──▶ CLOSED ─end of turn─▶ freed
  *
  *  state       socket  input buffer                deadline
+ *  INTRODUCED  open    the PROXY header so far     3 s
  *  GREETING    open    none                        TLS handshake
  *  WAITING     open    none                        timeouts.keep_alive (first request: request_head)
  *  HEAD        open    the head so far             timeouts.request_head, absolute
@@ -42,6 +44,7 @@ struct exchange;
 struct tunnel;
 
 enum client_state {
+    CLIENT_INTRODUCED,
     CLIENT_GREETING,
     CLIENT_WAITING,
     CLIENT_HEAD,
@@ -66,9 +69,10 @@ struct client {
     uint64_t id;
     uint32_t accepted_at; /* deadline_now() */
     uint32_t active_at;   /* last byte from the client, or begin of the state */
-    uint32_t parsed_len;  /* of `in`: http_request_parse said MORE for so many bytes */
+    /* of `in`: http_request_parse said MORE for so many bytes; INTRODUCED: bytes to skip */
+    uint32_t parsed_len;
     uint32_t requests;
-    struct in6_addr ip; /* the peer; v4-mapped for IPv4 */
+    struct in6_addr ip; /* the peer, or who the PROXY header says; v4-mapped for IPv4 */
     uint16_t port;
     short watched;
     uint8_t state;         /* enum client_state */
@@ -76,6 +80,8 @@ struct client {
     bool is_resuming;      /* on the worker's list of those */
     bool is_taking;        /* bytes are being handed to an exchange */
     bool closes_after_out; /* LINGERING begins when `out` is empty */
+    bool has_ip;           /* false: over a unix socket */
+    bool is_admitted;      /* counted for its address */
     uint8_t linger_reason; /* enum close_reason to close with after lingering */
 };
 

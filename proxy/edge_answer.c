@@ -75,8 +75,12 @@ size_t edge_answer_write(const struct edge_answer *answer, bool closes, struct s
         ADD("Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
     if (answer->retry_after != 0)
         ADD("Retry-After: %u\r\n", answer->retry_after);
-    if (answer->location.len > 0 && answer->location.len < EDGE_ANSWER_MAX / 2)
-        ADD("Location: %.*s\r\n", SLICE_ARGS(answer->location));
+    if (answer->host.len > 0) {
+        bool is_v6 = slice_find(answer->host, ':') < answer->host.len;
+        ADD("Location: https://%s%.*s%s%.*s%s%.*s\r\n", is_v6 ? "[" : "",
+            SLICE_ARGS(answer->host), is_v6 ? "]" : "", SLICE_ARGS(answer->path),
+            answer->query.data != NULL ? "?" : "", SLICE_ARGS(answer->query));
+    }
     if (answer->is_engine_io && edge_origin_is_valid(answer->origin))
         ADD("Access-Control-Allow-Origin: %.*s\r\n"
             "Access-Control-Allow-Credentials: true\r\nVary: Origin\r\n",

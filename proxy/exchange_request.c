@@ -14,14 +14,19 @@
 #include "shared/log.h"
 #include "shared/timing.h"
 
+#include "proxy/admission.h"
 #include "proxy/endpoint.h"
 #include "proxy/endpoint_set.h"
 #include "proxy/head_rewrite.h"
+#include "proxy/http_chars.h"
 #include "proxy/proxy_config.h"
 
 #include <netinet/in.h>
+#include <stdio.h>
 
-#define WAIT_STEP_MS 50u /* a request that waits for a newer snapshot looks so often */
+#define REQUEST_ID_LEN 32  /* 32 hex digits and NUL */
+#define REQUEST_ID_MAX 128 /* longer ones of clients are replaced */
+#define WAIT_STEP_MS   50u /* a request that waits for a newer snapshot looks so often */
 
 /* ---- what the head alone decides ---- */
 
@@ -35,7 +40,7 @@ static struct address peer_of(const struct exchange *exchange)
 static unsigned trusted_hops(const struct exchange *exchange)
 {
     const struct proxy_config *config = exchange_config(exchange);
-    if (config->trusted_proxies.count == 0 || exchange->client->place->is_unix)
+    if (config->trusted_proxies.count == 0 || !exchange->client->has_ip)
         return 0;
     struct address peer = peer_of(exchange);
     return cidr_list_contains(&config->trusted_proxies, &peer)
@@ -49,13 +54,10 @@ static bool speaks_tls(const struct exchange *exchange,
 {
     if (exchange->client->place->is_tls)
         return true;
-    const struct http_field *proto =
-        http_field_find(&request->fields, HTTP_FIELD_X_FORWARDED_PROTO);
-    if (proto == NULL || trusted_hops(exchange) == 0)
-        return false;
-    struct slice rest = proto->value, first;
-    return slice_cut(&rest, ',', &first) &&
-           slice_equals_nocase(slice_trim(first), SLICE("https"));
+    return http_field_is_present(&request->fields, HTTP_FIELD_X_FORWARDED_PROTO) &&
+           slice_equals_nocase(head_told(&request->fields, HTTP_FIELD_X_FORWARDED_PROTO,
+                                         trusted_hops(exchange)),
+                               SLICE("https"));
 }
 
 static struct slice value_of(const struct http_request *request, enum http_field_id id)
@@ -74,15 +76,38 @@ static bool origin_is_allowed(const struct proxy_config *config, struct slice or
     return false;
 }
 
-static bool client_is_allowed(const struct exchange *exchange)
+/* An entry of X-Forwarded-For: an address, which some write with port or brackets. */
+static bool parse_told(struct slice told, struct address *address)
+{
+    char text[96];
+    const char *why;
+    size_t colon = slice_find(told, ':');
+    bool has_brackets = told.len > 0 && told.data[0] == '[';
+    bool is_bare_v6 = !has_brackets && colon != slice_find_last(told, ':');
+    bool has_port =
+        has_brackets ? told.data[told.len - 1] != ']' : colon < told.len && !is_bare_v6;
+    int len = snprintf(text, sizeof text, "%s%.*s%s%s", is_bare_v6 ? "[" : "",
+                       SLICE_ARGS(told), is_bare_v6 ? "]" : "", has_port ? "" : ":0");
+    return (size_t)len < sizeof text &&
+           address_parse(slice_of(text, (size_t)len), address, &why);
+}
+
+/* Who cannot be told is in no network. */
+static bool client_is_allowed(const struct exchange *exchange,
+                              const struct http_request *request)
 {
     const struct proxy_config *config = exchange_config(exchange);
-    if (config->access.allow.count == 0 && config->access.deny.count == 0)
+    const struct cidr_list *allow = &config->access.allow, *deny = &config->access.deny;
+    if (allow->count == 0 && deny->count == 0)
         return true;
-    struct address peer = peer_of(exchange);
-    return !cidr_list_contains(&config->access.deny, &peer) &&
-           (config->access.allow.count == 0 ||
-            cidr_list_contains(&config->access.allow, &peer));
+    char ip[CLIENT_IP_SIZE];
+    struct head_identity identity = {.peer = client_ip_text(exchange->client, ip),
+                                     .trusted_hops = trusted_hops(exchange)};
+    struct address address;
+    if (!parse_told(head_client_address(&request->fields, &identity), &address))
+        return allow->count == 0;
+    return !cidr_list_contains(deny, &address) &&
+           (allow->count == 0 || cidr_list_contains(allow, &address));
 }
 
 static bool refuse(struct exchange *exchange, enum close_reason reason)
@@ -91,10 +116,23 @@ static bool refuse(struct exchange *exchange, enum close_reason reason)
     return false;
 }
 
+/* One more handshake in this second? */
+static bool takes_handshake(struct exchange *exchange)
+{
+    int64_t maximum = exchange_config(exchange)->limits.handshakes_per_second;
+    if (maximum == 0 || exchange->method == HTTP_OPTIONS ||
+        admission_take_handshake(exchange->worker->process->admission, (uint64_t)maximum,
+                                 timing_now()))
+        return true;
+    metrics_add_by(M_HANDSHAKES, HANDSHAKE_FAILED, 1);
+    exchange_answer_with(exchange, (struct edge_answer){.reason = CLOSE_HANDSHAKES_FULL,
+                                                        .retry_after = 1});
+    return false;
+}
+
 static bool classify_engine_io(struct exchange *exchange, struct http_request *request)
 {
     struct engine_query *query = &exchange->worker->query;
-    exchange->is_engine_io = true;
     if (request->method != HTTP_GET && request->method != HTTP_POST &&
         request->method != HTTP_OPTIONS)
         return refuse(exchange, CLOSE_METHOD_NOT_ALLOWED);
@@ -112,7 +150,21 @@ static bool classify_engine_io(struct exchange *exchange, struct http_request *r
         exchange->kind = ROUTE_SESSION;
     else
         exchange->kind = is_bundle ? ROUTE_OTHER : ROUTE_HANDSHAKE;
-    return true;
+    return exchange->kind != ROUTE_HANDSHAKE || takes_handshake(exchange);
+}
+
+/* 308 keeps method and body, as a 301 need not. The host is the request's own, without its port. */
+static bool redirect(struct exchange *exchange, const struct http_request *request)
+{
+    bool is_possible = request->host.len > 0 && !request->is_asterisk;
+    exchange_answer_with(exchange,
+                         (struct edge_answer){
+                             .reason = is_possible ? CLOSE_REDIRECTED : CLOSE_BAD_REQUEST,
+                             .host = is_possible ? request->host : slice_of(NULL, 0),
+                             .path = request->path,
+                             .query = request->query,
+                         });
+    return false;
 }
 
 static void count_request(const struct exchange *exchange)
@@ -155,8 +207,15 @@ bool exchange_classify(struct exchange *exchange)
     if (request->is_websocket)
         memcpy(exchange->websocket_key, request->websocket_key.data, WS_KEY_LEN);
 
-    if (!client_is_allowed(exchange))
+    struct engine_path match;
+    exchange->is_engine_io =
+        engine_path_match(request->path, exchange->snapshot->engine_paths,
+                          exchange->snapshot->engine_paths_len, &match);
+    if (!client_is_allowed(exchange, request))
         return refuse(exchange, CLOSE_FORBIDDEN);
+    exchange->is_tls_client = speaks_tls(exchange, request);
+    if (exchange->client->place->redirects_https && !exchange->is_tls_client)
+        return redirect(exchange, request);
     if (request->is_asterisk ||
         (request->method == HTTP_OPTIONS && request->max_forwards == 0)) {
         exchange_answer_with(exchange,
@@ -165,15 +224,11 @@ bool exchange_classify(struct exchange *exchange)
     }
     if (head_is_looping(&request->fields, slice_from_text(worker->via)))
         return refuse(exchange, CLOSE_LOOP);
-    struct engine_path match;
-    bool is_engine_io = engine_path_match(request->path, exchange->snapshot->engine_paths,
-                                          exchange->snapshot->engine_paths_len, &match);
-    if (is_engine_io && !classify_engine_io(exchange, request))
+    if (exchange->is_engine_io && !classify_engine_io(exchange, request))
         return false;
     exchange->rule = match_rule(exchange);
     if (exchange->rule == NULL)
         return refuse(exchange, CLOSE_NO_ROUTE);
-    exchange->is_tls_client = speaks_tls(exchange, request);
     exchange->is_cross_site = affinity_cookie_is_cross_site(origin, request->host);
     count_request(exchange);
     return true;
@@ -283,6 +338,25 @@ static void on_refused(struct exchange *exchange, const struct route *route)
 
 /* ---- the head for the endpoint ---- */
 
+/* The client's X-Request-Id is kept when there is one that logs can hold; else `text` gets a new one. Empty: the
+ * client's own stays. */
+static struct slice request_id(const struct http_request *request,
+                               char text[REQUEST_ID_LEN])
+{
+    struct slice own;
+    if (http_field_count(&request->fields, HTTP_FIELD_X_REQUEST_ID, &own) == 1 &&
+        own.len > 0 && own.len <= REQUEST_ID_MAX &&
+        http_chars_only(own, HTTP_CHAR_UNRESERVED))
+        return slice_of(NULL, 0);
+    uint64_t bits = 0;
+    for (size_t i = 0; i < REQUEST_ID_LEN; i++, bits >>= 4) {
+        if (i % 16 == 0)
+            bits = timing_random();
+        text[i] = "0123456789abcdef"[bits & 15];
+    }
+    return slice_of(text, REQUEST_ID_LEN);
+}
+
 /* False when the head does not fit. */
 static bool write_request(struct exchange *exchange, const struct route *route,
                           struct slice body)
@@ -296,7 +370,7 @@ static bool write_request(struct exchange *exchange, const struct route *route,
                                  exchange->snapshot->engine_paths_len, &match);
     struct slice own_cookie =
         slice_from_text(route_cookie_options(config, exchange->rule)->name);
-    char ip[CLIENT_IP_SIZE];
+    char ip[CLIENT_IP_SIZE], id[REQUEST_ID_LEN];
     bool has_body =
         request->body != BODY_NONE &&
         (body.len > 0 || exchange->body_left > 0 || request->method != HTTP_GET);
@@ -310,6 +384,7 @@ static bool write_request(struct exchange *exchange, const struct route *route,
                      .port = slice_from_text(exchange->client->place->port),
                      .trusted_hops = trusted_hops(exchange)},
         .via = slice_from_text(worker->via),
+        .request_id = request_id(request, id),
         .strip_cookies = &own_cookie,
         .strip_cookie_count = 1,
         .identity_encoding = exchange->kind == ROUTE_HANDSHAKE && !exchange->is_upgrade,

@@ -249,12 +249,21 @@ struct slice head_client_address(const struct http_fields *fields,
     return is_plain_word(entry) ? entry : identity->peer;
 }
 
-/* What the nearest trusted proxy said, or what we see ourselves. */
+struct slice head_told(const struct http_fields *fields, enum http_field_id id,
+                       unsigned trusted_hops)
+{
+    struct slice told = slice_of(NULL, 0);
+    while (trusted_hops > 0 && told.data == NULL)
+        told = list_entry(fields, id, trusted_hops--);
+    return told;
+}
+
+/* What the outermost trusted proxy said, or what we see ourselves. */
 static void put_forwarded(struct writer *writer, const struct http_request *request,
                           const struct request_edits *edits, enum http_field_id id,
                           struct slice name, struct slice own)
 {
-    struct slice told = list_entry(&request->fields, id, edits->identity.trusted_hops);
+    struct slice told = head_told(&request->fields, id, edits->identity.trusted_hops);
     put_own(writer, &edits->changes, name, told.len > 0 ? told : own);
 }
 

@@ -103,3 +103,9 @@ bool head_is_looping(const struct http_fields *fields, struct slice via);
  * no address-like word. */
 struct slice head_client_address(const struct http_fields *fields,
                                  const struct head_identity *identity);
+
+/* What the outermost trusted proxy says in a list of fields with `id` (X-Forwarded-Proto and its like): entry
+ * `trusted_hops` from the end; the first one when there are fewer, since proxies in between may hand it on
+ * as it is. Data is NULL when nothing is told or hops is 0. */
+struct slice head_told(const struct http_fields *fields, enum http_field_id id,
+                       unsigned trusted_hops);

@@ -5,6 +5,7 @@
 #include "shared/log.h"
 #include "shared/timing.h"
 
+#include "proxy/admission.h"
 #include "proxy/discovery_static.h"
 #include "proxy/event_memory.h"
 #include "proxy/proxy_admin.h"
@@ -86,6 +87,8 @@ static bool bind_place(struct proxy *proxy, size_t index)
     place->name = must_strdup(address_text(&address, text));
     place->is_unix = address_is_unix(&address);
     place->is_tls = listener->has_tls;
+    place->has_proxy_protocol = listener->proxy_protocol;
+    place->redirects_https = listener->redirect_https;
     if (listener->has_tls && !load_tls(place, listener))
         return false;
 
@@ -256,6 +259,7 @@ static void cleanup(struct proxy *proxy)
         snapshot_unref(proxy->snapshot);
     if (proxy->base != NULL)
         event_base_free(proxy->base);
+    admission_free(proxy->process.admission);
 }
 
 static bool start(struct proxy *proxy, struct proxy_config *config)
@@ -284,7 +288,11 @@ static bool start(struct proxy *proxy, struct proxy_config *config)
 int proxy_run(struct proxy_config *config)
 {
     event_memory_init();
-    struct proxy proxy = {.process = {.started = timing_now()}};
+    struct proxy proxy = {
+        .process = {.started = timing_now(), .admission = admission_new()}};
+    /* Replicas, and an edge in front of a sidecar, must not take each other for themselves. */
+    snprintf(proxy.process.via, sizeof proxy.process.via, "sidrail-%08x",
+             (unsigned)(timing_random() >> 32));
     log_init((enum log_level)config->log.level, (enum log_format)config->log.format);
     net_raise_descriptor_limit();
     metrics_init(proxy_metric_rows, PROXY_METRIC_COUNT);

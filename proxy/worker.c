@@ -149,7 +149,7 @@ static void on_accept(void *argument, int fd, const struct address *peer)
         atomic_fetch_add_explicit(&worker->process->clients, 1, memory_order_relaxed);
     if (limit != 0 && open >= (uint64_t)limit) {
         atomic_fetch_sub_explicit(&worker->process->clients, 1, memory_order_relaxed);
-        metrics_add(M_CLIENTS_REFUSED, 1);
+        metrics_add_by(M_CLIENTS_REFUSED, CLOSE_CONNECTIONS_FULL, 1);
         log_warn(LOG_SUBJECT("worker"), "limits.connections are open, client refused",
                  LOG_NUMBER("limit", limit));
         close(fd);
@@ -274,7 +274,7 @@ struct worker *worker_new(struct process *process, struct snapshot *snapshot,
     TAILQ_INIT(&worker->closed);
     TAILQ_INIT(&worker->closed_connections);
     worker->listeners = must_calloc(WORKER_LISTENERS_MAX, sizeof *worker->listeners);
-    snprintf(worker->via, sizeof worker->via, "sidrail");
+    worker->via = process->via;
     snapshot_mailbox_init(&worker->mailbox, on_published, worker);
     post_box_init(&worker->box, worker->base);
     worker->take_snapshot.run = take_snapshot;

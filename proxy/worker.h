@@ -32,6 +32,7 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 
+struct admission;
 struct client;
 struct listener;
 
@@ -50,10 +51,12 @@ TAILQ_HEAD(client_list, client);
 /* What all threads of the process share besides snapshots. */
 struct process {
     atomic_size_t buffered_bytes;
-    atomic_uint clients; /* open now, all workers */
+    atomic_uint clients;         /* open now, all workers */
+    struct admission *admission; /* owned by whoever owns the process */
     _Atomic uint64_t client_ids;
     atomic_bool is_draining; /* answers close their connections */
     uint64_t started;        /* timing_now() */
+    char via[32];            /* our name in Via, of this process alone */
 };
 
 /* What a listener says about its clients. Immutable, outlives them. */
@@ -62,6 +65,8 @@ struct listener_place {
     char port[6]; /* decimal, "" for unix */
     bool is_tls;
     bool is_unix;
+    bool has_proxy_protocol; /* each connection begins with a PROXY header */
+    bool redirects_https;
     struct tls_context *tls; /* one holder */
 };
 
@@ -103,7 +108,7 @@ struct worker {
 
     time_t date_second; /* of `date` */
     char date[32];      /* IMF-fixdate */
-    char via[32];       /* our name in Via */
+    const char *via;    /* our name in Via: the process's */
 
     struct snapshot_mailbox mailbox;
     struct post_box box;

@@ -131,7 +131,7 @@ static void test_only_trusted_proxies_say_who_the_client_is(void **state)
                         "Connection: keep-alive\r\n\r\n");
     edits.identity.trusted_hops = 3;
     assert_non_null(strstr(rewritten(text, &edits),
-                           "X-Real-IP: 1.1.1.1\r\nX-Forwarded-Proto: http\r\n"));
+                           "X-Real-IP: 1.1.1.1\r\nX-Forwarded-Proto: https\r\n"));
     edits.identity.trusted_hops = 4;
     assert_non_null(strstr(rewritten(text, &edits), "X-Real-IP: 192.0.2.7\r\n"));
 }
