@@ -109,31 +109,33 @@ def judge(settings, groups, require_running):
     members = {w["name"]: w["rooms"] for key in groups for w in wishes(key)}
     transports = {w["name"]: w["transport"] for key in groups for w in wishes(key)}
 
+    def ask(order):
+        return ask_all(everyone, order, STEP_SECONDS, require_running)
+
     def hello(group):
         return {"url": settings.url, "clients": wishes(key_of[group]), "seconds": 20}
 
     connected = {}
-    for answer in ask_all(everyone, hello, STEP_SECONDS).values():
+    for answer in ask(hello).values():
         connected.update(answer["clients"])
-    require_running()
     before = carried(settings.redis_ports)
-    echoed = ask_all(everyone, {"do": "echo"}, STEP_SECONDS)
-    said = ask_all(everyone, {"do": "say", "each": LINES_PER_ROOM}, STEP_SECONDS)
+    echoed = ask({"do": "echo"})
+    said = ask({"do": "say", "each": LINES_PER_ROOM})
     sent = [line for answer in said.values() for line in answer["sent"]]
     expected = expected_lines(members, map(tuple, sent))
     deadline = time.monotonic() + ARRIVAL_SECONDS
     while True:
         require_running()
-        reports = ask_all(everyone, {"do": "report"}, STEP_SECONDS)
+        reports = ask({"do": "report"})
         received = received_lines(reports)
         if not expected - received or time.monotonic() > deadline:
             break
         time.sleep(0.2)
     time.sleep(0.5)  # a doubled line may come a little later
-    reports = ask_all(everyone, {"do": "report"}, STEP_SECONDS)
+    reports = ask({"do": "report"})
     received = received_lines(reports)
     after = carried(settings.redis_ports)
-    ask_all(everyone, {"do": "close"}, STEP_SECONDS)
+    ask({"do": "close"})
 
     missing = sum((expected - received).values())
     doubled = sum((received - expected).values())

@@ -73,11 +73,20 @@ def python_group(python=sys.executable, name="Python clients"):
     return ClientGroup(name, [str(python), str(HERE / "python_clients.py")])
 
 
-def ask_all(groups, order, timeout):
-    """The same order to every group at once; {group: answer}.  `order` may be a function of the group."""
-    with concurrent.futures.ThreadPoolExecutor(max(1, len(groups))) as pool:
+def ask_all(groups, order, timeout, meanwhile=None):
+    """The same order to every group at once; {group: answer}.  `order` may be a function of the group.
+
+    `meanwhile` is called several times a second; what it raises ends the waiting.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(max(1, len(groups)))
+    try:
         jobs = {
             group: pool.submit(group.ask, order(group) if callable(order) else order, timeout)
             for group in groups
         }
+        while concurrent.futures.wait(jobs.values(), 0.3).not_done:
+            if meanwhile:
+                meanwhile()
         return {group: job.result() for group, job in jobs.items()}
+    finally:
+        pool.shutdown(wait=False)  # a thread that still waits ends with its group

@@ -8,13 +8,16 @@ import subprocess
 import time
 
 import pytest
-from daemons import BUILD, PATIENCE, ROOT, free_port, http_get, node_env, python_of, wait_until
+from daemons import BUILD, PATIENCE, ROOT, free_port, http_get, is_full, node_env, python_of, wait_until
 
 
-def consecutive_ports(count):
-    """The first of some free ports in a row."""
+def consecutive_ports(count, taken):
+    """The first of some free ports in a row, none of them taken by another."""
     for _ in range(50):
         first = free_port()
+        if taken & set(range(first, first + count)):
+            continue
+        taken |= set(range(first, first + count))
         probes = [socket.socket() for _ in range(count)]
         try:
             for i, probe in enumerate(probes):
@@ -34,8 +37,9 @@ class DemoRun:
     def __init__(self, folder, *arguments, **environment):
         self.ports = {name: free_port() for name in ("DEMO_PROXY_PORT", "DEMO_PROXY_STATUS_PORT", "DEMO_BROKER_PORT",
                                                      "DEMO_BROKER_STATUS_PORT")}
-        self.ports["DEMO_REDIS_PORT"] = consecutive_ports(2)
-        self.ports["DEMO_POD_PORT"] = consecutive_ports(3)
+        taken = set(self.ports.values())
+        self.ports["DEMO_REDIS_PORT"] = consecutive_ports(2, taken)
+        self.ports["DEMO_POD_PORT"] = consecutive_ports(3, taken)
         self.temporary = pathlib.Path(folder) / "tmp"
         self.temporary.mkdir()
         settings = {**self.ports, **node_env(), **environment, "SIDRAIL_BUILD": BUILD, "TMPDIR": self.temporary,
@@ -146,6 +150,7 @@ def test_the_check_fails_if_the_pods_bypass_the_broker(demo, redis_server):
     assert "demo: check failed" in run.output() and "carried 0 of 360 messages" in run.output(), run.output()
 
 
+@pytest.mark.skipif(not is_full(), reason="waits long for what must not come")
 def test_the_check_fails_if_pods_do_not_hear_each_other(demo):
     run = demo("--check", "--no-redis", DEMO_MESSAGE_QUEUE="redis://127.0.0.1:1/0")
     assert run.wait_end(180) == 1
