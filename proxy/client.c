@@ -286,7 +286,8 @@ void client_end_exchange(struct client *client, bool is_persistent)
 
 void client_begin_tunnel(struct client *client, struct tunnel *tunnel)
 {
-    exchange_free(client->exchange);
+    if (client->exchange != NULL)
+        exchange_free(client->exchange);
     client->exchange = NULL;
     client->tunnel = tunnel;
     client->state = CLIENT_TUNNELING;

@@ -32,6 +32,17 @@ uint32_t exchange_poll_limit(const struct exchange *exchange)
     return deadline_limit(limit);
 }
 
+void exchange_count_handshake(struct exchange *exchange, enum handshake_result result)
+{
+    if (exchange->kind != ROUTE_HANDSHAKE || exchange->method == HTTP_OPTIONS ||
+        exchange->is_counted)
+        return;
+    exchange->is_counted = true;
+    metrics_add_by(M_HANDSHAKES, result, 1);
+    if (result == HANDSHAKE_OPENED)
+        metrics_observe(M_HANDSHAKE_SECONDS, timing_now() - exchange->began);
+}
+
 /* ---- answers of the edge ---- */
 
 static void drop_endpoint(struct exchange *exchange)
@@ -374,8 +385,7 @@ static void try_other(struct exchange *exchange, enum close_reason reason)
 {
     if (exchange->tried_len + 1u >= ROUTE_TRIES_MAX || exchange->head == NULL ||
         exchange->request == NULL) {
-        if (exchange->kind == ROUTE_HANDSHAKE && exchange->method != HTTP_OPTIONS)
-            metrics_add_by(M_HANDSHAKES, HANDSHAKE_FAILED, 1);
+        exchange_count_handshake(exchange, HANDSHAKE_FAILED);
         exchange_answer(exchange, reason);
         return;
     }
@@ -575,6 +585,9 @@ const char *exchange_state_word(const struct exchange *exchange)
 void exchange_free(struct exchange *exchange)
 {
     struct buffer_pool *buffers = &exchange->worker->buffers;
+    if (exchange->began !=
+        0) /* nothing else counted it: the client left, or it took too long */
+        exchange_count_handshake(exchange, HANDSHAKE_ABORTED);
     drop_endpoint(exchange);
     if (exchange->endpoint != NULL)
         endpoint_unref(exchange->endpoint);

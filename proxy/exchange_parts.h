@@ -71,7 +71,8 @@ struct exchange {
     bool has_answer_begun; /* bytes of the final response went to the client */
     bool is_tls_client;    /* https at the outermost trusted hop */
     bool is_cross_site;
-    bool is_begun; /* counted on the endpoint */
+    bool is_begun;   /* counted on the endpoint */
+    bool is_counted; /* as a handshake with a result */
     bool sets_cookie;
     char key_id;
     uint64_t tag;
@@ -88,6 +89,9 @@ struct exchange {
 /* The edge answers; the exchange is gone afterwards. `stays`: the request was read whole. */
 void exchange_answer(struct exchange *exchange, enum close_reason reason);
 void exchange_answer_with(struct exchange *exchange, struct edge_answer answer);
+
+/* How a handshake ended; counted once, other requests are not. */
+void exchange_count_handshake(struct exchange *exchange, enum handshake_result result);
 
 /* Goes to `endpoint` with what lies in exchange->request. */
 void exchange_connect(struct exchange *exchange, struct endpoint *endpoint);

@@ -327,8 +327,7 @@ static void on_refused(struct exchange *exchange, const struct route *route)
 {
     enum close_reason reason = refusal_reason(route->refusal);
     metrics_add_by(M_ROUTES_REFUSED, (int)route->refusal, 1);
-    if (exchange->kind == ROUTE_HANDSHAKE && exchange->method != HTTP_OPTIONS)
-        metrics_add_by(M_HANDSHAKES, HANDSHAKE_FAILED, 1);
+    exchange_count_handshake(exchange, HANDSHAKE_FAILED);
     exchange_answer_with(exchange, (struct edge_answer){
                                        .reason = reason,
                                        .status = route->status,

@@ -71,14 +71,6 @@ static enum head_connection client_connection(const struct exchange *exchange)
     return stays ? HEAD_CONNECTION_KEEP_ALIVE : HEAD_CONNECTION_CLOSE;
 }
 
-static void count_handshake(struct exchange *exchange, enum handshake_result result)
-{
-    if (exchange->kind != ROUTE_HANDSHAKE || exchange->method == HTTP_OPTIONS)
-        return;
-    metrics_add_by(M_HANDSHAKES, result, 1);
-    metrics_observe(M_HANDSHAKE_SECONDS, timing_now() - exchange->began);
-}
-
 /* ---- the end ---- */
 
 static void finish(struct exchange *exchange)
@@ -96,7 +88,7 @@ static void bad_answer(struct exchange *exchange, const char *why)
     struct log_subject subject = {.kind = "endpoint",
                                   .name = exchange->endpoint->address_text};
     log_warn(&subject, "bad response", LOG_TEXT("why", why));
-    count_handshake(exchange, HANDSHAKE_FAILED);
+    exchange_count_handshake(exchange, HANDSHAKE_FAILED);
     exchange_answer(exchange, CLOSE_BAD_ANSWER);
 }
 
@@ -292,7 +284,7 @@ static void finish_held(struct exchange *exchange, struct slice body)
     struct worker *worker = exchange->worker;
     struct slice rewritten = body;
     if (exchange->kind == ROUTE_HANDSHAKE) {
-        count_handshake(exchange, HANDSHAKE_OPENED);
+        exchange_count_handshake(exchange, HANDSHAKE_OPENED);
         if (exchange->method == HTTP_GET)
             rewritten = rewrite_handshake(exchange, body);
     } else if (engine_is_session_unknown(body)) {
@@ -353,7 +345,7 @@ static void hold(struct exchange *exchange, struct slice data, bool is_fresh)
         return;
     }
     if (exchange->kind == ROUTE_HANDSHAKE) {
-        count_handshake(exchange, HANDSHAKE_OPENED);
+        exchange_count_handshake(exchange, HANDSHAKE_OPENED);
         metrics_add_by(M_SID_REWRITES, REWRITE_SKIPPED_SIZE, 1);
     }
     begin_streaming(exchange, payload, slice_of(NULL, 0));
@@ -407,11 +399,11 @@ static void on_switch(struct exchange *exchange, struct slice behind)
     if (!response->is_websocket ||
         !ws_accept_matches(slice_of(exchange->websocket_key, WS_KEY_LEN),
                            response->websocket_accept)) {
-        count_handshake(exchange, HANDSHAKE_FAILED);
+        exchange_count_handshake(exchange, HANDSHAKE_FAILED);
         exchange_answer(exchange, CLOSE_BAD_SWITCH);
         return;
     }
-    count_handshake(exchange, HANDSHAKE_OPENED);
+    exchange_count_handshake(exchange, HANDSHAKE_OPENED);
     metrics_add_by(M_EXCHANGES, STATUS_1XX, 1);
     bool has_deflate = response->has_deflate;
     bool is_engine_io = exchange->is_engine_io;
@@ -473,8 +465,8 @@ static void on_final(struct exchange *exchange, struct slice head, struct slice 
         return;
     }
     if (exchange->kind == ROUTE_HANDSHAKE)
-        count_handshake(exchange,
-                        response->status == 200 ? HANDSHAKE_OPENED : HANDSHAKE_REFUSED);
+        exchange_count_handshake(exchange, response->status == 200 ? HANDSHAKE_OPENED
+                                                                   : HANDSHAKE_REFUSED);
     struct buffer *raw = exchange->response; /* `data` may point into it */
     exchange->response = NULL;
     begin_streaming(exchange, slice_of(NULL, 0), data);
@@ -539,7 +531,7 @@ static void on_endpoint_end(struct exchange *exchange)
         if (exchange->response == NULL && exchange->interims == 0) {
             exchange_endpoint_failed(exchange, CLOSE_NO_ANSWER);
         } else {
-            count_handshake(exchange, HANDSHAKE_FAILED);
+            exchange_count_handshake(exchange, HANDSHAKE_FAILED);
             exchange_answer(exchange, CLOSE_NO_ANSWER);
         }
         return;
