@@ -151,6 +151,16 @@ void client_linger(struct client *client, enum close_reason reason)
     set_deadline(client, LINGER_MS);
 }
 
+/* Bytes wait for the client: true, and the deadline is set anew, when it took some within write_stall. */
+static bool waits_on(struct client *client)
+{
+    uint32_t limit = deadline_limit(config_of(client)->timeouts.write_stall);
+    uint32_t passed = now_of(client) - client->active_at;
+    if (passed < limit)
+        set_deadline(client, limit - passed);
+    return passed < limit;
+}
+
 static void on_client_due(struct deadline *deadline)
 {
     struct client *client = CONTAINER_OF(deadline, struct client, deadline);
@@ -162,16 +172,17 @@ static void on_client_due(struct deadline *deadline)
         client_close(client, CLOSE_TLS_FAILED);
         return;
     case CLIENT_WAITING:
-        if (client->out != NULL)
-            client_close(client, CLOSE_WRITE_STALL);
-        else
+        if (client->out == NULL)
             client_close(client, CLOSE_KEEP_ALIVE_IDLE);
+        else if (!waits_on(client))
+            client_close(client, CLOSE_WRITE_STALL);
         return;
     case CLIENT_HEAD:
         client_answer(client, &(struct edge_answer){.reason = CLOSE_HEAD_TIMEOUT}, false);
         return;
     case CLIENT_LINGERING:
-        client_close(client, (enum close_reason)client->linger_reason);
+        if (client->out == NULL || !waits_on(client))
+            client_close(client, (enum close_reason)client->linger_reason);
         return;
     case CLIENT_EXCHANGING:
     case CLIENT_TUNNELING:
@@ -340,6 +351,13 @@ static void take_head(struct client *client, struct slice data, bool is_in_buffe
             client_close(client, CLOSE_CLIENT_ABORTED);
             return;
         }
+        if (!buffer_pool_has_room(&worker->buffers)) {
+            client_answer(
+                client,
+                &(struct edge_answer){.reason = CLOSE_BUFFERS_FULL, .retry_after = 1},
+                false);
+            return;
+        }
         client->parsed_len = (uint32_t)data.len;
         if (client->state != CLIENT_HEAD) {
             client->state = CLIENT_HEAD;
@@ -353,6 +371,8 @@ static void take_head(struct client *client, struct slice data, bool is_in_buffe
         client->requests++;
         client->parsed_len = 0;
         deadline_clear(&worker->wheel, &client->deadline);
+        if (config_of(client)->timeouts.keep_alive == 0)
+            worker->request.is_persistent = false;
         client->is_taking = true;
         used = exchange_begin(client, data);
         client->is_taking = false;
@@ -480,8 +500,9 @@ static void read_lingering(struct client *client)
         return;
     if (got > 0) {
         client->active_at += (uint32_t)got;
-        if (client->active_at < LINGER_BYTES)
-            return;
+        if (client->active_at >= LINGER_BYTES)
+            client_watch(client, 0); /* enough: it has until the deadline to read */
+        return;
     }
     client_close(client, (enum close_reason)client->linger_reason);
 }
@@ -626,6 +647,8 @@ static void on_writable(struct client *client)
     }
     buffer_take(&client->worker->buffers, &client->out, (size_t)sent);
     client->active_at = now_of(client);
+    if (client->state == CLIENT_EXCHANGING)
+        exchange_on_client_took(client->exchange);
     if (client->out != NULL)
         return;
     client_watch(client, (short)(client->watched & ~EV_WRITE));

@@ -1,5 +1,6 @@
 #include "proxy/exchange_parts.h"
 
+#include "shared/net.h"
 #include "shared/timing.h"
 
 #include "proxy/endpoint.h"
@@ -11,10 +12,10 @@
 #include <event2/event.h>
 #include <stdlib.h>
 
-#define BODY_GRACE_MS 10000u /* a body may be slow for so long, */
-#define BODY_RATE     1024u  /* then it must have come at so many bytes a second */
-#define BODY_LOOK_MS  1000u
-#define SAME_TRIES    4 /* connects to a session's endpoint */
+#define BODY_RATE      1024u /* bytes a second, once timeouts.request_head has passed */
+#define BODY_LOOK_MS   1000u
+#define BODY_WHOLE_MAX ((uint64_t)1 << 30) /* a buffer takes no more */
+#define SAME_TRIES     4                   /* connects to a session's endpoint */
 
 static void on_exchange_due(struct deadline *deadline);
 
@@ -74,6 +75,15 @@ void exchange_answer(struct exchange *exchange, enum close_reason reason)
     exchange_answer_with(exchange, (struct edge_answer){.reason = reason});
 }
 
+/* Length and chunks show that something is missing; where the end of the connection is the end of the
+ * body only a reset does. */
+void exchange_cut_answer(struct exchange *exchange)
+{
+    if (exchange->out_framing == BODY_UNTIL_CLOSE)
+        net_set_reset_on_close(exchange->client->stream.fd);
+    client_close(exchange->client, CLOSE_ANSWER_CUT);
+}
+
 /* ---- the request's body ---- */
 
 static void answer_body_fault(struct exchange *exchange)
@@ -116,11 +126,21 @@ static size_t take_streamed(struct exchange *exchange, struct slice data)
     return used;
 }
 
+static void answer_buffers_full(struct exchange *exchange)
+{
+    exchange_answer_with(
+        exchange, (struct edge_answer){.reason = CLOSE_BUFFERS_FULL, .retry_after = 1});
+}
+
 size_t exchange_take_body(struct exchange *exchange, struct slice data)
 {
     if (exchange->state != EXCHANGE_BODY)
         return take_streamed(exchange, data);
     size_t used;
+    if (!buffer_pool_has_room(&exchange->worker->buffers)) {
+        answer_buffers_full(exchange);
+        return 0;
+    }
     switch (take_whole(exchange, data, &used)) {
     case PARSE_BAD:
         answer_body_fault(exchange);
@@ -178,9 +198,12 @@ static size_t begin_whole(struct exchange *exchange, struct slice rest)
     struct http_request *request = &exchange->worker->request;
     struct buffer_pool *buffers = &exchange->worker->buffers;
     size_t used = 0;
+    uint64_t limit = body_limit(exchange);
+    if (limit == 0 || limit > BODY_WHOLE_MAX)
+        limit = BODY_WHOLE_MAX;
     enum parse_result result =
         body_framing_start(&exchange->request_body, request->body, request->body_length,
-                           body_limit(exchange), BODY_CHUNKS_MAX);
+                           limit, BODY_CHUNKS_MAX);
     if (result == PARSE_MORE && request->body == BODY_LENGTH &&
         rest.len >= request->body_length) {
         /* The common case, in place. */
@@ -192,8 +215,7 @@ static size_t begin_whole(struct exchange *exchange, struct slice rest)
         return consumed;
     }
     if (result == PARSE_MORE && !buffer_pool_has_room(buffers)) {
-        exchange_answer_with(exchange, (struct edge_answer){.reason = CLOSE_BUFFERS_FULL,
-                                                            .retry_after = 1});
+        answer_buffers_full(exchange);
         return 0;
     }
     if (result == PARSE_MORE)
@@ -259,6 +281,7 @@ static void send_request(struct exchange *exchange)
         ssize_t sent = stream_write(&connection->stream, waiting.data, waiting.len);
         if (sent < 0 && errno != EAGAIN) {
             /* An early answer may lie in the socket still: reading tells. */
+            exchange->is_body_cut = exchange->body_left > 0;
             exchange->body_left = 0;
             exchange->is_persistent = false;
             exchange->keeps_endpoint = false;
@@ -295,8 +318,10 @@ static void begin_sending(struct exchange *exchange, size_t sent)
     exchange->moved_at = deadline_now(&exchange->worker->wheel);
     exchange->request_sent = (uint32_t)sent;
     exchange->keeps_endpoint = exchange->method != HTTP_HEAD && !exchange->is_upgrade;
-    exchange_set_deadline(
-        exchange, deadline_limit(exchange_config(exchange)->timeouts.write_stall));
+    uint32_t limit = deadline_limit(exchange_config(exchange)->timeouts.write_stall);
+    if (exchange->body_left > 0)
+        limit = (uint32_t)min_size(limit, BODY_LOOK_MS);
+    exchange_set_deadline(exchange, limit);
     send_request(exchange);
 }
 
@@ -428,14 +453,19 @@ void exchange_endpoint_failed(struct exchange *exchange, enum close_reason reaso
 
 /* ---- deadlines ---- */
 
+/* After `passed` milliseconds in which the client could have sent. */
+static bool body_is_too_slow(const struct exchange *exchange, uint32_t passed)
+{
+    uint32_t grace = deadline_limit(exchange_config(exchange)->timeouts.request_head);
+    return passed > grace &&
+           (exchange->body_bytes == 0 ||
+            exchange->body_bytes < (uint64_t)(passed - grace) * BODY_RATE / 1000);
+}
+
 static void look_at_body(struct exchange *exchange)
 {
     uint32_t passed = deadline_now(&exchange->worker->wheel) - exchange->began_at;
-    uint64_t wanted = passed > BODY_GRACE_MS
-                          ? (uint64_t)(passed - BODY_GRACE_MS) * BODY_RATE / 1000
-                          : 0;
-    if (exchange->body_bytes < wanted ||
-        (passed > BODY_GRACE_MS && exchange->body_bytes == 0))
+    if (body_is_too_slow(exchange, passed))
         exchange_answer(exchange, CLOSE_BODY_TIMEOUT);
     else
         exchange_set_deadline(exchange, BODY_LOOK_MS);
@@ -458,21 +488,33 @@ static void look_at_flow(struct exchange *exchange)
 {
     uint32_t passed = deadline_now(&exchange->worker->wheel) - exchange->moved_at;
     bool is_sending = exchange->state == EXCHANGE_SENDING;
+    bool awaits_body = is_sending && exchange->body_left > 0;
     bool is_client = client_is_blocked(exchange->client) ||
                      (is_sending && exchange_body_room(exchange) > 0);
+    if (awaits_body && buffer_len(exchange->request) == exchange->request_sent) {
+        exchange->lagged_ms += BODY_LOOK_MS;
+        if (body_is_too_slow(exchange, exchange->lagged_ms)) {
+            exchange_answer(exchange, CLOSE_BODY_TIMEOUT);
+            return;
+        }
+    }
     uint32_t limit = is_client || is_sending
                          ? deadline_limit(exchange_config(exchange)->timeouts.write_stall)
                          : exchange_poll_limit(exchange);
     if (passed < limit) {
-        exchange_set_deadline(exchange, limit - passed);
+        uint32_t left = limit - passed;
+        exchange_set_deadline(
+            exchange, awaits_body ? (uint32_t)min_size(left, BODY_LOOK_MS) : left);
         return;
     }
     if (is_sending && is_client)
         exchange_answer(exchange, CLOSE_BODY_TIMEOUT);
     else if (is_sending)
         exchange_answer(exchange, CLOSE_ANSWER_TIMEOUT);
+    else if (is_client)
+        client_close(exchange->client, CLOSE_WRITE_STALL);
     else
-        client_close(exchange->client, is_client ? CLOSE_WRITE_STALL : CLOSE_ANSWER_CUT);
+        exchange_cut_answer(exchange);
 }
 
 static void on_exchange_due(struct deadline *deadline)
@@ -554,6 +596,11 @@ void exchange_on_client_drained(struct exchange *exchange)
 {
     exchange->moved_at = deadline_now(&exchange->worker->wheel);
     exchange_resume_reading(exchange);
+}
+
+void exchange_on_client_took(struct exchange *exchange)
+{
+    exchange->moved_at = deadline_now(&exchange->worker->wheel);
 }
 
 bool exchange_outlives_client_end(const struct exchange *exchange)

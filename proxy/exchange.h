@@ -57,6 +57,9 @@ size_t exchange_body_room(const struct exchange *exchange);
 /* All that the client was sent has been written: go on reading the endpoint. */
 void exchange_on_client_drained(struct exchange *exchange);
 
+/* The client took a part of what waited for it. */
+void exchange_on_client_took(struct exchange *exchange);
+
 /* The client has finished writing: true when the exchange goes on (the response has begun), false when it is
  * to be aborted. */
 bool exchange_outlives_client_end(const struct exchange *exchange);

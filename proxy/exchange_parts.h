@@ -46,7 +46,9 @@ struct exchange {
     uint64_t body_bytes; /* of the request, received */
     uint32_t began_at;   /* deadline_now() */
     uint32_t moved_at;   /* last progress while streaming */
-    uint64_t began;      /* timing_now() of a handshake */
+    uint32_t
+        lagged_ms;  /* so long the client, not the endpoint, held a streamed body up */
+    uint64_t began; /* timing_now() of a handshake */
 
     struct buffer *response;      /* a head that is not whole, or the body that is held */
     struct buffer *response_head; /* of HOLDING: its head as it came */
@@ -68,6 +70,7 @@ struct exchange {
     bool is_persistent;  /* the client's side may stay */
     bool keeps_endpoint; /* the endpoint's side may stay */
     bool was_resent;
+    bool is_body_cut;      /* answered before the client had sent its body */
     bool has_answer_begun; /* bytes of the final response went to the client */
     bool is_tls_client;    /* https at the outermost trusted hop */
     bool is_cross_site;
@@ -102,6 +105,9 @@ void exchange_set_deadline(struct exchange *exchange, uint32_t limit_ms);
 /* No connection or no answer from this endpoint: another one, the same again, or the end. `reason`: what it
  * would be called. */
 void exchange_endpoint_failed(struct exchange *exchange, enum close_reason reason);
+
+/* The response ends here although it is not whole: the client must not take it for whole. */
+void exchange_cut_answer(struct exchange *exchange);
 
 /* How long the endpoint may be silent, in milliseconds. */
 uint32_t exchange_poll_limit(const struct exchange *exchange);

@@ -80,7 +80,10 @@ static void finish(struct exchange *exchange)
     else
         endpoint_connection_close(exchange->connection);
     exchange->connection = NULL;
-    client_end_exchange(exchange->client, exchange->is_persistent);
+    if (exchange->is_body_cut) /* it may be sending still, and must be able to read */
+        client_linger(exchange->client, CLOSE_DONE);
+    else
+        client_end_exchange(exchange->client, exchange->is_persistent);
 }
 
 static void bad_answer(struct exchange *exchange, const char *why)
@@ -153,7 +156,7 @@ static void after_piece(struct exchange *exchange, const struct piece *piece)
         finish(exchange);
         return;
     case PARSE_BAD:
-        client_close(exchange->client, CLOSE_ANSWER_CUT);
+        exchange_cut_answer(exchange);
         return;
     case PARSE_MORE:
         if (client_is_blocked(exchange->client))
@@ -448,9 +451,13 @@ static void on_final(struct exchange *exchange, struct slice head, struct slice 
     if (exchange->state == EXCHANGE_SENDING) {
         /* An answer before the request was whole: nothing more of it is sent. */
         exchange->keeps_endpoint = false;
-        exchange->is_persistent = exchange->is_persistent && exchange->body_left == 0;
+        exchange->is_body_cut = exchange->body_left > 0;
+        exchange->is_persistent = exchange->is_persistent && !exchange->is_body_cut;
         exchange->body_left = 0;
     }
+    /* What was sent for a tunnel that did not come about is no request. */
+    if (exchange->is_upgrade && exchange->client->in != NULL)
+        exchange->is_persistent = false;
     exchange->keeps_endpoint = exchange->keeps_endpoint && response->is_persistent;
     buffer_drop(&worker->buffers, &exchange->request);
     buffer_drop(&worker->buffers, &exchange->head);
@@ -545,7 +552,7 @@ static void on_endpoint_end(struct exchange *exchange)
         if (body_framing_end(&exchange->response_body) == PARSE_DONE)
             stream_on(exchange, slice_of(NULL, 0));
         else
-            client_close(exchange->client, CLOSE_ANSWER_CUT);
+            exchange_cut_answer(exchange);
         return;
     case EXCHANGE_BODY:
     case EXCHANGE_WAITING:
