@@ -123,7 +123,7 @@ class Crowd:
             return self.expected - self.received(self.report())
 
         try:
-            wait_until(lambda: not missing(), "every line has arrived", 20)
+            wait_until(lambda: not missing(), "every line has arrived", 20 + sum(self.expected.values()) / 1000)
         except AssertionError:
             self.require_no_complaint()
             lost = missing()
