@@ -112,6 +112,13 @@ static void note_opened(struct endpoint_connection *connection)
     endpoint_connection_watch(connection, EV_READ);
 }
 
+/* Errors that say nothing about the endpoint. */
+static bool is_our_own_want(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM ||
+           error == EADDRNOTAVAIL;
+}
+
 struct endpoint_connection *endpoint_connection_open(struct worker *worker,
                                                      struct endpoint *endpoint,
                                                      bool may_reuse, void *owner,
@@ -133,7 +140,8 @@ struct endpoint_connection *endpoint_connection_open(struct worker *worker,
     if (fd < 0) {
         int error = errno;
         metrics_add_by(M_CONNECTS, CONNECT_REFUSED, 1);
-        endpoint_note_failure(endpoint, timing_now());
+        if (!is_our_own_want(error))
+            endpoint_note_failure(endpoint, timing_now());
         errno = error;
         return NULL;
     }

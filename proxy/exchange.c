@@ -580,6 +580,7 @@ size_t exchange_begin(struct client *client, struct slice data)
     if (exchange->kind == ROUTE_HANDSHAKE)
         exchange->began = timing_now();
     struct slice rest = slice_from(data, head_len);
+    worker->request_head = slice_to(data, head_len);
     /* The head is needed again when another endpoint has to be found, or when the body is whole. */
     if (exchange->kind != ROUTE_SESSION || has_body)
         buffer_append(&worker->buffers, &exchange->head, slice_to(data, head_len));

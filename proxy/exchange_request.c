@@ -464,6 +464,9 @@ void exchange_route(struct exchange *exchange, bool parses, struct slice body)
     case ROUTE_WAIT:
         if (exchange->body == NULL)
             buffer_append(&exchange->worker->buffers, &exchange->body, body);
+        if (exchange->head == NULL)
+            buffer_append(&exchange->worker->buffers, &exchange->head,
+                          exchange->worker->request_head);
         exchange->state = EXCHANGE_WAITING;
         exchange->moved_at = deadline_now(&exchange->worker->wheel);
         exchange_set_deadline(

@@ -217,13 +217,13 @@ static void begin_streaming(struct exchange *exchange, struct slice held,
 static bool must_hold(const struct exchange *exchange,
                       const struct http_response *response)
 {
-    if (!exchange->is_engine_io || exchange->method == HTTP_OPTIONS ||
-        exchange->is_upgrade)
+    if (!exchange->is_engine_io || exchange->method == HTTP_OPTIONS)
         return false;
     if (response->body == BODY_LENGTH && response->body_length > ENGINE_HANDSHAKE_MAX)
         return false;
-    return (exchange->kind == ROUTE_HANDSHAKE && response->status == 200) ||
-           (exchange->kind == ROUTE_SESSION && response->status == 400);
+    if (exchange->kind == ROUTE_HANDSHAKE)
+        return response->status == 200 && !exchange->is_upgrade;
+    return exchange->kind == ROUTE_SESSION && response->status == 400;
 }
 
 static void learn_heartbeat(struct upstream *upstream, const struct engine_open *open)

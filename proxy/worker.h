@@ -91,6 +91,7 @@ struct worker {
     char *scratch; /* bytes are read to scratch + WORKER_SCRATCH_FRONT */
     char *out;     /* heads and small answers are written here */
     struct http_request request;
+    struct slice request_head; /* the bytes that `request` was parsed from */
     struct http_response response;
     struct engine_query query;
 
