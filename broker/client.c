@@ -632,11 +632,6 @@ bool client_is_stuck(const struct client *client, uint64_t now)
     return client->is_blocked && now - client->wrote_at > STUCK_AFTER;
 }
 
-bool client_is_behind(const struct client *client, uint64_t now)
-{
-    return client->output.bytes > CLIENT_BEHIND_BYTES && !client_is_stuck(client, now);
-}
-
 void client_set_resume(struct client_set *set)
 {
     struct client *first = TAILQ_FIRST(&set->waiting);

@@ -104,12 +104,11 @@ bool client_is_closed(const struct client *client);
  * subscribers. Limits are applied at the end of the turn. */
 void client_deliver(struct client *client, struct span message, uint64_t now);
 
-/* More than this waits for a subscriber that is busy: see client_is_behind. */
+/* A subscriber for which more than this waits is behind: messages come faster than it reads.
+ * client_set_resume() is called when one has caught up. */
 #define CLIENT_BEHIND_BYTES ((size_t)1024 * 1024)
 
-/* Is it a subscriber that reads, but more slowly than messages come? One that has stopped reading is not
- * behind, it is stuck: nobody shall wait for it. client_set_resume() is called when one has caught up. */
-bool client_is_behind(const struct client *client, uint64_t now);
+/* Has it stopped reading? Nobody shall wait for one that has. */
 bool client_is_stuck(const struct client *client, uint64_t now);
 
 /* Requests that wait are given to on_request again, at the end of this loop turn; each time another client is

@@ -17,9 +17,9 @@ struct interest_table;
 struct deliverer *deliverer_new(const struct interest_table *interest);
 void deliverer_free(struct deliverer *deliverer);
 
-/* Queues the message to all who want `channel`; returns how many interests that were. */
+/* Queues the message to all who want `channel`; returns how many interests that were. `now` as timing_now(). */
 unsigned deliver_message(struct deliverer *deliverer, struct slice channel,
-                         struct slice payload);
+                         struct slice payload, uint64_t now);
 
 /* Do messages of this channel come faster than any of its subscribers reads? False as soon as one keeps up,
  * and when those that do not are stuck. */

@@ -109,11 +109,11 @@ static void send_arguments(struct link *link, int count, const char **arguments,
     free(command);
 }
 
-static void expect(struct link *link, size_t len)
+static void expect(struct link *link, size_t len, uint64_t now)
 {
     check(link->expected_count < EXPECTED_MAX);
     if (link->expected_count == 0)
-        link->asked_at = timing_now();
+        link->asked_at = now;
     link->expected[(link->expected_first + link->expected_count) % EXPECTED_MAX] = len;
     link->expected_count++;
 }
@@ -124,7 +124,7 @@ static void send_ping(struct link *link)
     size_t len = strlen(argument);
     send_arguments(link, 1, &argument, &len);
     if (link->config.kind == LINK_PUBLISHING)
-        expect(link, 0);
+        expect(link, 0, timing_now());
     else if (!link->pings)
         link->asked_at = timing_now();
     link->pings = true;
@@ -638,10 +638,11 @@ bool link_has_room(const struct link *link, size_t len)
 void link_send(struct link *link, struct span command)
 {
     check(link->config.kind == LINK_PUBLISHING && command.len > 0);
-    expect(link, command.len);
+    uint64_t now = timing_now();
+    expect(link, command.len, now);
     link->in_flight_count++;
     link->in_flight_bytes += command.len;
-    output_append(&link->output, command, false, timing_now());
+    output_append(&link->output, command, false, now);
     turn_request(link->turn);
 }
 

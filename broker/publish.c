@@ -376,7 +376,8 @@ void publish_message(struct publisher *publisher, struct slice channel,
             return;
         result->receivers = interest_receivers(publisher->interest, channel);
     } else {
-        result->receivers = deliver_message(publisher->deliverer, channel, payload);
+        result->receivers =
+            deliver_message(publisher->deliverer, channel, payload, timing_now());
     }
     metrics_add_by(M_PUBLISHED, (int)message.method, 1);
     metrics_add_by(M_PUBLISHED_BY_DIALECT, (int)message.dialect, 1);

@@ -30,7 +30,7 @@ static void deliver(struct receiver *receiver, const struct envelope *envelope,
         !sequence_is_first_copy(receiver->sequences, envelope->origin,
                                 envelope->message_id, now))
         return;
-    deliver_message(receiver->deliverer, envelope->channel, envelope->payload);
+    deliver_message(receiver->deliverer, envelope->channel, envelope->payload, now);
 }
 
 static void deliver_own(struct receiver *receiver, const struct sent *sent, uint64_t now)

@@ -31,7 +31,7 @@ struct turn;
 #define SHARD_LINGER SECONDS(5)
 
 /* A FIFO is full above this, and has room again below half of it. */
-#define SHARD_FULL_BYTES ((size_t)512 * 1024)
+#define SHARD_FULL_BYTES ((size_t)128 * 1024)
 
 /* Want every partition: unmodified pods, patterns. */
 #define SHARD_ALL_PARTITIONS UINT32_MAX
