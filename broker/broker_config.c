@@ -248,7 +248,8 @@ static const struct option_row rows[] = {
     {"delivery.flush_window", OPTION_DURATION, AT(broker_config, flush_window),
      .standard = "auto", .automatic = true, .maximum = MILLISECONDS(1000),
      .reload = OPTION_RESTART,
-     .help = "Messages wait this long for company; auto is the end of a loop turn."},
+     .help = "Messages wait this long for company; auto is the end of a loop turn."
+             "all."},
     {"resend.window", OPTION_DURATION, AT(broker_config, resend_window),
      .standard = "10s", .minimum = SECONDS(1), .maximum = SECONDS(600),
      .reload = OPTION_RESTART,

@@ -28,6 +28,9 @@
 /* A subscriber whose socket is full and that has taken nothing for this long is stuck. */
 #define STUCK_AFTER MILLISECONDS(20)
 
+/* So much is written whatever the window says. */
+#define WINDOW_BYTES ((size_t)64 * 1024)
+
 #define SWEEP_EVERY SECONDS(1)
 
 enum client_state { CLIENT_OPEN, CLIENT_FINISHING, CLIENT_CLOSED };
@@ -612,17 +615,20 @@ void client_deliver(struct client *client, struct span message, uint64_t now)
         make_dirty(client);
         return;
     }
-    if (client->is_blocked || client->is_dirty || client->is_lagging)
+    if (client->is_blocked || client->is_dirty)
         return;
-    if (set->limits.flush_window == 0) {
+    uint64_t window = set->limits.flush_window;
+    if (window == 0 || client->output.bytes >= WINDOW_BYTES) {
         make_dirty(client);
         return;
     }
+    if (client->is_lagging)
+        return;
     client->is_lagging = true;
     TAILQ_INSERT_TAIL(&set->lagging, client, of_work);
     if (!set->window_is_open) {
-        struct timeval window = timing_to_timeval(set->limits.flush_window);
-        check(event_add(set->window, &window) == 0);
+        struct timeval after = timing_to_timeval(window);
+        check(event_add(set->window, &after) == 0);
         set->window_is_open = true;
     }
 }

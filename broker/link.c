@@ -666,6 +666,11 @@ size_t link_in_flight_bytes(const struct link *link)
     return link->in_flight_bytes;
 }
 
+size_t link_queued_bytes(const struct link *link)
+{
+    return link->output.bytes + evbuffer_get_length(link->channels);
+}
+
 void link_flush(struct link *link)
 {
     if (link->state < LINK_UP)

@@ -104,5 +104,8 @@ void link_unsubscribe(struct link *link, struct slice channel);
 unsigned link_in_flight_count(const struct link *link);
 size_t link_in_flight_bytes(const struct link *link);
 
+/* Bytes that the next flush writes. */
+size_t link_queued_bytes(const struct link *link);
+
 /* End of the loop turn: writes what is queued. */
 void link_flush(struct link *link);

@@ -23,6 +23,9 @@
 /* Counts of rooms are halved, so that they are about the last minutes. */
 #define FADE_EVERY SECONDS(60)
 
+/* So much is written to a shard whatever the window says: a quarter of what may be in flight. */
+#define WINDOW_BYTES (LINK_IN_FLIGHT_BYTES / 4)
+
 /* The longest channel that an envelope carries. */
 #define CHANNEL_MAX 255
 
@@ -253,7 +256,7 @@ static void on_window(evutil_socket_t fd UNUSED, short what UNUSED, void *argume
 {
     struct publisher *publisher = argument;
     publisher->window_is_open = false;
-    shard_set_flush(publisher->shards);
+    shard_set_flush(publisher->shards, 0);
 }
 
 static void end_turn(void *context)
@@ -261,9 +264,8 @@ static void end_turn(void *context)
     struct publisher *publisher = context;
     if (publisher->shards == NULL)
         return;
-    if (publisher->window_length == 0) {
-        shard_set_flush(publisher->shards);
-    } else if (!publisher->window_is_open) {
+    shard_set_flush(publisher->shards, publisher->window_length == 0 ? 0 : WINDOW_BYTES);
+    if (publisher->window_length > 0 && !publisher->window_is_open) {
         struct timeval window = timing_to_timeval(publisher->window_length);
         check(event_add(publisher->window, &window) == 0);
         publisher->window_is_open = true;

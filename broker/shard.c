@@ -492,11 +492,13 @@ void shard_set_tick(struct shard_set *set, uint64_t now)
     }
 }
 
-void shard_set_flush(struct shard_set *set)
+void shard_set_flush(struct shard_set *set, size_t bytes)
 {
     for (size_t i = 0; i < set->count; i++) {
-        link_flush(set->shards[i].publishing);
-        link_flush(set->shards[i].subscribing);
+        if (link_queued_bytes(set->shards[i].publishing) >= bytes)
+            link_flush(set->shards[i].publishing);
+        if (link_queued_bytes(set->shards[i].subscribing) >= bytes)
+            link_flush(set->shards[i].subscribing);
     }
 }
 

@@ -74,8 +74,8 @@ bool shard_set_is_settled(const struct shard_set *set);
 /* Once a second. */
 void shard_set_tick(struct shard_set *set, uint64_t now);
 
-/* End of the loop turn: writes what is queued. */
-void shard_set_flush(struct shard_set *set);
+/* Writes what is queued, of links that have at least `bytes` queued. */
+void shard_set_flush(struct shard_set *set, size_t bytes);
 
 struct shard *shard_of_partition(const struct shard_set *set, unsigned partition);
 size_t shard_set_count(const struct shard_set *set);

@@ -1,6 +1,7 @@
 """Messages cross the broker in order, complete and once: over the hub and over 1, 2 and 4 Redis, through one broker
 and through two that share their shards."""
 import threading
+import time
 
 import pytest
 from daemons import figure, wait_until
@@ -56,6 +57,21 @@ def test_rooms_keep_their_order_and_nothing_is_lost_or_doubled(redis_server, bro
         assert len(carried) == len(brokers) * shards, server.name
     for pod in pods:
         pod.close()
+
+
+@pytest.mark.parametrize("shards", [0, 2], ids=["hub", "2 shards"])
+def test_a_flush_window_changes_no_order_and_holds_no_answer(redis_server, broker, shards):
+    b = broker(redis_server(shards) if shards else [], config={"delivery": {"flush_window": "300ms"}})
+    wait_until(lambda: b.status()["shards_up"] == shards, "all shards are up")
+    pod = Pod(b.port)
+    began = time.monotonic()
+    publish_all(b.port, "p", ROOMS, 20, depth=1)
+    answered = time.monotonic() - began
+    wait_until(lambda: len(pod.received) == 20 * len(ROOMS), "all is there")
+    check_complete(pod, ["p"], ROOMS, 20)
+    # 280 answers one after the other, each of them at once; not one window for each
+    assert answered < 20
+    pod.close()
 
 
 @pytest.mark.parametrize("shards", [0, 2], ids=["hub", "2 shards"])
