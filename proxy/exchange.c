@@ -182,7 +182,8 @@ static size_t begin_streamed(struct exchange *exchange, struct slice rest)
         return 0;
     }
     size_t used = min_size(rest.len, (size_t)min_size(request->body_length, SIZE_MAX));
-    exchange->body_left = request->body_length; /* tells alone whether the body was read */
+    exchange->body_left =
+        request->body_length; /* tells alone whether the body was read */
     (void)!body_framing_start(&exchange->request_body, BODY_NONE, 0, 0, 0);
     exchange->body_bytes = used;
     if (request->expects_continue && used < request->body_length &&
