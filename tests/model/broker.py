@@ -2,36 +2,43 @@
 
     pod ── accept ─▶ sequence, sent ring ─▶ FIFO of the partition's shard ─▶ in flight ─▶ confirmed
                                                                                  ║ Redis
-    pod ◀─ deliver ◀─ expected, hold, negative acknowledgement ◀─────────────────╝
+    pod ◀─ deliver ◀─ expected, hold, asking ◀───────────────────────────────────╝
 
 The names are those of the document. What the real broker does with bytes is done here with tuples:
 
-    ("M", origin, partition, sequence, message)        on p:<partition>, and retransmitted on o:<asker>
-    ("H", origin, facts)                               heartbeat, on c of every shard
-    ("N", asker, {partition: [missing sequences]}, shard)   negative acknowledgement, on o:<origin>;
-                                                       answer on that shard, there the asker hears
-    ("G", origin, partition, up_to)                    gone from the ring, on o:<asker>
+    ("M", origin, partition, sequence, message)          on p:<partition>, and again on o:<asker>
+    ("H", origin, facts)                                 heartbeat, on c of every shard
+    ("N", asker, {partition: [missing sequences]}, shard)   ask, on o:<origin>; answer on that shard
+    ("Q", asker, number, shard)                          ask for positions, on o:<origin>
+    ("P", origin, number, facts, {partition: last sent}) positions, on o:<asker>
+    ("G", origin, partition, [sequences])                gone from the ring, on o:<asker>
+
+`off` names rules that are switched off (mutations.py).
 """
 
 from collections import deque
 
-PARTITIONS = 8
-IN_FLIGHT = 6                # small, so that FIFOs fill
+import simulation
+from link import Link
+from receiver import Receiver
+
+PARTITIONS = 6
 RING_AGE = 10_000.0
+SPILL_MAX = 800
+SPILL_AGE = 30_000.0
 CONFIRMED_RECENTLY = 250.0
-SUSPECT_AFTER = 1_000.0
-BACKOFF_MIN, BACKOFF_MAX = 100.0, 5_000.0
 FAIL_BACK_AFTER = 5_000.0
 LIVE_FOR = 5_000.0
 HEARTBEAT = 1_000.0
-STALE_AFTER = 3_000.0
-TAIL_MIN, TAIL_MAX = 200.0, 3_000.0
-NACK_AT = (20.0, 100.0, 300.0, 600.0, 900.0, 1_300.0, 1_700.0)
-HEARS_WELL = 1_500.0         # a shard that pushed something so lately; heartbeats come each second
-GIVE_UP_AFTER = 2_000.0
+TAIL_MIN, TAIL_MAX = 200.0, 3_200.0
 KEEP_ORIGIN = 70_000.0
 SETTLE_AFTER_MAP = 5_000.0
-TICK = 20.0
+NAME_LATE_AFTER = 60_000.0
+START_FOR_LINKS = 3_000.0
+DISCOVER_FOR = 500.0
+TICK = 100.0
+LATE_TURN = 200.0            # a loop turn that comes later than that stopped the broker's clock
+POSITIONS_AGAIN = 300.0
 
 
 class Map:
@@ -40,13 +47,11 @@ class Map:
     def __init__(self, name, shards):
         self.name = name
         self.shards = tuple(shards)
+        self.best = [self._ranked(p) for p in range(PARTITIONS)]
 
-    def ranked(self, partition):
+    def _ranked(self, partition):
         # any fixed pseudo-random order does; the real one is a weighted rendezvous hash
-        def score(shard):
-            value = hash_of(f"{partition}/{shard}")
-            return (-value, shard)
-        return sorted(self.shards, key=score)[:2]
+        return tuple(sorted(self.shards, key=lambda s: (-hash_of(f"{partition}/{s}"), s))[:2])
 
 
 def hash_of(text):
@@ -57,227 +62,241 @@ def hash_of(text):
     return value * 0xBF58476D1CE4E5B9 % 2**64
 
 
+class Message:
+    """`twice`: (room's partition, sid's partition) of enter_room and leave_room."""
+    __slots__ = ("id", "twice", "accepted_at")
+
+    def __init__(self, message_id, accepted_at, twice=None):
+        self.id, self.accepted_at, self.twice = message_id, accepted_at, twice
+
+
 class Entry:
     """One message in the sent ring."""
-    __slots__ = ("partition", "sequence", "message", "accepted_at", "confirmed_at", "shard")
+    __slots__ = ("partition", "sequence", "message", "accepted_at", "sent_at", "confirmed_at", "shard", "again")
 
     def __init__(self, partition, sequence, message, now):
         self.partition, self.sequence, self.message = partition, sequence, message
         self.accepted_at = now
-        self.confirmed_at = None
-        self.shard = None            # where it was sent last
-
-
-class Receiving:
-    """What a broker knows of one (origin, partition)."""
-    __slots__ = ("expected", "hold", "known", "gap_since", "asked")
-
-    def __init__(self, expected):
-        self.expected = expected
-        self.hold = {}
-        self.known = 0               # the highest sequence heard of, in messages and tails
-        self.gap_since = None
-        self.asked = 0
+        self.sent_at = self.confirmed_at = None
+        self.shard = None            # in whose FIFO or flight it is
+        self.again = False           # was confirmed once: not of the spill any more
 
 
 class Peer:
     def __init__(self):
-        self.heard_at = 0.0
-        self.subscribed = frozenset()
-        self.used = self.loaded = None
+        self.heard_at = -1e9
+        self.born = None
+        self.number = 0
+        self.ready = False
+        self.facts = None
+        self.wanted_number = self.asked_at = None       # positions that we still want
 
 
-class Link:
-    """One broker's two connections to one shard."""
+class Broker(simulation.Process, Receiver):
+    SILENT_AFTER = 2_500.0
 
-    def __init__(self, broker, shard):
-        self.broker, self.shard = broker, shard
-        self.publishing = self.subscribing = None     # Wires
-        self.up = False                               # the publishing side passed its check
-        self.usable_since = None
-        self.fifo = deque()                           # Entries and ("C", channel, item)
-        self.in_flight = deque()                      # (entry or None, sent_at)
-        self.subscribed = frozenset()                 # confirmed channels
-        self.wanted = frozenset()
-        self.backoff = {"publishing": BACKOFF_MIN, "subscribing": BACKOFF_MIN}
-        self.checking_since = None
-        self.own_heard_at = 0.0
-        self.heard_at = 0.0                           # anything at all came in
-
-
-class Broker:
-    def __init__(self, simulation, servers, shard_map, origin, world):
-        self.simulation, self.servers, self.world = simulation, servers, world
-        self.origin = origin
-        self.alive = True
-        self.used = shard_map
-        self.loaded = shard_map
-        self.switched_at = None
+    def __init__(self, world, slot, origin, shard_map, needs=None, off=frozenset()):
+        simulation.Process.__init__(self, world.simulation)
+        self.world, self.slot, self.origin, self.off = world, slot, origin, off
+        self.random = world.simulation.random
+        self.skew = 0.0
+        self.born = self.simulation.now
+        self.used = self.loaded = shard_map
+        self.kept = []                       # still subscribed for those who use them, or may come to
+        self.loaded_at = self.all_use_since = None
+        self.late_named = set()
+        self.without = set()
+        self.needs = {p: self.now for p in (range(PARTITIONS) if needs is None else needs)}
+        self.joining = {}                    # partition -> origins whose positions are awaited
         self.links = {}
         self.next_sequence = [1] * PARTITIONS
         self.sends_to = [None] * PARTITIONS
-        self.ring = {}               # (partition, sequence) -> Entry, in order of acceptance
-        self.last_sent_at = [None] * PARTITIONS
-        self.receiving = {}          # (origin, partition) -> Receiving
-        self.based = set()           # origins whose first heartbeat we were there to hear
+        self.ring = {}                       # (partition, sequence) -> Entry, in order of acceptance
+        self.young = {p: deque() for p in range(PARTITIONS)}   # entries of the last TAIL_MAX
         self.peers = {}
-        self.greeted = set()         # shards on which our hello went out
-        self.ready_at = None         # when all subscriptions were first confirmed
-        self.lost = {}
-        self.turn = self.unicasts = 0
+        self.tombs = {}                      # origins that ended: what comes of them is late
+        self.number = 0                      # of heartbeats and asks
+        self.ready_at = self.complete_at = None
+        self.unconfirmed = 0
+        self.refused = 0
+        self.unicasts = 0
+        self.init_receiver()
         for shard in shard_map.shards:
-            self._add_link(shard)
-        self.simulation.at(0, self._tick)
-        self.simulation.at(0, self._beat)
-
-    # ── links ────────────────────────────────────────────────────────────────────────────────
-
-    def _add_link(self, shard):
-        link = self.links[shard] = Link(self, shard)
+            self.links[shard] = Link(self, shard)
         self._want()
-        self._connect(link, "publishing")
-        self._connect(link, "subscribing")
+        self.later(0, self._tick)
+        self.later(0, self._beat)
 
-    def _maps(self):
-        return (self.used,) if self.used is self.loaded else (self.used, self.loaded)
+    @property
+    def now(self):
+        """The broker's clock: it stands while the process does."""
+        return self.simulation.now - self.skew
 
-    def _want(self):
-        """Channels each link needs: control, our own, and partitions homed or standing by there."""
-        for shard, link in self.links.items():
-            wanted = {"c", f"o:{self.origin}"}
-            for shard_map in self._maps():
-                wanted |= {f"p:{p}" for p in range(PARTITIONS) if shard in shard_map.ranked(p)}
-            link.wanted = frozenset(wanted)
+    def woken(self, pause):
+        if pause > LATE_TURN and "clock" not in self.off:
+            self.skew += pause - LATE_TURN
 
-    def _connect(self, link, side):
-        if not self.alive or link.shard not in self.links or getattr(link, side) is not None:
-            return
-        server = self.servers[link.shard]
-        box = []
-        wire = server.connect(lambda item: self._item(link, side, box[0], item),
-                              lambda: self._broken(link, side, box[0], at_once=True))
-        if wire is None:
-            self._later(link, side)
-            return
-        box.append(wire)
-        setattr(link, side, wire)
-        if side == "publishing":
-            link.checking_since = self.simulation.now
-            wire.send(0, ("PING",))
-        else:
-            link.subscribed = frozenset()
-            link.own_heard_at = self.simulation.now
-            wire.send(0, ("SUBSCRIBE", sorted(link.wanted)))
+    def kill(self):
+        self.alive = False
+        for wire in list(self.wires):
+            wire.close()
 
-    def _later(self, link, side, delay=None):
-        if delay is None:
-            delay = link.backoff[side] * (0.5 + self.simulation.random.random())
-            link.backoff[side] = min(link.backoff[side] * 2, BACKOFF_MAX)
-        self.simulation.at(delay, self._connect, link, side)
+    def lose(self, reason, which):
+        self.world.gave_up(self, reason, which)
 
-    def _broken(self, link, side, wire, at_once=False):
-        if not self.alive or getattr(link, side) is not wire:
-            return
-        wire.close()
-        setattr(link, side, None)
-        if side == "publishing":
-            was_up, link.up, link.usable_since = link.up, False, None
-            # what was under way goes back to the head of the FIFO, in order
-            back = [e for e, _ in link.in_flight
-                    if isinstance(e, Entry) and e.shard == link.shard and e.confirmed_at is None]
-            link.in_flight.clear()
-            link.fifo = deque(e for e in link.fifo if isinstance(e, Entry))
-            queued = set(map(id, link.fifo))
-            link.fifo.extendleft(e for e in reversed(back) if id(e) not in queued)
-            at_once = at_once and was_up
-        else:
-            link.subscribed = frozenset()
-            self._beat_now()
-        self._later(link, side, 0.0 if at_once else None)
+    # ── what the links say ───────────────────────────────────────────────────────────────────
+
+    def link_up(self, link):
+        if self.ready_at is not None or self.complete_at is not None:
+            link.beat(("H", self.origin, self._facts()))    # before any message there
         self._place()
 
-    def _item(self, link, side, wire, item):
-        if not self.alive or getattr(link, side) is not wire:
-            return
-        kind = item[0]
-        if kind == "PONG":
-            if side == "publishing" and not link.up:
-                link.up, link.checking_since = True, None
-                link.backoff[side] = BACKOFF_MIN
-                self._greet(link)
-                self._place()
-                self._pump(link)
-        elif kind == "REPLY":
-            if not link.in_flight:
-                return
-            entry, _ = link.in_flight.popleft()
-            if isinstance(entry, Entry) and entry.shard == link.shard:
-                entry.confirmed_at = self.simulation.now
-            self._pump(link)
-        elif kind == "SUBSCRIBED":
-            link.subscribed |= frozenset(item[1])
-            link.backoff[side] = BACKOFF_MIN
-            link.own_heard_at = self.simulation.now
+    def link_down(self, link):
+        self._place()
+
+    def link_unsubscribed(self, link):
+        self._beat_now()
+        self._place()
+
+    def link_subscribed(self, link, was_complete):
+        if link.is_complete() and not was_complete:
+            # what was pushed meanwhile is lost: where are the origins?
+            if "positions" not in self.off:
+                for origin in self._live_origins():
+                    self.want_positions(origin)
             self._beat_now()
-        elif kind == "MESSAGE":
-            self._hear(link, item[2])
+        self._check_joins()
+        self._map_step()
+        self._place()
 
-    def _publish(self, link, channel, item):
-        link.fifo.appendleft(("C", channel, item))
-        self._pump(link)
-
-    def _pump(self, link):
-        while link.up and link.fifo and len(link.in_flight) < IN_FLIGHT:
-            entry = link.fifo.popleft()
-            if isinstance(entry, Entry):
-                channel = f"p:{entry.partition}"
-                item = ("M", self.origin, entry.partition, entry.sequence, entry.message)
-                self.last_sent_at[entry.partition] = self.simulation.now
+    def link_heard(self, link, item):
+        kind, origin = item[0], item[1]
+        if kind == "M":
+            self.receive(origin, *item[2:])
+        elif kind == "H":
+            if origin == self.origin:
+                link.heard_own()
             else:
-                _, channel, item = entry
-            link.in_flight.append((entry, self.simulation.now))
-            link.publishing.send(0, ("PUBLISH", channel, item, None))
+                self._heartbeat(origin, item[2])
+        elif kind == "N":
+            self._asked(origin, item[2], item[3])
+        elif kind == "Q":
+            vector = {p: s - 1 for p, s in enumerate(self._next_unsent())}
+            self.unicast(origin, ("P", self.origin, item[2], self._facts(), vector), item[3])
+        elif kind == "P":
+            self._positions(origin, *item[2:])
+        elif kind == "G":
+            self.gone(origin, item[2], item[3])
+
+    # ── subscriptions ────────────────────────────────────────────────────────────────────────
+
+    def _maps(self):
+        return [m for m in {m.name: m for m in (*self.kept, self.used, self.loaded)}.values()]
+
+    def _want(self):
+        """Channels each link needs: control, our own, and needed partitions homed or standing by there."""
+        maps = self._maps()
+        for shard, link in self.links.items():
+            wanted = {"c", f"o:{self.origin}"}
+            for shard_map in maps:
+                if shard in shard_map.shards:
+                    wanted.update(f"p:{p}" for p in self.needs if shard in shard_map.best[p])
+            link.want(wanted)
+
+    def _carries(self, shard_map):
+        """Are all channels that this map needs confirmed?"""
+        for shard in shard_map.shards:
+            link = self.links.get(shard)
+            if link is None or not link.is_complete():
+                return False
+            if any(f"p:{p}" in link.fresh for p in self.needs
+                   if shard in shard_map.best[p] and p not in self.joining):
+                return False
+        return True
+
+    def need(self, partition):
+        """A first local interest: confirmed when Redis has and the origins have said where they are."""
+        if partition in self.needs:
+            return
+        self.needs[partition] = self.now
+        self._state(self.origin, partition).expected = self.next_sequence[partition]
+        self.joining[partition] = None
+        self._want()
+        self._check_joins()
+
+    def need_no_more(self, partition):
+        if self.needs.pop(partition, None) is not None:
+            self.joining.pop(partition, None)
+            self.forget_partition(partition)
+            self._want()
+
+    def _check_joins(self):
+        for partition, awaited in list(self.joining.items()):
+            if awaited is None:
+                channel = f"p:{partition}"
+                on = [s for s in self.used.best[partition] if channel in self.links[s].confirmed]
+                wanted_on = [s for s in self.used.best[partition] if self.links[s].is_complete()]
+                if on and set(wanted_on) <= set(on):
+                    awaited = self.joining[partition] = set(self._live_origins())
+                    if "positions" not in self.off:
+                        for origin in awaited:
+                            self.want_positions(origin)
+                    else:
+                        awaited.clear()
+            if awaited is not None:
+                awaited &= set(self._live_origins())
+                if not awaited:
+                    del self.joining[partition]
+                    self.world.joined(self, partition)
 
     # ── where partitions are sent ────────────────────────────────────────────────────────────
 
     def _live(self):
-        now = self.simulation.now
-        return [p for p in self.peers.values() if now - p.heard_at < LIVE_FOR]
+        limit = self.now - LIVE_FOR
+        return [p for p in self.peers.values() if p.ready and p.heard_at > limit]
 
-    def _complete(self, link):
-        return link.wanted <= link.subscribed
+    def _live_origins(self):
+        limit = self.now - LIVE_FOR
+        return [o for o, p in self.peers.items() if p.ready and p.heard_at > limit]
 
-    def _is_usable(self, link):
-        return (link.up and self._complete(link)
-                and all(link.shard in peer.subscribed for peer in self._live()))
+    def _mark_usable(self):
+        live = self._live()
+        mine = self.used.name
+        for link in self.links.values():
+            usable = link.up and link.is_complete() and (
+                "usable" in self.off
+                or all(link.shard in p.facts["subscribed"]
+                       and ("carries" in self.off or mine in p.facts["maps"]) for p in live))
+            if not usable:
+                link.usable_since = None
+            elif link.usable_since is None:
+                link.usable_since = self.now
 
     def _choose(self, partition):
-        now = self.simulation.now
-        ranked = [self.links[s] for s in self.used.ranked(partition) if s in self.links]
+        best = self.used.best[partition]
         current = self.sends_to[partition]
-        for link in ranked:
-            if not self._is_usable(link):
+        if current not in best:
+            current = None
+        holder = self.links.get(current)
+        for shard in best:
+            link = self.links.get(shard)
+            if link is None or link.usable_since is None:
                 continue
-            if current is None or link.shard == current or now - link.usable_since >= FAIL_BACK_AFTER:
-                return link.shard
-            holder = self.links.get(current)
-            if holder is None or not self._is_usable(holder) or current not in self.used.ranked(partition):
-                return link.shard
-        for link in ranked:
-            if link.up and (current not in self.links or not self.links[current].up
-                            or link.shard == current):
-                return link.shard
-        if current in self.links and self.links[current].up:
+            if holder is None or shard == current or holder.usable_since is None:
+                return shard
+            if self.now - link.usable_since >= FAIL_BACK_AFTER or "fail_back" in self.off:
+                return shard
+        if holder is not None and holder.up:
             return current
+        for shard in best:
+            if shard in self.links and self.links[shard].up:
+                return shard
         return None
 
     def _place(self):
-        now = self.simulation.now
-        for link in self.links.values():
-            if not self._is_usable(link):
-                link.usable_since = None
-            elif link.usable_since is None:
-                link.usable_since = now
+        if self.ready_at is None:
+            return
+        self._mark_usable()
         for partition in range(PARTITIONS):
             chosen = self._choose(partition)
             if chosen != self.sends_to[partition]:
@@ -285,344 +304,374 @@ class Broker:
 
     def _move(self, partition, shard):
         """Unconfirmed and just confirmed messages go first on the new shard, in order."""
+        left = self.sends_to[partition]
         self.sends_to[partition] = shard
-        now = self.simulation.now
-        for link in self.links.values():
-            link.fifo = deque(e for e in link.fifo
-                              if not (isinstance(e, Entry) and e.partition == partition))
-        again = [e for e in self.ring.values() if e.partition == partition and
-                 (e.confirmed_at is None or now - e.confirmed_at < CONFIRMED_RECENTLY)]
+        now = self.now
+        if left in self.links:
+            link = self.links[left]
+            link.fifo = deque(e for e in link.fifo if e.partition != partition)
+            # a reply to what was sent before the move confirms nothing
+            link.in_flight = deque((None if isinstance(e, Entry) and e.partition == partition else e, at)
+                                   for e, at in link.in_flight)
         if shard is None:
-            self._deliver_own(partition)
+            self.fill_own_all(partition)
             return
-        again.sort(key=lambda e: e.sequence)
-        for entry in again:
+        recently = CONFIRMED_RECENTLY if "confirmed_recently" not in self.off else -1.0
+        again = [e for e in self.ring.values() if e.partition == partition
+                 and (e.confirmed_at is None or now - e.confirmed_at < recently)]
+        if "resend" in self.off:
+            again = [e for e in again if e.sent_at is None]
+        link = self.links[shard]
+        for entry in again:                      # the ring is in order
+            entry.again = entry.again or entry.confirmed_at is not None
             entry.shard, entry.confirmed_at = shard, None
-            self.links[shard].fifo.append(entry)
-        self._pump(self.links[shard])
+            link.fifo.append(entry)
+        link.pump()
 
     # ── outward ──────────────────────────────────────────────────────────────────────────────
 
     def accept(self, partition, message):
+        """The sequence it got, or None: refused, the spill is full."""
+        if self.unconfirmed >= SPILL_MAX:
+            self.refused += 1
+            return None
         sequence = self.next_sequence[partition]
         self.next_sequence[partition] += 1
-        entry = Entry(partition, sequence, message, self.simulation.now)
+        entry = Entry(partition, sequence, message, self.now)
         self.ring[(partition, sequence)] = entry
-        self.last_sent_at[partition] = self.simulation.now
+        self.unconfirmed += 1
         shard = self.sends_to[partition]
         if shard is None:
-            self._deliver_own(partition)
-            return
-        entry.shard = shard
-        self.links[shard].fifo.append(entry)
-        self._pump(self.links[shard])
-
-    def _deliver_own(self, partition):
-        """Nothing is up: our own pods are served from the ring, in order."""
-        state = self._state(self.origin, partition)
-        while (partition, state.expected) in self.ring:
-            self._deliver(self.origin, partition, state.expected,
-                          self.ring[(partition, state.expected)].message)
-            state.expected += 1
-        state.hold = {s: m for s, m in state.hold.items() if s >= state.expected}
-
-    # ── inward ───────────────────────────────────────────────────────────────────────────────
-
-    def _state(self, origin, partition):
-        key = (origin, partition)
-        if key not in self.receiving:
-            known_from_start = origin == self.origin or origin in self.based
-            self.receiving[key] = Receiving(1 if known_from_start else None)
-        return self.receiving[key]
-
-    def _deliver(self, origin, partition, sequence, message):
-        self.world.delivered(self, origin, partition, sequence, message)
-
-    def _hear(self, link, item):
-        kind, origin = item[0], item[1]
-        link.heard_at = self.simulation.now
-        if kind == "M":
-            self._receive(origin, *item[2:])
-        elif kind == "H":
-            if origin == self.origin:
-                link.own_heard_at = self.simulation.now
-            else:
-                self._heartbeat(origin, item[2])
-        elif kind == "N":
-            self._asked(origin, item[2], item[3])
-        elif kind == "G":
-            self._gone(origin, item[2], item[3])
-
-    def _receive(self, origin, partition, sequence, message):
-        state = self._state(origin, partition)
-        if state.expected is None:
-            state.expected = sequence
-        if sequence < state.expected:
-            return
-        state.known = max(state.known, sequence)
-        state.hold[sequence] = message
-        self._advance(origin, partition, state)
-
-    def _advance(self, origin, partition, state):
-        while state.expected in state.hold:
-            self._deliver(origin, partition, state.expected, state.hold.pop(state.expected))
-            state.expected += 1
-            state.gap_since, state.asked = None, 0
-        if state.known >= state.expected:
-            if origin == self.origin:
-                self._fill_own(partition, state)
-            elif state.gap_since is None:
-                state.gap_since, state.asked = self.simulation.now, 0
+            self.fill_own_all(partition)
         else:
-            state.gap_since, state.asked = None, 0
+            entry.shard = shard
+            self.links[shard].fifo.append(entry)
+            self.links[shard].pump()
+        return sequence
 
-    def _fill_own(self, partition, state):
-        while state.expected <= state.known:
-            message = state.hold.pop(state.expected, None)
-            if message is None:
-                entry = self.ring.get((partition, state.expected))
-                message = entry.message if entry else None
-            if message is None:
-                self._lose("own_gone", 1, (self.origin, partition, state.expected))
-            else:
-                self._deliver(self.origin, partition, state.expected, message)
-            state.expected += 1
+    def confirmed(self, entry):
+        entry.confirmed_at = self.now
+        if not entry.again:
+            self.unconfirmed -= 1
 
-    def _lose(self, reason, count, what):
-        self.lost[reason] = self.lost.get(reason, 0) + count
-        self.world.gave_up(self, reason, what)
+    def sending(self, entry):
+        """The link takes it from its FIFO: channel and item."""
+        if entry.sent_at is None:
+            entry.sent_at = self.now
+            self.young[entry.partition].append(entry)
+        return (f"p:{entry.partition}",
+                ("M", self.origin, entry.partition, entry.sequence, entry.message))
 
-    def _missing(self, state):
-        return [s for s in range(state.expected, state.known + 1) if s not in state.hold]
+    def _next_unsent(self):
+        """Per partition what follows the last message that was ever sent."""
+        following = list(self.next_sequence)
+        for (partition, sequence), entry in self.ring.items():
+            if entry.sent_at is None and sequence < following[partition]:
+                following[partition] = sequence
+        return following
 
-    def _gaps(self):
-        """Ask again for what is missing; give up what is too old."""
-        now = self.simulation.now
-        ask = {}
-        for (origin, partition), state in self.receiving.items():
-            if state.gap_since is None or origin == self.origin:
-                continue
-            age = now - state.gap_since
-            peer = self.peers.get(origin)
-            is_live = peer is not None and now - peer.heard_at < LIVE_FOR
-            if age >= GIVE_UP_AFTER or (not is_live and age > NACK_AT[-1]):
-                # only the first run of missing ones is given up; what is missing behind it gets its own time
-                first = min([s for s in state.hold if s >= state.expected], default=state.known + 1)
-                self._lose("gap" if is_live else "origin", first - state.expected,
-                           (origin, partition, list(range(state.expected, first))))
-                state.expected = first
-                state.gap_since, state.asked = None, 0
-                self._advance(origin, partition, state)
-            elif state.asked < len(NACK_AT) and age >= NACK_AT[state.asked]:
-                state.asked += 1
-                ask.setdefault(origin, {})[partition] = self._missing(state)
-        for origin, wanted in ask.items():
-            self.turn += 1
-            hears = [l.shard for l in self.links.values()
-                     if self.simulation.now - l.heard_at < HEARS_WELL and l.subscribed]
-            answer_on = hears[self.turn % len(hears)] if hears else None
-            self._unicast(origin, ("N", self.origin, wanted, answer_on))
-
-    def _unicast(self, origin, item, shard=None):
+    def unicast(self, origin, item, shard=None):
         """To a peer's own channel: on the shard it asked for, else on one where both are, each in turn."""
-        peer = self.peers.get(origin)
-        both = [l for s, l in self.links.items() if l.up and peer and s in peer.subscribed]
-        if not both:
-            both = [l for l in self.links.values() if l.up]
-        if not both:
-            return
+        link = self._link_to(origin, shard)
+        if link is not None:
+            link.publish(f"o:{origin}", item)
+
+    def _link_to(self, origin, shard):
         self.unicasts += 1
         asked_for = self.links.get(shard)
-        link = asked_for if asked_for is not None and asked_for.up else both[self.unicasts % len(both)]
-        self._publish(link, f"o:{origin}", item)
+        if asked_for is not None and asked_for.up:
+            return asked_for
+        up = [l for l in self.links.values() if l.up]
+        peer = self.peers.get(origin)
+        if peer is not None and peer.facts is not None:
+            up = [l for l in up if l.shard in peer.facts["subscribed"]] or up
+        return up[self.unicasts % len(up)] if up else None
 
     def _asked(self, asker, wanted, shard):
+        if "answer" in self.off:
+            return
         for partition, sequences in wanted.items():
+            gone = []
             for sequence in sequences:
                 entry = self.ring.get((partition, sequence))
                 if entry is None:
-                    self._unicast(asker, ("G", self.origin, partition, sequence), shard)
+                    gone.append(sequence)
                 else:
-                    self._unicast(asker, ("M", self.origin, partition, sequence, entry.message), shard)
+                    link = self._link_to(asker, shard)
+                    if link is not None:
+                        link.answer(f"o:{asker}", partition, sequence,
+                                    ("M", self.origin, partition, sequence, entry.message))
+            if gone:
+                self.unicast(asker, ("G", self.origin, partition, gone), shard)
 
-    def _gone(self, origin, partition, up_to):
-        state = self._state(origin, partition)
-        if state.expected is None or state.expected > up_to:
-            return
-        missing = [s for s in range(state.expected, up_to + 1) if s not in state.hold]
-        self._lose("gone", len(missing), (origin, partition, missing))
-        for sequence in range(state.expected, up_to + 1):
-            if sequence in state.hold:
-                self._deliver(origin, partition, sequence, state.hold.pop(sequence))
-        state.expected = up_to + 1
-        self._advance(origin, partition, state)
+    def _expire(self):
+        """Confirmed and old enough: out of the ring. Never sent for too long: given up, counted."""
+        now = self.now
+        for key, entry in list(self.ring.items()):
+            if entry.confirmed_at is None:
+                if now - entry.accepted_at > SPILL_AGE and entry.sent_at is None:
+                    self.unconfirmed -= 1
+                    if entry.shard in self.links:
+                        link = self.links[entry.shard]
+                        link.fifo = deque(e for e in link.fifo if e is not entry)
+                    self.world.expired(self, entry)
+                    del self.ring[key]
+            elif now - entry.confirmed_at > RING_AGE:
+                del self.ring[key]
 
     # ── heartbeats ───────────────────────────────────────────────────────────────────────────
 
-    def _facts(self):
-        now = self.simulation.now
-        tails = {p: self.next_sequence[p] - 1 for p in range(PARTITIONS)
-                 if self.last_sent_at[p] is not None
-                 and TAIL_MIN <= now - self.last_sent_at[p] <= TAIL_MAX}
-        subscribed = frozenset(s for s, l in self.links.items() if self._complete(l))
-        return {"subscribed": subscribed, "used": self.used.name, "loaded": self.loaded.name,
-                "tails": tails, "hello": False}
+    def _tails(self):
+        """Per partition that was sent to lately the last sequence sent at least TAIL_MIN ago."""
+        now, tails = self.now, {}
+        for partition, young in self.young.items():
+            while young and now - young[0].sent_at > TAIL_MAX:
+                young.popleft()
+            if "tail_idle" in self.off and young and now - young[-1].sent_at < TAIL_MIN:
+                continue
+            for entry in reversed(young):
+                if now - entry.sent_at >= TAIL_MIN:
+                    tails[partition] = entry.sequence
+                    break
+        return tails
 
-    def _greet(self, link):
-        """The first heartbeat on a shard goes out before any message does."""
-        if self.ready_at is None:
-            return
-        facts = self._facts()
-        facts["hello"] = True
-        self.greeted.add(link.shard)
-        self._publish(link, "c", ("H", self.origin, facts))
+    def _facts(self):
+        self.number += 1
+        maps = {m.name for m in (*self.kept, self.used)}
+        if self.loaded is not self.used and self._carries(self.loaded):
+            maps.add(self.loaded.name)
+        return {"number": self.number, "born": self.born, "ready": self.ready_at is not None,
+                "subscribed": frozenset(s for s, l in self.links.items() if l.is_complete()),
+                "used": self.used.name, "loaded": self.loaded.name, "maps": frozenset(maps),
+                "tails": self._tails() if "tails" not in self.off else {}}
 
     def _beat(self):
-        if not self.alive:
-            return
         self._beat_now()
-        self.simulation.at(HEARTBEAT, self._beat)
+        self.later(HEARTBEAT, self._beat)
 
     def _beat_now(self):
         if not self.alive:
-            return
-        if self.ready_at is None:
-            # a broker that is not there yet must not make shards unusable for the others
-            if not any(self._complete(l) for l in self.links.values()):
-                return
-            if not all(self._complete(l) for l in self.links.values()) and \
-                    self.simulation.now - self.world.started_at[self.origin] < 3_000:
-                return
-            self.ready_at = self.simulation.now
-            for link in self.links.values():
-                if link.up:
-                    self._greet(link)
-            self.world.is_ready(self)
             return
         facts = self._facts()
         for partition, last in facts["tails"].items():
             self._own_tail(partition, last)
         for link in self.links.values():
             if link.up:
-                self._publish(link, "c", ("H", self.origin, facts))
+                link.beat(("H", self.origin, facts))
 
     def _own_tail(self, partition, last):
+        """Our own message did not come back: from the ring, as soon as its shard has confirmed it."""
+        if partition not in self.needs:
+            return
         entry = self.ring.get((partition, last))
-        state = self._state(self.origin, partition)
-        if entry is not None and entry.confirmed_at is not None and state.expected <= last:
-            state.known = max(state.known, last)
-            self._fill_own(partition, state)
+        if entry is not None and entry.confirmed_at is not None:
+            self.heard_of(self.origin, partition, last)
 
     def _heartbeat(self, origin, facts):
-        now = self.simulation.now
+        peer = self.peers.get(origin)
+        if origin in self.tombs:
+            if facts["number"] <= self.tombs[origin]:
+                return
+            del self.tombs[origin]
+        if peer is None:
+            peer = self.peers[origin] = Peer()
+        if facts["number"] <= peer.number and "number" not in self.off:
+            return                                   # late, or a copy from another shard
+        is_new = not peer.ready
+        peer.number, peer.heard_at, peer.facts = facts["number"], self.now, facts
+        if peer.born is None:
+            peer.born = facts["born"]
+            self.rebase_young(origin)
+        peer.ready = facts["ready"]
+        if is_new:
+            if self.ready_at is not None:
+                self.later(1.0, self._beat_now)      # the newcomer must hear of us before it can count on us
+            elif peer.ready:
+                self.want_positions(origin)
+        for partition, last in facts["tails"].items():
+            self.heard_of(origin, partition, last)
+        self._map_step()
+        self._place()
+
+    # ── positions ────────────────────────────────────────────────────────────────────────────
+
+    def want_positions(self, origin):
+        """Where is the origin? Asked until answered."""
+        if origin == self.origin or "positions" in self.off:
+            return
         peer = self.peers.get(origin)
         if peer is None:
             peer = self.peers[origin] = Peer()
-            if facts["hello"] and self.ready_at is not None:
-                self.based.add(origin)
-            # the newcomer must hear of us before it can count on us
-            self.simulation.at(0, self._beat_now)
-        peer.heard_at = now
-        peer.subscribed = facts["subscribed"]
-        peer.used, peer.loaded = facts["used"], facts["loaded"]
-        for partition, last in facts["tails"].items():
+            peer.heard_at = self.now
+        if peer.asked_at == self.now:
+            return
+        if peer.wanted_number is not None and self.now - peer.asked_at < 20.0:
+            peer.asked_at = self.now - POSITIONS_AGAIN + 20.0    # once more, soon
+            self.later(20.0, self._ask_positions, origin)
+            return
+        self._ask_positions(origin, True)
+
+    def _ask_positions(self, origin, is_new=False):
+        peer = self.peers.get(origin)
+        if peer is None or (peer.wanted_number is None and not is_new):
+            return
+        self.number += 1
+        peer.wanted_number, peer.asked_at = self.number, self.now
+        self.unicast(origin, ("Q", self.origin, self.number, self.answer_on()))
+
+    def _positions(self, origin, number, facts, vector):
+        peer = self.peers.get(origin)
+        if peer is None or peer.wanted_number is None or number < peer.wanted_number:
+            return
+        peer.wanted_number = None
+        self._heartbeat(origin, facts)
+        for partition in self.needs:
+            last = vector[partition]
             state = self._state(origin, partition)
             if state.expected is None:
-                state.expected = last + 1
-            if last >= state.expected:
-                state.known = max(state.known, last)
-                self._advance(origin, partition, state)
-        self._map_step()
+                self.set_base(origin, partition, last)
+            self.heard_of(origin, partition, last)
+        for awaited in self.joining.values():
+            if awaited is not None:
+                awaited.discard(origin)
+        self._check_joins()
+        self._get_ready()
+
+    # ── start ────────────────────────────────────────────────────────────────────────────────
+
+    def _get_ready(self):
+        """Ready: subscribed, all live brokers heard, all on our map, and they have said where they are."""
+        if self.ready_at is not None:
+            return
+        now = self.now
+        complete = [l for l in self.links.values() if l.is_complete()]
+        if not complete:
+            return
+        if self.complete_at is None:
+            self.complete_at = now
+            self._beat_now()                         # not ready yet: the others answer at once
+        if len(complete) < len(self.links) and self.simulation.now - self.born < START_FOR_LINKS:
+            return
+        if now - self.complete_at < DISCOVER_FOR:
+            return
+        live = self._live()
+        if any(p.facts["used"] != self.used.name for p in live) and "start_map" not in self.off:
+            return
+        if any(p.wanted_number is not None for p in live):
+            return
+        self.ready_at = now
+        self._beat_now()
+        self.world.is_ready(self)
         self._place()
 
     # ── map change ───────────────────────────────────────────────────────────────────────────
 
-    def load(self, shard_map):
+    def load(self, shard_map, without=()):
+        """A reload. A change that was loaded and is not in use yet is replaced, its subscriptions stay."""
+        self.without |= set(without)
         if shard_map.name == self.loaded.name:
+            self._map_step()
             return
+        if self.loaded is not self.used and "kept" not in self.off:
+            self.kept.append(self.loaded)
         self.loaded = shard_map
-        for shard in shard_map.shards:
+        if self.ready_at is None:
+            self.used = self.loaded                  # nothing was sent yet
+        self.loaded_at = self.now
+        self.late_named.clear()
+        self.all_use_since = None
+        for shard in self.loaded.shards:
             if shard not in self.links:
-                self._add_link(shard)
+                self.links[shard] = Link(self, shard)
         self._want()
-        self._resubscribe()
+        self._drop_links()
         self._beat_now()
 
-    def _resubscribe(self):
-        for link in self.links.values():
-            wire = link.subscribing
-            if wire is None:
-                continue
-            new = link.wanted - link.subscribed
-            old = link.subscribed - link.wanted
-            if new:
-                wire.send(0, ("SUBSCRIBE", sorted(new)))
-            if old:
-                wire.send(0, ("UNSUBSCRIBE", sorted(old)))
-                link.subscribed -= old
-
     def _map_step(self):
-        live = self._live()
-        shards = set(self.loaded.shards)
+        live = [(o, p) for o, p in self.peers.items()
+                if p.ready and p.heard_at > self.now - LIVE_FOR and o not in self.without]
         if self.used is not self.loaded:
-            everyone = all(p.loaded == self.loaded.name and shards <= p.subscribed for p in live)
-            ours = all(self._complete(self.links[s]) for s in shards)
-            if everyone and ours:
-                self.old, self.used = self.used, self.loaded
-                self.switched_at = self.simulation.now
-                # until all have followed, messages of the old map still come: stay subscribed
+            if self.ready_at is None:
+                return
+            name, shards = self.loaded.name, set(self.loaded.shards)
+            behind = [o for o, p in live if name not in p.facts["maps"] or not shards <= p.facts["subscribed"]]
+            if "map_all" in self.off:
+                behind = []
+            if not behind and self._carries(self.loaded):
+                self.kept.append(self.used)
+                self.used = self.loaded
+                self.all_use_since = None
                 self._beat_now()
                 self._place()
+            elif self.now - self.loaded_at > NAME_LATE_AFTER:
+                self.late_named |= set(behind)
+        elif self.kept:
+            if "settle" not in self.off:
+                if any(p.facts["used"] != self.used.name for _, p in live):
+                    self.all_use_since = None
+                    return
+                if self.all_use_since is None:
+                    self.all_use_since = self.now
+                if self.now - self.all_use_since < SETTLE_AFTER_MAP:
+                    return
+            self.kept = []
+            self._want()
+            self._drop_links()
+            self._beat_now()
+
+    def _drop_links(self):
+        """Links of shards that are in no map any more."""
+        kept = {s for m in self._maps() for s in m.shards}
+        for shard in [s for s in self.links if s not in kept]:
+            self.links.pop(shard).close()
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────
 
     def _tick(self):
-        if not self.alive:
-            return
-        now = self.simulation.now
+        now = self.now
         for link in list(self.links.values()):
-            self._watch(link)
-        for key in [k for k, e in self.ring.items()
-                    if e.confirmed_at is not None and now - e.accepted_at > RING_AGE]:
-            del self.ring[key]
-        for origin in [o for o, p in self.peers.items() if now - p.heard_at > KEEP_ORIGIN]:
-            del self.peers[origin]
-            self.based.discard(origin)
-            for key in [k for k in self.receiving if k[0] == origin]:
-                del self.receiving[key]
+            link.watch()
+        self._expire()
+        for origin, peer in list(self.peers.items()):
+            if now - peer.heard_at > KEEP_ORIGIN:
+                if "tombs" not in self.off:
+                    self.tombs[origin] = peer.number
+                del self.peers[origin]
+                self.forget_origin(origin)
+            elif peer.wanted_number is not None and now - peer.asked_at >= POSITIONS_AGAIN:
+                self._ask_positions(origin)
+        self._check_joins()
+        self._get_ready()
         self._map_step()
         self._place()
-        self._gaps()
-        self.simulation.at(TICK, self._tick)
-
-    def _watch(self, link):
-        now = self.simulation.now
-        if link.publishing is not None:
-            oldest = link.in_flight[0][1] if link.in_flight else link.checking_since
-            if oldest is not None and now - oldest > SUSPECT_AFTER:
-                self._broken(link, "publishing", link.publishing)
-        if link.subscribing is not None and now - link.own_heard_at > STALE_AFTER and (
-                link.up or not link.subscribed):
-            self._broken(link, "subscribing", link.subscribing)
-
-    def kill(self):
-        self.alive = False
-        for link in self.links.values():
-            for wire in (link.publishing, link.subscribing):
-                if wire is not None:
-                    wire.close()
+        self.later(TICK, self._tick)
 
     def check(self):
-        """The invariants of the document that can be seen from outside a step."""
-        for partition in range(PARTITIONS):
-            queued = {}
-            for link in self.links.values():
-                for entry in link.fifo:
-                    if isinstance(entry, Entry):
-                        assert (entry.partition, entry.sequence) not in queued, "in two FIFOs"
-                        queued[(entry.partition, entry.sequence)] = link.shard
-                        assert link.shard == self.sends_to[entry.partition], "in a FIFO not its own"
-        for state in self.receiving.values():
-            assert all(s >= state.expected for s in state.hold), "held below expected"
+        """The invariants of the document, as far as they can be seen from outside a step."""
+        queued = set()
         for link in self.links.values():
-            assert len(link.in_flight) <= IN_FLIGHT
+            for entry in link.fifo:
+                key = (entry.partition, entry.sequence)
+                assert key not in queued, "3: in two FIFOs"
+                queued.add(key)
+                assert link.shard == self.sends_to[entry.partition], "3: in a FIFO not its own"
+                assert entry.confirmed_at is None, "3: confirmed and queued"
+                assert key in self.ring, "1: sent from outside the ring"
+            assert len(link.in_flight) <= 16 + 2, "5: in flight"
+            assert len(link.control) <= 500 and len(link.answers) <= 500, "5: control"
+        for (partition, sequence), entry in self.ring.items():
+            if entry.confirmed_at is None and self.sends_to[partition] is not None:
+                link = self.links[self.sends_to[partition]]
+                assert (partition, sequence) in queued or any(e is entry for e, _ in link.in_flight), \
+                    "1: unconfirmed and nowhere"
+        assert self.unconfirmed <= SPILL_MAX, "5: spill"
+        for key, state in self.receiving.items():
+            if state.expected is not None:
+                assert all(s > state.expected for s in state.hold), "2: held at or below expected"
+                assert state.known < state.expected or key in self.gaps, "4: a gap that nobody looks at"
+                seen = self.world.expected_seen.get((self.origin,) + key, 0)
+                assert state.expected >= seen or key[1] in self.joining, "2: expected went back"
+                self.world.expected_seen[(self.origin,) + key] = state.expected
+        for origin in {o for o, _ in self.receiving}:
+            held = sum(len(s.hold) for (o, _), s in self.receiving.items() if o == origin)
+            assert held <= 1_500 + 50, "5: hold"
