@@ -23,7 +23,7 @@ from link import Link
 from receiver import Receiver
 
 PARTITIONS = 6
-RING_AGE = 10_000.0
+RING_AGE = 20_000.0
 SPILL_MAX = 800
 SPILL_AGE = 30_000.0
 CONFIRMED_RECENTLY = 250.0
@@ -89,6 +89,7 @@ class Peer:
         self.number = 0
         self.ready = False
         self.facts = None
+        self.answered_at = -1e9              # something missing came
         self.wanted_number = self.asked_at = None       # positions that we still want
 
 
@@ -107,6 +108,7 @@ class Broker(simulation.Process, Receiver):
         self.late_named = set()
         self.without = set()
         self.needs = {p: self.now for p in (range(PARTITIONS) if needs is None else needs)}
+        self.need_number = {}                # partition -> our number when the interest began
         self.joining = {}                    # partition -> origins whose positions are awaited
         self.links = {}
         self.next_sequence = [1] * PARTITIONS
@@ -221,6 +223,7 @@ class Broker(simulation.Process, Receiver):
         self.needs[partition] = self.now
         self._state(self.origin, partition).expected = self.next_sequence[partition]
         self.joining[partition] = None
+        self.need_number[partition] = self.number
         self._want()
         self._check_joins()
 
@@ -529,6 +532,8 @@ class Broker(simulation.Process, Receiver):
             last = vector[partition]
             state = self._state(origin, partition)
             if state.expected is None:
+                if number <= self.need_number.get(partition, 0) and "join_number" not in self.off:
+                    continue                         # asked before this interest began
                 self.set_base(origin, partition, last)
             self.heard_of(origin, partition, last)
         for awaited in self.joining.values():
@@ -640,6 +645,7 @@ class Broker(simulation.Process, Receiver):
                 self.forget_origin(origin)
             elif peer.wanted_number is not None and now - peer.asked_at >= POSITIONS_AGAIN:
                 self._ask_positions(origin)
+        self.deliver_early_copies()
         self._check_joins()
         self._get_ready()
         self._map_step()

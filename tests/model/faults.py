@@ -52,13 +52,13 @@ class Schedule(list):
             yield at
             at += self.random.expovariate(1 / gap)
 
-    def alone(self, gap, durations):
-        """(time, duration) of faults that do not overlap each other."""
+    def alone(self, gap, durations, rest=1.0):
+        """(time, duration) of faults that do not overlap each other; `rest` ms between them."""
         free = 0.0
         for at in self.times(gap):
             if at >= free:
                 lasting = self.random.choice(durations)
-                free = at + lasting + 1
+                free = at + lasting + rest
                 yield at, lasting
 
 
@@ -153,7 +153,7 @@ def partition(s):
 @fault
 def cut_off(s):
     """A broker reaches nothing for 6 s, and is back."""
-    for at, lasting in s.alone(2_500, (2_500, 4_500, 6_000, 8_000)):
+    for at, lasting in s.alone(2_500, (2_500, 4_500, 6_000, 8_000), 3_000):
         broker = s.random.randrange(BROKERS)
         directions = s.random.choice((("up",), ("down",), ("up", "down")))
         for shard in SHARDS:
@@ -186,7 +186,7 @@ def demotion(s):
 @fault
 def broker_pause(s):
     """SIGSTOP of brokers for 0.5 to 8 s, one or two at a time."""
-    for at, lasting in s.alone(2_000, (500, 1_200, 3_000, 6_000, 8_000)):
+    for at, lasting in s.alone(2_000, (500, 1_200, 3_000, 6_000, 8_000), 3_000):
         for broker in s.random.sample(range(BROKERS), s.random.choice((1, 1, 2))):
             s.pair(at + s.random.random() * 50, lasting, "pause", "wake", broker=broker)
 
@@ -194,7 +194,7 @@ def broker_pause(s):
 @fault
 def broker_pause_and_kill(s):
     """A shard is killed, or connections are reset, while a broker is stopped."""
-    for at, lasting in s.alone(2_000, (500, 1_200, 3_000, 8_000)):
+    for at, lasting in s.alone(2_000, (500, 1_200, 3_000, 8_000), 3_000):
         broker = s.random.randrange(BROKERS)
         s.pair(at, lasting, "pause", "wake", broker=broker)
         when = at + lasting * s.random.random()

@@ -18,6 +18,7 @@ GIVE_UP_AFTER = 5_000.0                # of an origin that is heard
 GIVE_UP_SILENT = 10_000.0              # of one that is not: it may be stopped, or cut off
 HOLD_MAX = 1_500                       # messages held of one origin
 COPIES = 4_096
+COPY_WAITS = 1_000.0                   # the sid's copy of enter_room for the room's
 
 
 class Receiving:
@@ -38,6 +39,7 @@ class Receiver:
         self.receiving = {}          # (origin, partition) -> Receiving
         self.gaps = {}               # keys of those with a gap, or without a base
         self.copies = {}             # origin -> {message id: True}, of messages that travel twice
+        self.early_copies = {}       # message id -> the sid's copy, while the room's is awaited
         self.ask_turn = 0
         self.gap_timer = False
 
@@ -70,6 +72,8 @@ class Receiver:
             return
         if sequence > state.known:
             state.known = sequence
+        elif origin in self.peers:
+            self.peers[origin].answered_at = self.now
         if state.expected == sequence and not state.hold:
             self.deliver(origin, partition, sequence, message)
             state.expected += 1
@@ -148,7 +152,9 @@ class Receiver:
         """From positions: what was sent later than `last` was accepted after we could receive it."""
         state = self._state(origin, partition)
         if state.expected is None:
-            state.expected = min(min(state.hold, default=last + 1), last + 1)
+            state.expected = last + 1
+            for sequence in [s for s in state.hold if s <= last]:
+                del state.hold[sequence]
         state.gap_since = None
         self.gaps.pop((origin, partition), None)
         self._advance(origin, partition, state)
@@ -193,7 +199,10 @@ class Receiver:
             limit = GIVE_UP_AFTER if is_heard or "silent" in self.off else GIVE_UP_SILENT
             if "give_up_2s" in self.off:
                 limit = 2_000.0
-            if now - state.gap_since >= limit:
+            waits_since = state.gap_since
+            if peer is not None and "answered" not in self.off:
+                waits_since = max(waits_since, peer.answered_at)     # it is answering, one after the other
+            if now - waits_since >= limit:
                 self._give_up(key, state, "gap" if is_heard else "origin")
             elif now >= state.ask_at:
                 state.asked += 1
@@ -262,14 +271,28 @@ class Receiver:
             copies = self.copies.setdefault(origin, {})
             if message.id in copies and "copies" not in self.off:
                 return
-            if partition != room_partition and room_partition in self.needs and "room_copy" not in self.off:
+            if (partition != room_partition and room_partition in self.needs
+                    and room_partition not in self.joining and "room_copy" not in self.off):
+                self.early_copies.setdefault(message.id, (self.now, origin, partition, sequence, message))
                 return
             copies[message.id] = True
+            self.early_copies.pop(message.id, None)
             if len(copies) > COPIES:
                 copies.pop(next(iter(copies)))
         self.world.delivered(self, origin, partition, sequence, message)
 
+    def deliver_early_copies(self, partition=None):
+        """The sid's copy alone: the room's does not come, or we do not need the room any more."""
+        for message_id, (since, origin, own_partition, sequence, message) in list(self.early_copies.items()):
+            if message.twice[0] == partition or (partition is None and self.now - since > COPY_WAITS):
+                del self.early_copies[message_id]
+                copies = self.copies.setdefault(origin, {})
+                if message_id not in copies:
+                    copies[message_id] = True
+                    self.world.delivered(self, origin, own_partition, sequence, message, is_copy=True)
+
     def forget_partition(self, partition):
+        self.deliver_early_copies(partition)
         for key in [k for k in self.receiving if k[1] == partition]:
             del self.receiving[key]
             self.gaps.pop(key, None)

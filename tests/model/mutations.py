@@ -1,0 +1,98 @@
+"""Switches off one rule at a time: the oracle must notice, else the rule is redundant or the faults are tame.
+
+    python3 tests/model/mutations.py [--seeds 60] [RULE...]
+
+Each row: the rule, what takes its place, and where that must be seen: a scenario, or fault classes.
+Rows of REDUNDANT are noticed by nothing that loses or doubles: the document says why they are kept.
+"""
+
+import argparse
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import scenarios  # noqa: E402
+import world  # noqa: E402
+
+MUTATIONS = {
+    "ask": ("no negative acknowledgements", ["link_reset"]),
+    "answer": ("the origin does not answer", ["link_reset"]),
+    "dedupe": ("what is below expected is delivered", ["shard_kill"]),
+    "hold": ("what is beyond a gap is delivered", ["link_reset"]),
+    "resend": ("nothing is sent again at a move", ["both_shards", "shard_kill"]),
+    "suspect": ("an unanswered link stays up", ["shard_stop"]),
+    "stale": ("a silent subscription stays", ["demotion", "link_stall"]),
+    "role": ("a demoted master is used on", ["demotion"]),
+    "local": ("own pods wait while all is down", ["all_shards_down_spills_then_refuses"]),
+    "copies": ("enter_room is delivered per copy", ["none"]),
+    "room_copy": ("the first copy is delivered, whichever it is", ["none", "mixed"]),
+    "base": ("no base of 1 for young origins", ["broker_crash_and_kill", "broker_crash"]),
+    "base_wait": ("the first message seen is the base", ["broker_crash_and_kill", "interest"]),
+    "positions": ("positions are not asked for", ["broker_crash_and_kill", "interest", "broker_pause_and_kill"]),
+    "join_number": ("old positions serve a new interest", ["interest"]),
+    "tombs": ("ended origins are forgotten wholly", ["stopped_shard_speaks_for_a_dead_origin"]),
+    "start_map": ("a starting broker is ready under another map", ["starting_broker_that_hears_another_map"]),
+    "map_all": ("a new map is used without the others", ["starting_broker_that_hears_another_map",
+                                                        "broker_that_never_loads_is_named_and_left_out"]),
+    "clock": ("the broker's clock runs while it is stopped", ["broker_pause_and_kill", "broker_pause"]),
+    "silent": ("a silent origin is given up as soon as others", ["cut_off", "broker_pause_and_kill"]),
+    "give_up_2s": ("gaps are given up after 2 s", ["partition", "broker_pause_and_kill", "cut_off"]),
+    "answered": ("an origin that is answering is given up", ["broker_pause"]),
+    "first_run": ("all missing are given up with the first", ["broker_pause_and_kill", "cut_off"]),
+    "answer_on": ("the answer comes on any shard", ["partition", "link_stall"]),
+    "acked": ("a pod resumes after what was written", ["pods"]),
+    "replay": ("a pod that returns starts live", ["pods"]),
+    "ack_wait": ("a pod's end is not waited out", ["pods"]),
+}
+REDUNDANT = {
+    "confirmed_recently": ("just confirmed messages are not sent again", ["shard_kill", "mixed"]),
+    "tails": ("heartbeats carry no tails", ["tail_lost_with_no_message_after_it", "link_stall", "partition"]),
+    "tail_idle": ("tails of idle partitions only", ["partition", "link_stall"]),
+    "number": ("old heartbeats are believed", ["shard_stop", "map_change_and_kill"]),
+    "usable": ("a shard is used whether or not others are subscribed", ["link_reset", "refusal", "partition"]),
+    "carries": ("the map of a peer's subscriptions is not looked at", ["map_change_and_pause", "map_late"]),
+    "fail_back": ("the home is used again at once", ["shard_flap", "link_reset"]),
+    "settle": ("old subscriptions end at once", ["map_change_and_kill", "map_change_and_pause"]),
+    "kept": ("subscriptions of a replaced change end", ["reload_that_replaces_one_not_yet_in_use"]),
+    "answers_once": ("each ask is answered, again and again", ["broker_pause"]),
+}
+
+
+def is_noticed(rule, places, seeds):
+    """The place and seed where the oracle notices, or None."""
+    off = frozenset([rule])
+    for place in places:
+        if place in scenarios.SCENARIOS:
+            try:
+                if scenarios.SCENARIOS[place](off):
+                    return place, 0
+            except AssertionError:
+                return place, 0
+            continue
+        for seed in range(seeds):
+            found, _ = world.judge(place, seed, off)
+            if found:
+                return place, seed
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=60)
+    parser.add_argument("rules", nargs="*")
+    options = parser.parse_args()
+    missed = 0
+    for table in (MUTATIONS, REDUNDANT):
+        for rule, (what, places) in table.items():
+            if options.rules and rule not in options.rules:
+                continue
+            noticed = is_noticed(rule, places, options.seeds)
+            missed += noticed is None and table is MUTATIONS
+            print(f"{rule}: {what}: {'%s, seed %d' % noticed if noticed else 'not noticed'}"
+                  f"{'' if table is MUTATIONS else ' (redundant)'}", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

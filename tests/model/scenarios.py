@@ -1,0 +1,282 @@
+"""Scripted regressions: the counterexamples, each as the smallest schedule that shows it.
+
+Each returns the lines that say what went wrong; none: all is well.
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import broker as model  # noqa: E402
+import faults  # noqa: E402
+import world as worlds  # noqa: E402
+
+SCENARIOS = {}
+
+
+def scenario(function):
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+def played(schedule, off=frozenset(), seed=1, length=12_000.0, settle=16_000.0, gap=10.0, **facts):
+    """Plays a schedule of (at, do, facts) and judges."""
+    world = worlds.World(seed, off, **facts)
+    world.simulation.latencies = (0.1, 0.2, 0.3, 2.0)
+    world.gap = gap
+    world.run(1_500.0)
+    world.play([{"at": at, "do": do, **each} for at, do, each in schedule])
+    world.run(length)
+    world.end_faults()
+    world.run(300.0)
+    world.publishing = False
+    world.run(settle, 500.0)
+    return world
+
+
+def home_of(partition):
+    return model.Map("m1", faults.SHARDS).best[partition]
+
+
+@scenario
+def paused_shard_pushes_old_messages_after_failover(off=frozenset()):
+    home = home_of(1)[0]
+    return played([(500, "stop", {"shard": home}), (6_000, "continue", {"shard": home})], off).verdict()
+
+
+@scenario
+def fail_back_before_others_resubscribed(off=frozenset()):
+    """The shard is back for one broker seconds before it is for another."""
+    home = home_of(1)[0]
+    return played([(500, "kill", {"shard": home}), (600, "block", {"broker": 2, "shard": home, "direction": "up"}),
+                   (900, "start", {"shard": home}),
+                   (9_000, "unblock", {"broker": 2, "shard": home, "direction": "up"})], off).verdict()
+
+
+@scenario
+def tail_lost_with_no_message_after_it(off=frozenset()):
+    """The last message goes into a connection that has stalled, then silence."""
+    found = []
+    for side in ("publishing", "subscribing"):
+        home = home_of(0)[0]
+        world = worlds.World(5, off)
+        world.publishing = False
+        world.run(1_500.0)
+        world.do_stall({"broker": 1, "shard": home, "side": "subscribing", "direction": "down"})
+        world.publish(world.slots[0], partition=0)
+        world.run(2_500.0)
+        wire = world.slots[1].links[home].subscribing
+        if wire is not None:
+            wire.reset()
+        world.end_faults()
+        world.run(10_000.0)
+        found += world.verdict()
+    return found
+
+
+@scenario
+def receivers_link_reset_while_the_origins_stays(off=frozenset()):
+    schedule = []
+    for at in range(300, 11_000, 150):
+        schedule.append((at, "reset", {"broker": 1, "shard": "abc"[at // 150 % 3], "side": "subscribing"}))
+    return played(schedule, off).verdict()
+
+
+@scenario
+def both_shards_flap_in_turn(off=frozenset()):
+    schedule, (home, standby) = [], home_of(1)
+    for turn, at in enumerate(range(300, 11_000, 400)):
+        shard = (home, standby)[turn % 2]
+        schedule += [(at, "kill", {"shard": shard}), (at + 390, "start", {"shard": shard})]
+    return played(schedule, off).verdict()
+
+
+@scenario
+def reload_during_failover(off=frozenset()):
+    schedule = [(300, "kill", {"shard": "b"}), (5_000, "start", {"shard": "b"})]
+    for broker in range(3):
+        schedule.append((500 + 700 * broker, "load",
+                         {"broker": broker, "map": "m2", "shards": "abcd", "without": []}))
+    return played(schedule, off, settle=30_000.0).verdict()
+
+
+@scenario
+def reload_that_replaces_one_not_yet_in_use(off=frozenset()):
+    """One broker skips a change that the others wait with."""
+    schedule = [(500, "load", {"broker": 0, "map": "m2", "shards": "abcd", "without": []}),
+                (600, "load", {"broker": 1, "map": "m2", "shards": "abcd", "without": []}),
+                (900, "load", {"broker": 2, "map": "m3", "shards": "bcd", "without": []}),
+                (3_000, "load", {"broker": 0, "map": "m3", "shards": "bcd", "without": []}),
+                (4_000, "load", {"broker": 1, "map": "m3", "shards": "bcd", "without": []})]
+    return played(schedule, off, settle=30_000.0).verdict()
+
+
+@scenario
+def broker_that_never_loads_is_named_and_left_out(off=frozenset()):
+    """Named after 60 s; --without goes on; it misses nothing, by asking."""
+    schedule = [(500, "load", {"broker": b, "map": "m2", "shards": "abcd", "without": []}) for b in (0, 1)]
+    world = worlds.World(3, off)
+    world.gap = 200.0
+    world.run(1_500.0)
+    world.play([{"at": at, "do": do, **each} for at, do, each in schedule])
+    world.run(62_000.0)
+    found = []
+    if world.slots[0].late_named != {world.slots[2].origin}:
+        found.append(f"named late: {world.slots[0].late_named}")
+    if world.slots[0].used.name != "m1":
+        found.append("went on without all")
+    for broker in (0, 1):
+        world.do_load({"broker": broker, "map": "m2", "shards": "abcd", "without": [2]})
+    world.run(5_000.0)
+    if world.slots[0].used.name != "m2":
+        found.append("did not go on with --without")
+    world.end_faults()
+    world.publishing = False
+    world.run(20_000.0, 500.0)
+    return found + world.verdict()
+
+
+@scenario
+def starting_broker_that_hears_another_map(off=frozenset()):
+    """Not ready; what its pods publish waits, and arrives."""
+    world = worlds.World(4, off, brokers=2)
+    world.gap = 50.0
+    world.run(1_500.0)
+    world.map = model.Map("m2", "abcd")
+    world.maps["m2"] = world.map
+    newcomer = world.launch(2)
+    world.run(5_000.0)
+    found = ["became ready under another map"] if newcomer.ready_at is not None else []
+    world.end_faults()
+    world.run(2_000.0)
+    world.publishing = False
+    world.run(20_000.0, 500.0)
+    return found + world.verdict()
+
+
+@scenario
+def broker_cut_off_for_6_s_and_back(off=frozenset()):
+    schedule = []
+    for shard in "abc":
+        for direction in ("up", "down"):
+            schedule += [(500, "block", {"broker": 1, "shard": shard, "direction": direction}),
+                         (6_500, "unblock", {"broker": 1, "shard": shard, "direction": direction})]
+    return played(schedule, off).verdict()
+
+
+@scenario
+def broker_stopped_while_it_holds_behind_a_gap(off=frozenset()):
+    """The pause is not counted: nothing is given up on waking before it was asked for."""
+    schedule = []
+    for turn in range(2):
+        at = 500 + 5_500 * turn
+        schedule += [(at + t, "reset", {"broker": 1, "shard": s, "side": "subscribing"})
+                     for t in (0, 5) for s in "abc"]
+        schedule += [(at + 1, "burst", {"broker": b, "count": 30}) for b in (0, 2)]
+        schedule += [(at + 8, "pause", {"broker": 1}), (at + 5_308, "wake", {"broker": 1})]
+    return played(schedule, off, gap=5.0).verdict()
+
+
+@scenario
+def origin_restarted_with_a_new_id(off=frozenset()):
+    schedule = []
+    for at in (500, 3_000, 6_000):
+        schedule += [(at, "crash", {"broker": 0}), (at + 1, "launch", {"broker": 0})]
+    schedule += [(at + t, "reset", {"broker": 1, "shard": s, "side": "subscribing"})
+                 for at in (500, 3_000, 6_000) for t in range(500, 700, 10) for s in "abc"]
+    return played(schedule, off).verdict()
+
+
+@scenario
+def stopped_shard_speaks_for_a_dead_origin(off=frozenset()):
+    """A shard wakes 100 s later, with messages and heartbeats of a broker that ended long ago."""
+    world = worlds.World(6, off)
+    world.gap = 5.0
+    world.run(1_500.0)
+    world.servers["a"].stop()
+    world.run(300.0)
+    world.slots[0].kill()
+    world.publishing = False
+    world.run(100_000.0, 1_000.0)
+    world.launch(0)
+    world.run(3_000.0)
+    world.servers["a"].go_on()
+    world.end_faults()
+    world.run(15_000.0, 500.0)
+    return world.verdict()
+
+
+@scenario
+def enter_room_then_emit(off=frozenset()):
+    """One message on two partitions is delivered once, and before what follows it in the room."""
+    world = worlds.World(7, off)
+    world.publishing = False
+    world.run(1_500.0)
+    for turn in range(200):
+        if turn % 40 == 20:
+            world.servers["abc"[turn // 40 % 3]].kill()
+        if turn % 40 == 30:
+            for server in world.servers.values():
+                server.start()
+        world.publish(world.slots[0], twice=(turn % 6, (turn + 1) % 6))
+        world.publish(world.slots[0], partition=turn % 6)
+        world.run(20.0)
+    world.end_faults()
+    world.run(10_000.0, 500.0)
+    return world.verdict()
+
+
+@scenario
+def all_shards_down_spills_then_refuses(off=frozenset()):
+    """Own pods get everything at once; the others later, in order; over the bound a publish is refused."""
+    world = worlds.World(8, off)
+    world.publishing = False
+    world.run(1_500.0)
+    for server in world.servers.values():
+        server.kill()
+    world.run(200.0)
+    who = world.slots[0]
+    before = len(world.log[who.origin])
+    for _ in range(model.SPILL_MAX + 50):
+        world.publish(who, partition=1)
+    found = []
+    if world.refused != 50:
+        found.append(f"refused {world.refused}, not 50")
+    if len(world.log[who.origin]) - before != model.SPILL_MAX:
+        found.append("own pods did not get all at once")
+    world.run(8_000.0)
+    world.end_faults()
+    world.run(12_000.0, 500.0)
+    return found + world.verdict()
+
+
+@scenario
+def spill_older_than_its_age_is_counted(off=frozenset()):
+    """Shards down for longer than spill.age: lost elsewhere, counted, and what follows is in order."""
+    world = worlds.World(9, off)
+    world.gap = 200.0
+    world.run(1_500.0)
+    for server in world.servers.values():
+        server.kill()
+    world.run(40_000.0, 500.0)
+    world.end_faults()
+    world.publishing = False
+    world.run(20_000.0, 500.0)
+    found = [line for line in world.verdict() if " misses " not in line or "without a count" in line]
+    return found if world.reasons["spill_age"] else found + ["nothing was counted"]
+
+
+@scenario
+def demoted_master_is_left(off=frozenset()):
+    return played([(500, "demote", {"shard": "a", "kept": True}), (520, "reset", {"broker": 1, "shard": "a", "side": "subscribing"}),
+                   (520, "reset", {"broker": 1, "shard": "a", "side": "publishing"})], off).verdict()
+
+
+if __name__ == "__main__":
+    bad = 0
+    for name, function in SCENARIOS.items():
+        found = function()
+        bad += bool(found)
+        print(f"{name}: {'; '.join(found[:3]) or 'kept'}", flush=True)
+    sys.exit(1 if bad else 0)
