@@ -195,7 +195,7 @@ def stopped_shard_speaks_for_a_dead_origin(off=frozenset()):
     world.gap = 5.0
     world.run(1_500.0)
     world.servers["a"].stop()
-    world.run(300.0)
+    world.run(4_000.0)
     world.slots[0].kill()
     world.publishing = False
     world.run(100_000.0, 1_000.0)
