@@ -13,8 +13,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/event.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 
 #define PIPELINED_MAX   16384u /* bytes held while an exchange runs */
 #define LINGER_MS       2000u
@@ -156,6 +158,8 @@ static bool waits_on(struct client *client)
 {
     uint32_t limit = deadline_limit(config_of(client)->timeouts.write_stall);
     uint32_t passed = now_of(client) - client->active_at;
+    if (passed >= limit && client_has_taken(client))
+        passed = 0;
     if (passed < limit)
         set_deadline(client, limit - passed);
     return passed < limit;
@@ -210,6 +214,19 @@ void client_watch(struct client *client, short what)
     event_add(&client->event, NULL);
 }
 
+static uint32_t queue_of(const struct client *client)
+{
+    int queued = 0;
+    return ioctl(client->stream.fd, SIOCOUTQ, &queued) == 0 ? (uint32_t)queued : 0;
+}
+
+bool client_has_taken(struct client *client)
+{
+    uint32_t before = client->queued;
+    client->queued = queue_of(client);
+    return client->queued < before;
+}
+
 bool client_write(struct client *client, struct slice bytes)
 {
     ssize_t sent = 0;
@@ -223,6 +240,7 @@ bool client_write(struct client *client, struct slice bytes)
         }
         if (sent < 0)
             sent = 0;
+        client->queued = queue_of(client);
     }
     buffer_append(&client->worker->buffers, &client->out,
                   slice_from(bytes, (size_t)sent));

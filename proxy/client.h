@@ -72,6 +72,7 @@ struct client {
     /* of `in`: http_request_parse said MORE for so many bytes; INTRODUCED: bytes to skip */
     uint32_t parsed_len;
     uint32_t requests;
+    uint32_t queued;    /* in the socket's own queue when `out` began or was looked at */
     struct in6_addr ip; /* the peer, or who the PROXY header says; v4-mapped for IPv4 */
     uint16_t port;
     short watched;
@@ -111,6 +112,10 @@ static inline bool client_is_blocked(const struct client *client)
 {
     return client->out != NULL;
 }
+
+/* Has the client taken anything since bytes had to wait for it, or since the last call? The kernel's queue may be
+ * large: the socket can be full for longer than a slow, but living client is to be waited for. */
+bool client_has_taken(struct client *client);
 
 /* Which of EV_READ and EV_WRITE the client's socket is watched for. */
 void client_watch(struct client *client, short what);

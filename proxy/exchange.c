@@ -503,6 +503,11 @@ static void look_at_flow(struct exchange *exchange)
     uint32_t limit = is_client || is_sending
                          ? deadline_limit(exchange_config(exchange)->timeouts.write_stall)
                          : exchange_poll_limit(exchange);
+    if (passed >= limit && client_is_blocked(exchange->client) &&
+        client_has_taken(exchange->client)) {
+        exchange->moved_at += passed;
+        passed = 0;
+    }
     if (passed < limit) {
         uint32_t left = limit - passed;
         exchange_set_deadline(

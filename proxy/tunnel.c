@@ -216,6 +216,8 @@ static bool pipe_send(struct tunnel *tunnel, enum direction to, struct slice byt
         if (sent < 0)
             sent = 0;
         pipe->moved_at = now_of(tunnel);
+        if (to == TO_CLIENT)
+            (void)client_has_taken(tunnel->client); /* from here on */
         metrics_add_by(M_TUNNEL_WAITS, to, 1);
     }
     buffer_append(&worker_of(tunnel)->buffers, &pipe->waiting,
@@ -338,12 +340,16 @@ static void on_due(struct deadline *deadline)
                        (enum close_reason)tunnel->close_reason);
         return;
     }
-    for (int to = 0; to < DIRECTIONS; to++)
-        if (tunnel->pipes[to].waiting != NULL &&
-            now - tunnel->pipes[to].moved_at >= stall_limit(tunnel)) {
+    for (int to = 0; to < DIRECTIONS; to++) {
+        struct tunnel_pipe *pipe = &tunnel->pipes[to];
+        if (pipe->waiting == NULL || now - pipe->moved_at < stall_limit(tunnel))
+            continue;
+        if (to == TO_ENDPOINT || !client_has_taken(client)) {
             client_close(client, CLOSE_TUNNEL_STALL);
             return;
         }
+        pipe->moved_at = now;
+    }
     bool has_ended =
         tunnel->pipes[TO_CLIENT].has_ended || tunnel->pipes[TO_ENDPOINT].has_ended;
     if (has_ended && now - tunnel->ended_at >= END_LINGER_MS) {
