@@ -107,7 +107,7 @@ class Broker(simulation.Process, Receiver):
         self.loaded_at = self.all_use_since = None
         self.late_named = set()
         self.without = set()
-        self.needs = {p: self.now for p in (range(PARTITIONS) if needs is None else needs)}
+        self.needs = {p: self.simulation.now for p in (range(PARTITIONS) if needs is None else needs)}
         self.need_number = {}                # partition -> our number when the interest began
         self.joining = {}                    # partition -> origins whose positions are awaited
         self.links = {}
@@ -118,7 +118,7 @@ class Broker(simulation.Process, Receiver):
         self.peers = {}
         self.tombs = {}                      # origins that ended: what comes of them is late
         self.number = 0                      # of heartbeats and asks
-        self.ready_at = self.complete_at = None
+        self.ready_at = self.ready_since = self.complete_at = None
         self.unconfirmed = 0
         self.refused = 0
         self.unicasts = 0
@@ -220,7 +220,7 @@ class Broker(simulation.Process, Receiver):
         """A first local interest: confirmed when Redis has and the origins have said where they are."""
         if partition in self.needs:
             return
-        self.needs[partition] = self.now
+        self.needs[partition] = self.simulation.now
         self._state(self.origin, partition).expected = self.next_sequence[partition]
         self.joining[partition] = None
         self.need_number[partition] = self.number
@@ -443,7 +443,7 @@ class Broker(simulation.Process, Receiver):
         maps = {m.name for m in (*self.kept, self.used)}
         if self.loaded is not self.used and self._carries(self.loaded):
             maps.add(self.loaded.name)
-        return {"number": self.number, "born": self.born, "ready": self.ready_at is not None,
+        return {"number": self.number, "born": self.ready_since, "started": self.born, "ready": self.ready_at is not None,
                 "subscribed": frozenset(s for s, l in self.links.items() if l.is_complete()),
                 "used": self.used.name, "loaded": self.loaded.name, "maps": frozenset(maps),
                 "tails": self._tails() if "tails" not in self.off else {}}
@@ -483,7 +483,10 @@ class Broker(simulation.Process, Receiver):
         is_new = not peer.ready
         peer.number, peer.heard_at, peer.facts = facts["number"], self.now, facts
         if peer.born is None:
-            peer.born = facts["born"]
+            # before it was ready it sent nothing: one that is not ready yet has its base still before it
+            peer.born = facts["born"] if facts["ready"] else self.simulation.now
+            if "ready_age" in self.off:
+                peer.born = facts["started"]
             self.rebase_young(origin)
         peer.ready = facts["ready"]
         if is_new:
@@ -564,7 +567,7 @@ class Broker(simulation.Process, Receiver):
             return
         if any(p.wanted_number is not None for p in live):
             return
-        self.ready_at = now
+        self.ready_at, self.ready_since = now, self.simulation.now
         self._beat_now()
         self.world.is_ready(self)
         self._place()

@@ -17,7 +17,7 @@ from its beginning. It can be played against the model (World.play) or against r
     "load"                  broker, map, shards, without (slots): ctl reload
     "burst"                 broker, count: so many publishes at once
     "need", "leave"         broker, partition: a first local interest; the last one ends
-    "end_pod"               pod, how (fin, reset, die, cut), away: its connection; back after `away` ms
+    "end_pod"               pod, how (fin, half, reset, die, cut), away: its connection; back after `away` ms
 """
 
 import itertools
@@ -281,7 +281,7 @@ def interest(s):
 def pods(s):
     """Pods' connections end in every way and return."""
     for at in s.times(500):
-        s.add(at, "end_pod", pod=s.random.randrange(BROKERS), how=s.random.choice(("fin", "fin", "reset", "die", "cut")),
+        s.add(at, "end_pod", pod=s.random.randrange(BROKERS), how=s.random.choice(("fin", "half", "half", "reset", "die", "cut")),
               away=s.random.choice((1, 40, 700, 3_000)))
     for at in s.times(1_500):
         s.add(at, "burst", broker=s.random.randrange(BROKERS), count=40)

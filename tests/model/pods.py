@@ -57,6 +57,7 @@ class Connection:
         self.writes = True
         self.free_at = [0.0, 0.0]
         self.reading = False
+        self.returns_after = None                # of an end that is read to the end of file
         ring.wake[self] = True
         self.pump()
 
@@ -164,6 +165,9 @@ class Connection:
 
     def _end_of_stream(self):
         self._read()
+        if self.returns_after is not None:
+            self.pod_open = False
+            self.simulation.at(self.returns_after, self.pod._connect)
 
 
 class Pod:
@@ -219,6 +223,11 @@ class Pod:
         if self.is_away or connection is None or not connection.broker_open:
             return
         self.is_away = True
+        if how == "half":
+            # it ends its writing side only, and reads to the end of file
+            connection.returns_after = away
+            connection._travel(1, connection.on_fin, connection.arrived)
+            return
         if how == "fin":
             # shut down by the pod, which then reads what its kernel has
             connection._read()

@@ -208,6 +208,28 @@ def stopped_shard_speaks_for_a_dead_origin(off=frozenset()):
 
 
 @scenario
+def second_starts_while_the_first_is_not_ready(off=frozenset()):
+    """What the first one held for its pods reaches the second, which has never asked it anything."""
+    world = worlds.World(10, off, brokers=1)
+    world.gap = 1e9
+    world.run(1_500.0)
+    first = world.launch(1)
+    for shard in "ab":
+        world.do_block({"broker": 1, "shard": shard, "direction": "up"})
+    world.run(1_000.0)
+    second = world.launch(2)
+    for turn in range(30):
+        world.publish(first, partition=turn % 6)
+        world.run(50.0)
+    found = [] if first.ready_at is None and second.ready_at is not None else ["the first was ready first"]
+    world.run(4_000.0)
+    world.end_faults()
+    world.publishing = False
+    world.run(10_000.0, 500.0)
+    return found + world.verdict()
+
+
+@scenario
 def enter_room_then_emit(off=frozenset()):
     """One message on two partitions is delivered once, and before what follows it in the room."""
     world = worlds.World(7, off)
@@ -271,6 +293,143 @@ def spill_older_than_its_age_is_counted(off=frozenset()):
 def demoted_master_is_left(off=frozenset()):
     return played([(500, "demote", {"shard": "a", "kept": True}), (520, "reset", {"broker": 1, "shard": "a", "side": "subscribing"}),
                    (520, "reset", {"broker": 1, "shard": "a", "side": "publishing"})], off).verdict()
+
+
+def losing(world, keys_once=(), keys_ever=()):
+    """Broker 1 does not get these (origin, partition, sequence): not once, or never."""
+    who, receive, once = world.slots[1], world.slots[1].receive, set(keys_once)
+
+    def lossy(origin, partition, sequence, message):
+        key = (origin, partition, sequence)
+        if key in once:
+            once.discard(key)
+        elif key not in keys_ever:
+            receive(origin, partition, sequence, message)
+    who.receive = lossy
+
+
+def one_lost_then(seed, off, do, settle=12_000.0):
+    """Broker 1 loses one message of broker 0, and 3 ms after the next one `do(world)` happens."""
+    world = worlds.World(seed, off)
+    world.simulation.latencies = (0.2, 0.3)
+    world.publishing = False
+    world.run(1_500.0)
+    losing(world, [(world.slots[0].origin, 1, 1)])
+    for _ in range(3):
+        world.publish(world.slots[0], partition=1)
+    world.run(3.0, 1.0)
+    do(world)
+    world.run(settle)
+    world.end_faults()
+    world.run(10_000.0, 500.0)
+    return world.verdict()
+
+
+@scenario
+def receiver_stopped_behind_a_gap(off=frozenset()):
+    """The pause is not counted: nothing is given up on waking before it was asked for."""
+    def stop(world):
+        world.slots[1].pause()
+        world.simulation.at(7_000.0, world.slots[1].wake)
+    return [line for seed in range(4) for line in one_lost_then(seed, off, stop)]
+
+
+@scenario
+def origin_stopped_when_it_is_asked(off=frozenset()):
+    def stop(world):
+        world.slots[0].pause()
+        world.simulation.at(8_000.0, world.slots[0].wake)
+    return one_lost_then(1, off, stop)
+
+
+@scenario
+def origin_stopped_for_3_s_when_it_is_asked(off=frozenset()):
+    def stop(world):
+        world.slots[0].pause()
+        world.simulation.at(3_000.0, world.slots[0].wake)
+    return one_lost_then(1, off, stop)
+
+
+@scenario
+def only_the_first_run_is_given_up(off=frozenset()):
+    """One message never comes; one behind it is lost just before the first is given up."""
+    world = worlds.World(2, off)
+    world.simulation.latencies = (0.2, 0.3)
+    world.publishing = False
+    world.run(1_500.0)
+    origin = world.slots[0].origin
+    losing(world, [(origin, 1, 30)], [(origin, 1, 1)])
+    for _ in range(29):
+        world.publish(world.slots[0], partition=1)
+    world.run(4_980.0, 5.0)
+    for _ in range(3):
+        world.publish(world.slots[0], partition=1)
+    world.run(20_000.0)
+    lost = {key for keys in world.given_up.values() for key in keys}
+    return [] if lost == {(origin, 1, 1)} else [f"given up: {sorted(lost)}"]
+
+
+@scenario
+def steady_partition_where_one_is_not_subscribed(off=frozenset()):
+    """Broker 1 reaches neither home nor standby of a busy partition: it gets all within seconds."""
+    world = worlds.World(3, off)
+    world.simulation.latencies = (0.2, 0.3)
+    world.gap = 1e9
+    world.run(1_500.0)
+    world.slowest.clear()
+    for shard in home_of(1):
+        world.do_block({"broker": 1, "shard": shard, "direction": "down"})
+    for _ in range(220):
+        world.publish(world.slots[0], partition=1)
+        world.run(50.0)
+    world.end_faults()
+    world.run(10_000.0, 500.0)
+    found = [f"a message took {d:.0f} ms" for d in world.slowest.values() if d > 3_500.0]
+    return found + world.verdict()
+
+
+@scenario
+def shard_that_one_cannot_reach_is_left(off=frozenset()):
+    """Broker 1 is cut off from a home: after it has said so nothing of that home is late."""
+    world = worlds.World(4, off)
+    world.simulation.latencies = (0.2, 0.3)
+    world.gap = 1e9
+    world.run(1_500.0)
+    for direction in ("up", "down"):
+        world.do_block({"broker": 1, "shard": home_of(1)[0], "direction": direction})
+    for wire in (world.slots[1].links[home_of(1)[0]].subscribing,):
+        world.slots[1].links[home_of(1)[0]].broken("subscribing", wire)
+    world.slowest.clear()
+    world.measure_from = world.simulation.now + 2_500.0
+    for _ in range(150):
+        world.publish(world.slots[0], partition=1)
+        world.run(50.0)
+    found = [f"a message took {d:.0f} ms" for d in world.slowest.values() if d > 150.0]
+    world.end_faults()
+    world.run(10_000.0, 500.0)
+    return found + world.verdict()
+
+
+@scenario
+def shard_dies_between_reply_and_push(off=frozenset()):
+    """What it had confirmed and not pushed comes again at the move, not with the next tail."""
+    world = worlds.World(5, off)
+    world.simulation.latencies = (0.2, 0.3)
+    world.gap = 1e9
+    world.run(1_500.0)
+    world.slowest.clear()
+    home = home_of(1)[0]
+    for who in (1, 2):
+        world.do_stall({"broker": who, "shard": home, "side": "subscribing", "direction": "down"})
+    for _ in range(5):
+        world.publish(world.slots[0], partition=1)
+    world.run(3.0, 1.0)
+    world.servers[home].kill()
+    world.run(3_000.0)
+    found = [f"a message took {d:.0f} ms" for d in world.slowest.values() if d > 100.0]
+    world.end_faults()
+    world.run(10_000.0, 500.0)
+    return found + world.verdict()
 
 
 if __name__ == "__main__":

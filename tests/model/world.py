@@ -46,7 +46,8 @@ class World:
         self.accepted = {}       # (origin, partition, sequence) -> Message
         self.copies_of = {}      # message -> its keys, if several
         self.log = collections.defaultdict(list)   # receiver -> [(origin, partition, sequence, message)]
-        self.slowest = 0.0
+        self.slowest = {}        # receiver -> the longest way of a message, from measure_from on
+        self.measure_from = 0.0
         self.given_up = collections.defaultdict(set)   # receiver -> keys
         self.reasons = collections.Counter()
         self.expired_keys = set()
@@ -85,6 +86,9 @@ class World:
                 spans.append([self.simulation.now, None])
 
     def delivered(self, receiver, origin, partition, sequence, message, is_copy=False):
+        delay = self.simulation.now - message.accepted_at
+        if delay > self.slowest.get(receiver.origin, 0.0) and self.simulation.now >= self.measure_from:
+            self.slowest[receiver.origin] = delay
         self.log[receiver.origin].append((origin, partition, sequence if not is_copy else None, message))
         if self.pods:
             self.rings[receiver.origin].add(message)
