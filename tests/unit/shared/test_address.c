@@ -72,8 +72,11 @@ static void test_names_are_resolved_only_when_asked(void **state)
     struct address address;
     const char *why = NULL;
     char text[ADDRESS_TEXT_SIZE];
-    assert_true(address_resolve(SLICE("localhost:81"), &address, &why));
-    assert_int_equal(81, address_port(&address));
+    /* a minimal machine may lack /etc/hosts, and with it every name */
+    if (access("/etc/hosts", R_OK) == 0) {
+        assert_true(address_resolve(SLICE("localhost:81"), &address, &why));
+        assert_int_equal(81, address_port(&address));
+    }
     assert_true(address_resolve(SLICE("10.1.2.3:82"), &address, &why));
     assert_string_equal("10.1.2.3:82", address_text(&address, text));
     const char *never[] = {"127.1:80", "010.0.0.1.:80", "0x7f000001:80",
