@@ -26,6 +26,7 @@ MUTATIONS = {
     "role": ("a demoted master is used on", ["demotion"]),
     "local": ("own pods wait while all is down", ["all_shards_down_spills_then_refuses"]),
     "copies": ("enter_room is delivered per copy", ["none"]),
+    "room_copy": ("the first copy is delivered, whichever it is", ["none"]),
     "base": ("no base of 1 for young origins", ["broker_crash_and_kill", "broker_crash"]),
     "positions": ("positions are not asked for", ["broker_crash_and_kill", "interest", "broker_pause_and_kill"]),
     "join_number": ("old positions serve a new interest", ["interest"]),
@@ -50,7 +51,6 @@ MUTATIONS = {
 REDUNDANT = {
     "answer_on": ("the answer comes on any shard", ["partition", "link_stall"]),
     "base_wait": ("the first message seen is the base", ["broker_crash_and_kill", "interest"]),
-    "room_copy": ("the first copy is delivered, whichever it is", ["none", "mixed"]),
     "tails": ("heartbeats carry no tails", ["tail_lost_with_no_message_after_it", "link_stall", "partition"]),
     "number": ("old heartbeats are believed", ["shard_stop", "map_change_and_kill"]),
     "carries": ("the map of a peer's subscriptions is not looked at", ["map_change_and_pause", "map_late"]),

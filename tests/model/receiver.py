@@ -18,7 +18,7 @@ GIVE_UP_AFTER = 5_000.0                # of an origin that is heard
 GIVE_UP_SILENT = 10_000.0              # of one that is not: it may be stopped, or cut off
 HOLD_MAX = 1_500                       # messages held of one origin
 COPIES = 4_096
-COPY_WAITS = 1_000.0                   # the sid's copy of enter_room for the room's
+COPY_WAITS = 5_000.0                   # the sid's copy of enter_room for the room's
 
 
 class Receiving:

@@ -330,7 +330,7 @@ class World:
             if silent:
                 found.append(f"{name} misses without a count {len(silent)}: {silent[:5]}")
             found += self._left_over(receiver)
-            found += self._order_of_twice(receiver)
+            found += self._order_of_twice(receiver, is_orderly)
         if is_orderly:
             found += self._one_order(living)
         for pod in self.pods:
@@ -359,8 +359,8 @@ class World:
                 found.append(f"{who.origin}'s subscriptions on {name} differ: {sorted(channels ^ set(link.wanted))}")
         return found
 
-    def _order_of_twice(self, receiver):
-        """enter_room and what follows it in the room, of one origin."""
+    def _order_of_twice(self, receiver, is_orderly):
+        """enter_room and what follows it in the room, of one origin; without faults also what precedes it."""
         position = {}
         for index, (_, _, _, message) in enumerate(self.log[receiver.origin]):
             position.setdefault(message, index)
@@ -372,6 +372,10 @@ class World:
                 message = self.accepted[key]
                 if message.twice is None or message.twice[0] != key[1] or message not in position:
                     continue
+                for earlier in keys[max(0, at - 3):at] if is_orderly else ():
+                    before = position.get(self.accepted[earlier])
+                    if before is not None and before > position[message] and self.accepted[earlier].twice is None:
+                        return [f"{receiver.origin}: {key}, which enters the room, came before {earlier}"]
                 for later in keys[at + 1:at + 4]:
                     after = position.get(self.accepted[later])
                     if (after is not None and after < position[message]
