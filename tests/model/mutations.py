@@ -29,7 +29,6 @@ MUTATIONS = {
     "room_copy": ("the first copy is delivered, whichever it is", ["none"]),
     "base": ("no base of 1 for young origins", ["broker_crash_and_kill", "broker_crash"]),
     "positions": ("positions are not asked for", ["broker_crash_and_kill", "interest", "broker_pause_and_kill"]),
-    "join_number": ("old positions serve a new interest", ["interest"]),
     "tombs": ("ended origins are forgotten wholly", ["stopped_shard_speaks_for_a_dead_origin"]),
     "start_map": ("a starting broker is ready under another map", ["starting_broker_that_hears_another_map"]),
     "map_all": ("a new map is used without the others", ["starting_broker_that_hears_another_map",
@@ -49,6 +48,7 @@ MUTATIONS = {
     "tails+positions": ("neither tails nor positions", ["tail_lost_with_no_message_after_it"]),
 }
 REDUNDANT = {
+    "join_number": ("old positions serve a new interest", ["interest"]),
     "answer_on": ("the answer comes on any shard", ["partition", "link_stall"]),
     "base_wait": ("the first message seen is the base", ["broker_crash_and_kill", "interest"]),
     "tails": ("heartbeats carry no tails", ["tail_lost_with_no_message_after_it", "link_stall", "partition"]),
