@@ -384,20 +384,10 @@ static size_t take_escape(const unsigned char *escape, const unsigned char *end,
     return 11;
 }
 
-/* The text without escapes; false when the scratch is used up. An escape is never shorter than what it
- * stands for. */
-static bool decode_text(const struct reader *reader, const struct found *found,
-                        struct scan_scratch *scratch, struct slice *text)
+size_t json_text_decode(struct slice raw, char *bytes)
 {
-    size_t most = found->end - found->start;
-    const unsigned char *at = reader->bytes + found->start;
-    const unsigned char *end = reader->bytes + found->end;
-    *text = slice_of(at, most);
-    if (!found->has_escapes)
-        return true;
-    char *bytes = scan_scratch_take(scratch, most);
-    if (bytes == NULL)
-        return false;
+    const unsigned char *at = (const unsigned char *)raw.data;
+    const unsigned char *end = at + raw.len;
     size_t len = 0;
     while (at < end) {
         if (*at != '\\') {
@@ -408,6 +398,21 @@ static bool decode_text(const struct reader *reader, const struct found *found,
         at += 1 + take_escape(at + 1, end, &code_point);
         len += scanned_utf8_write(code_point, bytes + len);
     }
+    return len;
+}
+
+/* The text without escapes; false when the scratch is used up. */
+static bool decode_text(const struct reader *reader, const struct found *found,
+                        struct scan_scratch *scratch, struct slice *text)
+{
+    size_t most = found->end - found->start;
+    *text = slice_of(reader->bytes + found->start, most);
+    if (!found->has_escapes)
+        return true;
+    char *bytes = scan_scratch_take(scratch, most);
+    if (bytes == NULL)
+        return false;
+    size_t len = json_text_decode(*text, bytes);
     scan_scratch_give_back(scratch, most - len);
     *text = slice_of(bytes, len);
     return true;

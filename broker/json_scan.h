@@ -22,3 +22,6 @@ struct json_notes {
 enum parse_result json_scan(struct slice payload, unsigned depth_max,
                             struct scan_scratch *scratch, struct scanned *scanned,
                             struct json_notes *notes) MUST_CHECK;
+
+/* Writes what a text of proved JSON, without its quotes, stands for: never longer than it. */
+size_t json_text_decode(struct slice raw, char *bytes);

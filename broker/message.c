@@ -228,6 +228,7 @@ static void read_fields(const struct scanned *scanned, struct scan_scratch *scra
         message->namespace = slice_of(NULL, 0);
     message->sid = text_of(&scanned->values[KEY_SID]);
     message->host_id = text_of(&scanned->values[KEY_HOST_ID]);
+    message->has_data = scanned->values[KEY_DATA].type != VALUE_ABSENT;
     enum value_type callback = scanned->values[KEY_CALLBACK].type;
     message->has_callback = message->method == METHOD_EMIT && callback != VALUE_ABSENT &&
                             callback != VALUE_NONE;
@@ -235,7 +236,7 @@ static void read_fields(const struct scanned *scanned, struct scan_scratch *scra
 }
 
 /* data is a bare value up to 5.15.0, and always a list from 5.15.1; a bare list looks the same. With
- * attachments 5.15.1 nests the arguments in a list of their own. */
+ * attachments 5.15.1 nests the arguments in a list of their own, and so does a bare list that holds bytes. */
 static void read_json_dialect(const struct scanned *scanned, struct message *message)
 {
     enum value_type data = scanned->values[KEY_DATA].type;
@@ -248,7 +249,7 @@ static void read_json_dialect(const struct scanned *scanned, struct message *mes
     } else if (scanned->is_binary) {
         bool is_nested = scanned->data_first == VALUE_LIST;
         message->dialect = is_nested ? DIALECT_JSON15 : DIALECT_JSON14;
-        message->dialect_is_proven = true;
+        message->dialect_is_proven = !is_nested;
     }
 }
 

@@ -79,6 +79,7 @@ struct message {
     const struct slice *addresses;
 
     bool has_callback; /* emit that wants an answer */
+    bool has_data;     /* it has the key: only then does JSON tell a dialect */
     bool
         is_plain; /* nothing in it makes Python look up or call anything (JSON: always) */
 

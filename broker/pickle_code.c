@@ -54,6 +54,8 @@ static enum pickle_step reduce(struct pickle_machine *machine)
             is_bytes = (arguments->flags & (ENTRY_ARGS_NONE | ENTRY_ARGS_BYTES)) != 0;
             made.kind = ENTRY_BYTEARRAY;
             made.flags = ENTRY_UNHASHABLE;
+            made.argument = (arguments->flags & ENTRY_ARGS_BYTES) != 0;
+            made.len = arguments->len;
         } else if (called->len == CLASS_BYTES) {
             is_bytes = (arguments->flags & ENTRY_ARGS_NONE) != 0;
         } else if ((arguments->flags & ENTRY_ARGS_LATIN1) != 0) {

@@ -12,15 +12,17 @@ enum entry_kind {
     ENTRY_NONE,
     ENTRY_TRUE,
     ENTRY_FALSE,
-    ENTRY_INTEGER,   /* offset of its opcode */
-    ENTRY_FLOAT,     /* offset of its opcode */
-    ENTRY_TEXT,      /* offset, len of UTF-8 */
-    ENTRY_RAW_TEXT,  /* offset, len of raw-unicode-escape (UNICODE, protocol 0) */
-    ENTRY_BYTES,     /* offset, len */
-    ENTRY_BYTEARRAY, /* made by a call: content not told */
-    ENTRY_NARROWED,  /* offset, len of UTF-8 that latin-1 encodes to bytes (protocol 2) */
+    ENTRY_INTEGER,  /* offset of its opcode */
+    ENTRY_FLOAT,    /* offset of its opcode */
+    ENTRY_TEXT,     /* offset, len of UTF-8 */
+    ENTRY_RAW_TEXT, /* offset, len of raw-unicode-escape (UNICODE, protocol 0) */
+    ENTRY_BYTES,    /* offset, len */
+    /* made by a call: content not told, but with a tree, where argument is 1 the only item of tuple len */
+    ENTRY_BYTEARRAY,
+    ENTRY_NARROWED, /* offset, len of UTF-8 that latin-1 encodes to bytes (protocol 2) */
     ENTRY_RAW_NARROWED, /* the same of raw-unicode-escape (protocol 0) */
-    ENTRY_LIST, /* containers: the offset of the opcode that made it is its identity */
+    /* containers: the offset of the opcode that made it is its identity; len is its number in the tree */
+    ENTRY_LIST,
     ENTRY_TUPLE,
     ENTRY_DICT,
     ENTRY_SET,

@@ -84,11 +84,33 @@ static void collect(struct pickle_machine *machine, const struct entry *entries,
     machine->item_count += count;
 }
 
+/* With a tree, a list, dict or tuple has its number there as len. A tuple that may be the arguments of
+ * _codecs.encode has none: its len is its text's. */
+static enum pickle_step keep_container(struct pickle_machine *machine,
+                                       struct entry *container)
+{
+    if (machine->tree == NULL || pickle_tree_open(machine->tree, &container->len))
+        return STEP_ON;
+    return pickle_bad(machine, "more containers than are kept");
+}
+
+static enum pickle_step keep_items(struct pickle_machine *machine,
+                                   const struct entry *container,
+                                   const struct entry *items, size_t count)
+{
+    if (machine->tree == NULL || container->kind == ENTRY_OBJECT ||
+        pickle_tree_add(machine->tree, container->len, items, count))
+        return STEP_ON;
+    return pickle_bad(machine, "more values than are kept");
+}
+
 static enum pickle_step add_items(struct pickle_machine *machine, struct entry *list,
                                   const struct entry *items, size_t count)
 {
     uint8_t flags;
     enum pickle_step step = look_at(machine, items, count, &flags, &list->depth);
+    if (step == STEP_ON)
+        step = keep_items(machine, list, items, count);
     if (list->offset == machine->watched_room)
         collect(machine, items, count);
     return step;
@@ -128,6 +150,9 @@ static enum pickle_step add_pairs(struct pickle_machine *machine, struct entry *
         return step;
     if ((key_flags & ENTRY_UNHASHABLE) != 0)
         return pickle_bad(machine, "unhashable key");
+    step = keep_items(machine, dict, pairs, count);
+    if (step != STEP_ON)
+        return step;
     if (dict->offset != machine->watched_dict)
         return STEP_ON;
     for (size_t i = 0; i < count; i += 2) {
@@ -166,6 +191,13 @@ enum pickle_step pickle_make_tuple(struct pickle_machine *machine, size_t count)
         tuple.argument = items[0].offset;
         tuple.len = items[0].len;
     }
+    if ((tuple.flags & ENTRY_ARGS_LATIN1) == 0) {
+        step = keep_container(machine, &tuple);
+        if (step == STEP_ON)
+            step = keep_items(machine, &tuple, items, count);
+        if (step != STEP_ON)
+            return step;
+    }
     if (machine->watched_room == tuple.offset)
         collect(machine, items, count);
     machine->top -= count;
@@ -180,8 +212,9 @@ enum pickle_step pickle_make_dict(struct pickle_machine *machine, size_t count)
                          .depth = 1};
     if (machine->watched_dict == PICKLE_NOT_WATCHED && machine->top == count)
         machine->watched_dict = dict.offset;
-    enum pickle_step step =
-        add_pairs(machine, &dict, pickle_from_top(machine, count), count);
+    enum pickle_step step = keep_container(machine, &dict);
+    if (step == STEP_ON)
+        step = add_pairs(machine, &dict, pickle_from_top(machine, count), count);
     if (step != STEP_ON)
         return step;
     machine->top -= count;
@@ -194,8 +227,9 @@ enum pickle_step pickle_make_list(struct pickle_machine *machine, size_t count)
                          .kind = ENTRY_LIST,
                          .flags = ENTRY_UNHASHABLE,
                          .depth = 1};
-    enum pickle_step step =
-        add_items(machine, &list, pickle_from_top(machine, count), count);
+    enum pickle_step step = keep_container(machine, &list);
+    if (step == STEP_ON)
+        step = add_items(machine, &list, pickle_from_top(machine, count), count);
     if (step != STEP_ON)
         return step;
     machine->top -= count;

@@ -8,6 +8,7 @@
 
 #include "broker/pickle_entry.h"
 #include "broker/pickle_scan.h"
+#include "broker/pickle_tree.h"
 
 #define PICKLE_STACK_MAX      65536
 #define PICKLE_DEPTH_MAX      256
@@ -44,6 +45,8 @@ struct pickle_machine {
     uint32_t watched_room;
     struct entry *items;
     size_t item_count;
+
+    struct pickle_tree *tree; /* NULL: what is in containers is not kept */
 
     struct entry result;
     struct pickle_notes *notes;

@@ -377,6 +377,7 @@ static void machine_init(struct pickle_machine *machine, struct slice payload,
     machine->memo_capacity =
         scan_scratch_table_size(scratch, SCAN_TABLE_MEMO) / sizeof(struct entry);
     machine->items = NULL;
+    machine->tree = NULL;
 }
 
 /* The room is a list or a tuple: its items, by one more pass. */
@@ -436,6 +437,25 @@ enum parse_result pickle_scan(struct slice payload, unsigned depth_max,
     }
     resolve(&machine, scanned);
     return PARSE_DONE;
+}
+
+enum parse_result pickle_scan_tree(struct slice payload, unsigned depth_max,
+                                   struct scan_scratch *scratch, struct pickle_tree *tree,
+                                   struct entry *root, struct pickle_notes *notes)
+{
+    *notes = (struct pickle_notes){.is_plain = true};
+    if (payload.len >= PICKLE_NOT_WATCHED) {
+        notes->error = "longer than 4 GiB";
+        return PARSE_BAD;
+    }
+    struct pickle_machine machine;
+    machine_init(&machine, payload, depth_max, scratch, notes);
+    pickle_tree_init(tree, scratch);
+    machine.tree = tree;
+    enum parse_result result = run(&machine, PICKLE_NOT_WATCHED, PICKLE_NOT_WATCHED);
+    if (result == PARSE_DONE)
+        *root = machine.result;
+    return result;
 }
 
 bool pickle_may_begin_with(unsigned char byte)

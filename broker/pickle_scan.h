@@ -37,6 +37,16 @@ enum parse_result pickle_scan(struct slice payload, unsigned depth_max,
                               struct scan_scratch *scratch, struct scanned *scanned,
                               struct pickle_notes *notes) MUST_CHECK;
 
+struct entry;
+struct pickle_tree;
+
+/* The same scan, which keeps the whole content: *root is the pickled value, its containers' items are in
+ * *tree, both until the scratch's next reset or scan. Also BAD: more values than a tree keeps. */
+enum parse_result pickle_scan_tree(struct slice payload, unsigned depth_max,
+                                   struct scan_scratch *scratch, struct pickle_tree *tree,
+                                   struct entry *root,
+                                   struct pickle_notes *notes) MUST_CHECK;
+
 /* True when Python's unpickler would do anything at all with a payload that begins with this byte:
  * false means that it fails at once, so such a payload is harmless to it. */
 bool pickle_may_begin_with(unsigned char byte);

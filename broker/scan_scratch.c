@@ -3,7 +3,7 @@
  *
  *     chunks   4 KiB ─ 8 KiB ─ … ─ 1 MiB     texts and arrays that slices point to: never moved, taken from
  *              ▲ current                     front to back, all empty again at a reset
- *     tables   stack, memo, items            grow by realloc; only the scanner that is running points there
+ *     tables   stack, memo, items, …         grow by realloc; only the scanner that is running points there
  *
  * What is larger than a usual message needs is given back at the next reset.
  */

@@ -29,7 +29,16 @@ void *scan_scratch_take(struct scan_scratch *scratch, size_t size) MUST_CHECK;
 void scan_scratch_give_back(struct scan_scratch *scratch, size_t unused);
 
 /* Tables that keep their contents while they grow: at least `size` bytes. Not reset. */
-enum scan_table { SCAN_TABLE_STACK, SCAN_TABLE_MEMO, SCAN_TABLE_ITEMS, SCAN_TABLE_COUNT };
+enum scan_table {
+    SCAN_TABLE_STACK,
+    SCAN_TABLE_MEMO,
+    SCAN_TABLE_ITEMS,
+    SCAN_TABLE_TREE_CONTAINERS, /* of pickle_tree, as the two below */
+    SCAN_TABLE_TREE_CHUNKS,
+    SCAN_TABLE_TREE_ITEMS,
+    SCAN_TABLE_ATTACHMENTS, /* of a message that is transcoded */
+    SCAN_TABLE_COUNT
+};
 void *scan_scratch_table(struct scan_scratch *scratch, enum scan_table table,
                          size_t size);
 size_t scan_scratch_table_size(const struct scan_scratch *scratch, enum scan_table table);

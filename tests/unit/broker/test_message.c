@@ -167,7 +167,7 @@ static void test_dialect_is_told_by_the_data(void **state)
         {"{\"method\":\"emit\",\"data\":[1]}", DIALECT_JSON15, false},
         {"{\"method\":\"emit\",\"data\":[[1]],\"binary\":false}", DIALECT_JSON15, false},
         {"{\"method\":\"emit\",\"data\":[[{}],\"AA==\"],\"binary\":true}", DIALECT_JSON15,
-         true},
+         false},
         {"{\"method\":\"emit\",\"data\":[{},\"AA==\"],\"binary\":true}", DIALECT_JSON14,
          true},
         {"{\"method\":\"emit\",\"data\":1,\"data\":[2]}", DIALECT_JSON15, false},
