@@ -1,5 +1,7 @@
 #include "broker/envelope.h"
 
+#include "broker/little.h"
+
 #include <event2/buffer.h>
 
 #define CHANNEL_MAX   255
@@ -7,25 +9,6 @@
 #define ROOMS_UNKNOWN 65535
 
 /* ---- writing ---- */
-
-static char *put_little(char *at, uint64_t number, size_t width)
-{
-    for (size_t i = 0; i < width; i++)
-        *at++ = (char)(number >> (8 * i));
-    return at;
-}
-
-static char *put_bytes(char *at, const void *bytes, size_t len)
-{
-    if (len > 0)
-        memcpy(at, bytes, len);
-    return at + len;
-}
-
-static char *put_field(char *at, struct slice field, size_t width)
-{
-    return put_bytes(put_little(at, field.len, width), field.data, field.len);
-}
 
 size_t envelope_size(const struct envelope *envelope)
 {
@@ -80,32 +63,6 @@ bool envelope_write(const struct envelope *envelope, struct evbuffer *out)
 }
 
 /* ---- reading ---- */
-
-static bool take_little(struct slice *rest, size_t width, uint64_t *number)
-{
-    if (rest->len < width)
-        return false;
-    *number = 0;
-    for (size_t i = 0; i < width; i++)
-        *number |= (uint64_t)(unsigned char)rest->data[i] << (8 * i);
-    *rest = slice_from(*rest, width);
-    return true;
-}
-
-static bool take_bytes(struct slice *rest, uint64_t len, struct slice *bytes)
-{
-    if (rest->len < len)
-        return false;
-    *bytes = slice_to(*rest, (size_t)len);
-    *rest = slice_from(*rest, (size_t)len);
-    return true;
-}
-
-static bool take_field(struct slice *rest, size_t width, struct slice *field)
-{
-    uint64_t len;
-    return take_little(rest, width, &len) && take_bytes(rest, len, field);
-}
 
 bool envelope_next_room(struct slice *room_bytes, struct slice *room)
 {
