@@ -54,7 +54,7 @@ enum client_state {
     CLIENT_CLOSED,
 };
 
-/* Only client.c changes `state`, `exchange` and `tunnel`. */
+/* Only the client's own files (client_parts.h) change `state`, `exchange` and `tunnel`. */
 struct client {
     struct event event;
     struct stream stream;
