@@ -16,7 +16,7 @@
  *
  *  state       socket  input buffer                deadline
  *  INTRODUCED  open    the PROXY header so far     3 s
- *  GREETING    open    none                        TLS handshake
+ *  GREETING    open    none                        timeouts.request_head
  *  WAITING     open    none                        timeouts.keep_alive (first request: request_head)
  *  HEAD        open    the head so far             timeouts.request_head, absolute
  *  EXCHANGING  open    early and pipelined bytes   the exchange's

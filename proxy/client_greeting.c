@@ -18,8 +18,7 @@
 #include <arpa/inet.h>
 #include <event2/event.h>
 
-#define INTRODUCTION_MS 3000u  /* for a PROXY header */
-#define GREETING_MS     10000u /* for a TLS handshake */
+#define INTRODUCTION_MS 3000u /* for a PROXY header */
 
 void client_remember_peer(struct client *client, const struct address *peer)
 {
@@ -58,7 +57,8 @@ void client_begin_greeting(struct client *client)
     }
     tls_accept(client->place->tls, &client->stream);
     client->state = CLIENT_GREETING;
-    client_set_deadline(client, GREETING_MS);
+    client_set_deadline(client,
+                        deadline_limit(client_config(client)->timeouts.request_head));
     client_watch(client, EV_READ);
 }
 

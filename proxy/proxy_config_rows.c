@@ -265,7 +265,9 @@ static const struct option_row config_rows[] = {
              "upstream serves every path."},
     {"timeouts.request_head", OPTION_DURATION, AT(timeouts.request_head),
      .standard = "10s", .minimum = MS(10), .maximum = HOURS(1), .reload = OPTION_LIVE,
-     .help = "From the first byte of a head to its last."},
+     .help =
+         "From the first byte of a head to its last; for a TLS handshake; and how long "
+         "a body may come at less than 1 KiB/s."},
     {"timeouts.connect", OPTION_DURATION, AT(timeouts.connect), .standard = "5s",
      .minimum = MS(10), .maximum = HOURS(1), .reload = OPTION_LIVE,
      .help = "Until an endpoint accepts a connection."},

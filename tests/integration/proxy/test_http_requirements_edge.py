@@ -110,6 +110,16 @@ def test_b40_it_comes_before_tls_and_counts_for_access(configured, certificate):
     assert request.get("x-forwarded-for") == "203.0.113.7" and request.get("x-forwarded-proto") == "https"
 
 
+def test_b42_a_tls_handshake_has_a_deadline(configured, certificate):
+    cert, key = certificate
+    address = f"127.0.0.1:{free_port()}"
+    proxy, _endpoint = configured({"listeners": [{"address": address, "tls": {"certificates": [{"cert": cert, "key": key}]}}]})
+    for said in (b"", b"\x16\x03\x01\x02\x00"):
+        with Client(int(address.split(":")[1])) as client:
+            assert client.send(said).ends() == b""
+    wait_until(lambda: closed_for(proxy, "tls_failed") == 2, "the reason is counted")
+
+
 # --- redirects, networks, origins --------------------------------------------------------------------------------
 
 

@@ -110,10 +110,10 @@ def test_an_endpoint_that_writes_no_frames_costs_the_client_1011(edge, bytes_of_
 
 
 def test_silence_of_the_client_ends_a_tunnel_and_the_endpoints_chatter_does_not_help(configured):
-    proxy, endpoint = configured({"timeouts": {"tunnel_idle_other": "1s"}})
+    proxy, endpoint = configured({"timeouts": {"tunnel_idle_other": "2s"}})
     client, tunnels = opened(proxy, endpoint)
     with client:
-        for _ in range(10):  # alive as long as the client says something
+        for _ in range(15):  # alive as long as the client says something
             client.send(frame(b"x", opcode=9))
             time.sleep(0.2)
         assert closed(proxy, "tunnel_idle") == 0
