@@ -33,11 +33,15 @@ void client_remember_peer(struct client *client, const struct address *peer)
     }
 }
 
-/* The address is known: it may connect, or has too many connections. */
+/* The address is known: it may connect, or has too many connections. A trusted proxy has those of many clients. */
 static bool is_let_in(struct client *client)
 {
     int64_t maximum = client_config(client)->limits.connections_per_ip;
+    struct sockaddr_in6 ip = {.sin6_family = AF_INET6, .sin6_addr = client->ip};
     if (maximum == 0 || !client->has_ip)
+        return true;
+    struct address address = address_from_socket((const struct sockaddr *)&ip, sizeof ip);
+    if (cidr_list_contains(&client_config(client)->trusted_proxies, &address))
         return true;
     client->is_admitted = admission_enter(client->worker->process->admission, &client->ip,
                                           (uint64_t)maximum);

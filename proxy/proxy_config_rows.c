@@ -305,7 +305,9 @@ static const struct option_row config_rows[] = {
      .help = "Client connections at a time."},
     {"limits.connections_per_ip", OPTION_INTEGER, AT(limits.connections_per_ip),
      .standard = "0", .minimum = 0, .maximum = 10000000, .reload = OPTION_NEW,
-     .help = "The same from one address (IPv6: from one /64); 0: no bound."},
+     .help =
+         "The same from one address (IPv6: from one /64), trusted_proxies aside; 0: no "
+         "bound."},
     {"limits.handshakes_per_second", OPTION_INTEGER, AT(limits.handshakes_per_second),
      .standard = "0", .minimum = 0, .maximum = 10000000, .unit = "per second",
      .reload = OPTION_LIVE,

@@ -87,6 +87,17 @@ def test_b40_only_trusted_proxies_may_send_it(introduced):
     wait_until(lambda: closed_for(proxy, "untrusted_proxy") == 1, "the reason is counted")
 
 
+def test_b40_who_may_open_a_unix_socket_may_send_it(configured, tmp_path):
+    path = str(tmp_path / "web.sock")
+    proxy, endpoint = configured({"listeners": [{"address": f"unix:{path}", "proxy_protocol": True}], "trusted_proxies": []})
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(path)
+        client.sendall(V1 + get())
+        assert b" 200 OK" in client.recv(65536)
+    assert endpoint.take().get("x-forwarded-for") == "192.0.2.7"
+
+
 def test_b40_it_has_three_seconds(introduced):
     proxy, _endpoint = introduced
     with Client(proxy.port, "127.0.0.2") as client:
@@ -211,6 +222,9 @@ def test_b42_connections_of_an_address_are_bounded(configured):
         assert one_more.send_as_far_as_it_goes(get()).ends() == b""
     with Client(proxy.port, "127.0.0.5") as other:
         assert other.ask(get()).status == 200
+    trusted = [Client(proxy.port, "127.0.0.2") for _ in range(6)]
+    assert all(client.ask(get()).status == 200 for client in trusted)
+    clients += trusted
     wait_until(lambda: closed_for(proxy, "ip_connections_full") == 1, "the reason is counted")
     assert proxy.metrics().get("sidrail_proxy_clients_refused_total", reason="ip_connections_full") == 1
     for client in clients:
