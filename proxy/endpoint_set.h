@@ -102,8 +102,8 @@ struct endpoint_set *endpoint_set_new(struct upstream *upstream,
 struct endpoint_set *endpoint_set_ref(struct endpoint_set *set);
 void endpoint_set_unref(struct endpoint_set *set);
 
-/* What a tag is to this set. */
-enum tag_meaning { TAG_KNOWN, TAG_TOMBSTONE, TAG_UNKNOWN };
+/* What a tag is to this set; TAG_NONE: there is none of ours. */
+enum tag_meaning { TAG_KNOWN, TAG_TOMBSTONE, TAG_UNKNOWN, TAG_NONE };
 
 /* Looks a tag up; `key` is the place of its key in set->keys. *entry is set for TAG_KNOWN. */
 enum tag_meaning endpoint_set_find_tag(const struct endpoint_set *set, size_t key,

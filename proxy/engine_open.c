@@ -231,8 +231,7 @@ static enum open_key find_key(struct slice key)
     return KEY_OTHER;
 }
 
-static enum engine_open_verdict scan_sid(struct json *json, enum http_char sid_char,
-                                         struct engine_open *open)
+static enum engine_open_verdict scan_sid(struct json *json, struct engine_open *open)
 {
     bool is_plain;
     struct slice sid;
@@ -241,14 +240,13 @@ static enum engine_open_verdict scan_sid(struct json *json, enum http_char sid_c
     if (!scan_string(json, &sid, &is_plain))
         return ENGINE_OPEN_BAD_JSON;
     if (!is_plain || sid.len == 0 || sid.len > ENGINE_UPSTREAM_SID_MAX ||
-        !http_chars_only(sid, sid_char))
+        !http_chars_only(sid, HTTP_CHAR_UNRESERVED))
         return ENGINE_OPEN_SID_FORM;
     open->sid = sid;
     return ENGINE_OPEN_OK;
 }
 
-static enum engine_open_verdict scan_member(struct json *json, enum http_char sid_char,
-                                            bool seen[KEY_OTHER],
+static enum engine_open_verdict scan_member(struct json *json, bool seen[KEY_OTHER],
                                             struct engine_open *open)
 {
     struct slice key;
@@ -269,7 +267,7 @@ static enum engine_open_verdict scan_member(struct json *json, enum http_char si
     bool understood = false;
     switch (known) {
     case KEY_SID:
-        return scan_sid(json, sid_char, open);
+        return scan_sid(json, open);
     case KEY_UPGRADES:
         understood = scan_upgrades(json, open);
         break;
@@ -287,8 +285,7 @@ static enum engine_open_verdict scan_member(struct json *json, enum http_char si
 }
 
 /* "0{…}" at json->at; on success json stands behind it. */
-static enum engine_open_verdict scan_packet(struct json *json, enum http_char sid_char,
-                                            struct engine_open *open)
+static enum engine_open_verdict scan_packet(struct json *json, struct engine_open *open)
 {
     bool seen[KEY_OTHER] = {false};
     *open = (struct engine_open){0};
@@ -297,7 +294,7 @@ static enum engine_open_verdict scan_packet(struct json *json, enum http_char si
     skip_space(json);
     if (!take(json, '}')) {
         for (;;) {
-            enum engine_open_verdict verdict = scan_member(json, sid_char, seen, open);
+            enum engine_open_verdict verdict = scan_member(json, seen, open);
             if (verdict != ENGINE_OPEN_OK)
                 return verdict;
             skip_space(json);
@@ -316,7 +313,7 @@ enum engine_open_verdict engine_open_scan(struct slice body, struct engine_open 
     *open = (struct engine_open){0};
     if (body.len > ENGINE_HANDSHAKE_MAX)
         return ENGINE_OPEN_TOO_LONG;
-    enum engine_open_verdict verdict = scan_packet(&json, HTTP_CHAR_BASE64URL, open);
+    enum engine_open_verdict verdict = scan_packet(&json, open);
     if (verdict == ENGINE_OPEN_OK && json.at < json.end && *json.at != 0x1e)
         verdict = ENGINE_OPEN_BAD_JSON;
     return verdict;
@@ -450,7 +447,7 @@ enum engine_open_verdict engine_open_learn(struct slice body,
     struct json json = {body.data, body.data + body.len};
     if (!slice_starts_with(body, SLICE("0{")) && !skip_length(&json))
         return ENGINE_OPEN_NOT_OPEN;
-    return scan_packet(&json, HTTP_CHAR_UNRESERVED, open);
+    return scan_packet(&json, open);
 }
 
 const char *engine_open_verdict_word(enum engine_open_verdict verdict)

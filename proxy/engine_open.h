@@ -27,7 +27,7 @@ enum engine_open_verdict {
     ENGINE_OPEN_NOT_OPEN, /* does not begin with an open packet */
     ENGINE_OPEN_BAD_JSON, /* not understood to its end */
     ENGINE_OPEN_NO_SID,   /* none, or two */
-    ENGINE_OPEN_SID_FORM, /* not [A-Za-z0-9_-]{1,128} */
+    ENGINE_OPEN_SID_FORM, /* not [A-Za-z0-9_.~-]{1,128} */
     ENGINE_OPEN_VERDICTS,
 };
 
@@ -39,7 +39,8 @@ struct engine_open {
     uint32_t ping_timeout;
 };
 
-/* Reads the EIO=4 polling body `0{…}`, with later packets behind 0x1e left alone. */
+/* Reads the EIO=4 polling body `0{…}`, with later packets behind 0x1e left alone. The sid may bear the tag
+ * of another proxy behind us. */
 enum engine_open_verdict engine_open_scan(struct slice body,
                                           struct engine_open *open) MUST_CHECK;
 

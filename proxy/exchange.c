@@ -58,7 +58,7 @@ static void drop_endpoint(struct exchange *exchange)
 
 void exchange_answer_with(struct exchange *exchange, struct edge_answer answer)
 {
-    char origin[EXCHANGE_ORIGIN_MAX];
+    char origin[EDGE_ORIGIN_MAX];
     memcpy(origin, exchange->origin, exchange->origin_len);
     drop_endpoint(exchange);
     answer.is_engine_io = exchange->is_engine_io;

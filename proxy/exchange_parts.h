@@ -12,9 +12,8 @@
 #include "proxy/route.h"
 #include "proxy/ws_handshake.h"
 
-#define EXCHANGE_ORIGIN_MAX 128 /* longer ones are not echoed in later answers */
-#define EXCHANGE_STREAM_MAX                                                              \
-    65536u /* of a streamed request body waiting for the endpoint */
+/* Bytes of a streamed request body that wait for the endpoint. */
+#define EXCHANGE_STREAM_MAX 65536u
 
 enum exchange_state {
     EXCHANGE_BODY,    /* the body is being read whole */
@@ -84,7 +83,7 @@ struct exchange {
     struct affinity_cookie cookie;
     char websocket_key[WS_KEY_LEN];
     uint16_t origin_len;
-    char origin[EXCHANGE_ORIGIN_MAX];
+    char origin[EDGE_ORIGIN_MAX];
 };
 
 /* ---- exchange.c ---- */

@@ -195,7 +195,7 @@ bool exchange_classify(struct exchange *exchange)
     struct worker *worker = exchange->worker;
     struct http_request *request = &worker->request;
     struct slice origin = value_of(request, HTTP_FIELD_ORIGIN);
-    if (origin.len > 0 && origin.len <= EXCHANGE_ORIGIN_MAX) {
+    if (origin.len > 0 && origin.len <= EDGE_ORIGIN_MAX) {
         memcpy(exchange->origin, origin.data, origin.len);
         exchange->origin_len = (uint16_t)origin.len;
     }

@@ -46,7 +46,8 @@ static size_t write_head(struct exchange *exchange, enum body_kind body, uint64_
     char cookie[AFFINITY_COOKIE_FIELD_MAX];
     struct slice set_cookie = {cookie, 0};
     bool is_open = worker->response.status == 200 || worker->response.status == 101;
-    if (exchange->sets_cookie && (is_open || exchange->kind == ROUTE_OTHER))
+    bool is_other = exchange->kind == ROUTE_OTHER && !worker->response.is_interim;
+    if (exchange->sets_cookie && (is_open || is_other))
         set_cookie.len = affinity_cookie_write_field(
             route_cookie_options(exchange_config(exchange), exchange->rule),
             &exchange->cookie, exchange->is_tls_client, exchange->is_cross_site, cookie);
@@ -232,19 +233,25 @@ static void learn_heartbeat(struct upstream *upstream, const struct engine_open 
                              MILLISECONDS(open->ping_timeout));
 }
 
+/* Puts the session into the learned table: its sid carries no tag. */
+static void remember(struct exchange *exchange, const struct engine_open *open)
+{
+    learned_sids_add(exchange->snapshot->snapshot->sets[exchange->upstream]->learned,
+                     open->sid, exchange->endpoint,
+                     upstream_learned_lifetime(exchange->endpoint->upstream),
+                     timing_now());
+}
+
 static void learn(struct exchange *exchange, struct slice body)
 {
-    struct worker *worker = exchange->worker;
-    struct upstream *upstream = exchange->endpoint->upstream;
     struct engine_open open;
-    if (engine_open_learn(body, worker->out + OUT_LEARN, &open) != ENGINE_OPEN_OK) {
+    if (engine_open_learn(body, exchange->worker->out + OUT_LEARN, &open) !=
+        ENGINE_OPEN_OK) {
         metrics_add_by(M_SID_REWRITES, REWRITE_SKIPPED_FORM, 1);
         return;
     }
-    learn_heartbeat(upstream, &open);
-    learned_sids_add(exchange->snapshot->snapshot->sets[exchange->upstream]->learned,
-                     open.sid, exchange->endpoint, upstream_learned_lifetime(upstream),
-                     timing_now());
+    learn_heartbeat(exchange->endpoint->upstream, &open);
+    remember(exchange, &open);
     metrics_add_by(M_SID_REWRITES, REWRITE_LEARNED, 1);
 }
 
@@ -267,17 +274,18 @@ static struct slice rewrite_handshake(struct exchange *exchange, struct slice bo
         return body;
     }
     learn_heartbeat(exchange->endpoint->upstream, &open);
-    if (!affinity->sid_tag)
-        metrics_add_by(M_SID_REWRITES, REWRITE_OFF, 1);
+    struct slice tag = {NULL, 0}; /* without one only webtransport goes */
     char suffix[ROUTE_TAG_SUFFIX_LEN];
-    route_tag_suffix(exchange->key_id, exchange->tag, suffix);
-    struct slice tag = affinity->sid_tag ? slice_of(suffix + 1, ROUTE_TAG_SUFFIX_LEN - 1)
-                                         : slice_of(NULL, 0);
+    if (affinity->sid_tag) {
+        route_tag_suffix(exchange->key_id, exchange->tag, suffix);
+        tag = slice_of(suffix + 1, ROUTE_TAG_SUFFIX_LEN - 1);
+    } else {
+        remember(exchange, &open);
+    }
+    metrics_add_by(M_SID_REWRITES, affinity->sid_tag ? REWRITE_TAGGED : REWRITE_OFF, 1);
     char *out = worker->out + OUT_REWRITE;
     size_t len = engine_open_write(body, &open, tag, out, WORKER_OUT_SIZE - OUT_REWRITE);
     check(len > 0);
-    if (affinity->sid_tag)
-        metrics_add_by(M_SID_REWRITES, REWRITE_TAGGED, 1);
     return slice_of(out, len);
 }
 

@@ -222,18 +222,40 @@ static bool find_cookie_member(const struct snapshot *snapshot,
     return false;
 }
 
-/* By weight. The draw uses other bits than the placement, which takes random_key as it is. */
-static size_t draw_member(const struct route_config *rule, uint64_t random_key)
+static bool has_endpoints(const struct snapshot *snapshot, size_t upstream)
+{
+    return snapshot->sets[upstream]->len > 0;
+}
+
+static uint64_t add_weights(const struct snapshot *snapshot,
+                            const struct route_config *rule, bool counts_empty)
 {
     uint64_t total = 0;
     for (size_t i = 0; i < rule->split.count; i++)
-        total += (uint64_t)member(rule, i)->weight;
+        if (counts_empty || has_endpoints(snapshot, member(rule, i)->upstream))
+            total += (uint64_t)member(rule, i)->weight;
+    return total;
+}
+
+/* By weight, among the members that have endpoints. The draw uses other bits than the placement, which
+ * takes random_key as it is. */
+static size_t draw_member(const struct snapshot *snapshot,
+                          const struct route_config *rule, uint64_t random_key)
+{
+    uint64_t total = add_weights(snapshot, rule, false);
+    bool counts_empty = total == 0; /* any of them answers 503 */
+    if (counts_empty)
+        total = add_weights(snapshot, rule, true);
     check(total > 0);
     uint64_t draw = XXH64(&random_key, sizeof(random_key), 1) % total;
-    size_t i = 0;
-    while (draw >= (uint64_t)member(rule, i)->weight)
-        draw -= (uint64_t)member(rule, i++)->weight;
-    return member(rule, i)->upstream;
+    for (size_t i = 0;; i++) {
+        const struct split_config *candidate = member(rule, i);
+        if (!counts_empty && !has_endpoints(snapshot, candidate->upstream))
+            continue;
+        if (draw < (uint64_t)candidate->weight)
+            return candidate->upstream;
+        draw -= (uint64_t)candidate->weight;
+    }
 }
 
 size_t route_pick_upstream(const struct snapshot *snapshot,
@@ -247,13 +269,15 @@ size_t route_pick_upstream(const struct snapshot *snapshot,
         (find_tagged_member(snapshot, rule, facts, &upstream) ||
          find_learned_member(snapshot, rule, facts, &upstream)))
         return upstream;
-    if (find_cookie_member(snapshot, rule, facts, &upstream))
+    /* who comes for a new session does not wait for a member that has been emptied */
+    if (find_cookie_member(snapshot, rule, facts, &upstream) &&
+        (facts->kind == ROUTE_SESSION || has_endpoints(snapshot, upstream)))
         return upstream;
     if (facts->kind != ROUTE_SESSION)
-        return draw_member(rule, facts->random_key);
+        return draw_member(snapshot, rule, facts->random_key);
     /* nothing places this session; a member that has endpoints can say so, or have the only one */
     for (size_t i = 0; i < rule->split.count; i++)
-        if (snapshot->sets[member(rule, i)->upstream]->len > 0)
+        if (has_endpoints(snapshot, member(rule, i)->upstream))
             return member(rule, i)->upstream;
     return member(rule, 0)->upstream;
 }
@@ -324,12 +348,15 @@ static enum route_refusal refusal_of(enum placement_obstacle obstacle)
     unreachable();
 }
 
+/* What the tag in the cookie means; TAG_NONE without a cookie, or when it was made with another key. */
 static enum tag_meaning find_cookie_tag(const struct decision *decision,
                                         const struct endpoint_entry **entry)
 {
-    int key = route_keys_find(&decision->set->keys, decision->cookie.key_id);
+    int key = decision->has_cookie
+                  ? route_keys_find(&decision->set->keys, decision->cookie.key_id)
+                  : -1;
     return key < 0
-               ? TAG_UNKNOWN
+               ? TAG_NONE
                : endpoint_set_find_tag(decision->set, (size_t)key, decision->cookie.tag,
                                        decision->facts->now, entry);
 }
@@ -354,14 +381,15 @@ static void give_cookie(struct decision *decision)
 
 /* ── a request that names a session ── */
 
-/* A tag that no endpoint has: other replicas may know of an endpoint earlier than we do. */
-static void unknown_tag(struct decision *decision)
+/* A tag of ours that no endpoint has: another replica may have known of an endpoint earlier than we do.
+ * False: there is nothing (more) to wait for. */
+static bool wait_for_newer(struct decision *decision)
 {
     uint64_t grace = decision->upstream->affinity.unknown_tag_grace;
-    if (!decision->set->is_static && decision->facts->waited < grace)
-        wait_for(decision, grace - decision->facts->waited);
-    else
-        refused(decision, ROUTE_LOST_UNKNOWN_TAG);
+    if (decision->set->is_static || decision->facts->waited >= grace)
+        return false;
+    wait_for(decision, grace - decision->facts->waited);
+    return true;
 }
 
 static bool decide_by_learned(struct decision *decision)
@@ -404,32 +432,31 @@ static void decide_session(struct decision *decision)
             found(decision, entry, ROUTE_WHY_TAG);
         else if (meaning == TAG_TOMBSTONE)
             refused(decision, ROUTE_LOST_GONE);
-        else
-            unknown_tag(decision);
+        else if (!wait_for_newer(decision))
+            refused(decision, ROUTE_LOST_UNKNOWN_TAG);
         return;
     }
     if (decide_by_learned(decision))
         return;
 
-    enum tag_meaning meaning =
-        decision->has_cookie ? find_cookie_tag(decision, &entry) : TAG_UNKNOWN;
+    enum tag_meaning meaning = find_cookie_tag(decision, &entry);
     if (meaning == TAG_KNOWN) {
         found(decision, entry, ROUTE_WHY_COOKIE);
         return;
     }
     entry = find_legacy(decision->upstream, decision->set, facts);
-    if (entry != NULL)
+    if (entry != NULL) {
         found(decision, entry, ROUTE_WHY_LEGACY_COOKIE);
-    else if (decision->has_cookie && meaning == TAG_UNKNOWN &&
-             !decision->set->is_static &&
-             facts->waited < decision->upstream->affinity.unknown_tag_grace)
-        unknown_tag(decision); /* waits: the only endpoint we know may be the wrong one */
-    else if (is_only(decision))
+        return;
+    }
+    /* the only endpoint that we know of may be the wrong one, too */
+    if (meaning == TAG_UNKNOWN && wait_for_newer(decision))
+        return;
+    if (is_only(decision))
         found(decision, &decision->set->entries[0], ROUTE_WHY_ONLY);
-    else if (meaning == TAG_TOMBSTONE)
-        refused(decision, ROUTE_LOST_GONE);
     else
-        refused(decision, ROUTE_LOST_NO_ROUTE);
+        refused(decision,
+                meaning == TAG_TOMBSTONE ? ROUTE_LOST_GONE : ROUTE_LOST_NO_ROUTE);
 }
 
 /* ── a handshake ── */
@@ -467,7 +494,7 @@ static void decide_handshake(struct decision *decision)
     bool has_explicit_key = facts->explicit_key.len > 0;
     const struct endpoint_entry *entry = NULL;
     if (!has_explicit_key && decision->upstream->affinity.mode == AFFINITY_PERSISTENT) {
-        if (decision->has_cookie && find_cookie_tag(decision, &entry) == TAG_KNOWN &&
+        if (find_cookie_tag(decision, &entry) == TAG_KNOWN &&
             decide_by_hint(decision, entry, ROUTE_WHY_COOKIE))
             return;
         entry = decision->has_cookie
@@ -507,7 +534,7 @@ static void decide_other(struct decision *decision)
         refused(decision, ROUTE_ALL_TRIED);
         return;
     }
-    if (decision->has_cookie && find_cookie_tag(decision, &entry) == TAG_KNOWN &&
+    if (find_cookie_tag(decision, &entry) == TAG_KNOWN &&
         !(may_change && placement_was_tried(&placement, entry))) {
         found(decision, entry, ROUTE_WHY_COOKIE);
         return;
