@@ -5,6 +5,7 @@
 Nothing here is lenient: what the proxy sends, either way, must be plain HTTP/1.1 with CRLF, or the reader fails.
 """
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -315,6 +316,9 @@ class Endpoint:
             self.received = 0
 
     def close(self):
+        """Stops listening; connections stay."""
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread, which close alone does not
         self.listener.close()
 
 
