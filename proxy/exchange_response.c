@@ -385,23 +385,6 @@ static void begin_holding(struct exchange *exchange, struct slice head, struct s
 
 /* ---- 101 ---- */
 
-/* The heartbeat of a session that begins as a WebSocket stands in its first frame, if that came along. */
-static void learn_first_frame(struct exchange *exchange, struct slice behind)
-{
-    struct engine_open open;
-    if (behind.len < 4 || (uint8_t)behind.data[0] != 0x81)
-        return;
-    uint8_t len = (uint8_t)behind.data[1];
-    struct slice payload = slice_from(behind, len == 126 ? 4 : 2);
-    if (len < 126)
-        payload = slice_to(payload, len);
-    if (len > 126 || payload.len > ENGINE_HANDSHAKE_MAX)
-        return;
-    if (engine_open_learn(payload, exchange->worker->out + OUT_LEARN, &open) ==
-        ENGINE_OPEN_OK)
-        learn_heartbeat(exchange->endpoint->upstream, &open);
-}
-
 static void on_switch(struct exchange *exchange, struct slice behind)
 {
     struct worker *worker = exchange->worker;
@@ -418,8 +401,6 @@ static void on_switch(struct exchange *exchange, struct slice behind)
     metrics_add_by(M_EXCHANGES, STATUS_1XX, 1);
     bool has_deflate = response->has_deflate;
     bool is_engine_io = exchange->is_engine_io;
-    if (exchange->kind == ROUTE_HANDSHAKE)
-        learn_first_frame(exchange, behind);
     size_t len = write_head(exchange, BODY_NONE, 0, false, HEAD_CONNECTION_UPGRADE);
     if (len == 0) {
         bad_answer(exchange, "the head is too large");

@@ -1,8 +1,10 @@
 #include "proxy/tunnel.h"
 
 #include "shared/net.h"
+#include "shared/timing.h"
 
 #include "proxy/endpoint_connect.h"
+#include "proxy/engine_open.h"
 #include "proxy/proxy_config.h"
 #include "proxy/upstream.h"
 
@@ -12,6 +14,7 @@
 #include <stdlib.h>
 
 #define END_LINGER_MS    10000u /* from the first end to the second */
+#define TEXT_FRAME       0x81   /* the first byte of an unfragmented, uncompressed one */
 #define BOUNDARY_WAIT_MS 1000u  /* for a place between two frames */
 
 _Static_assert(TUNNEL_COST <= 800,
@@ -227,11 +230,33 @@ static bool pipe_send(struct tunnel *tunnel, enum direction to, struct slice byt
     return true;
 }
 
+/* A session that begins as a WebSocket announces its heartbeat in the first frame, plain text "0{…}", which
+ * almost always comes whole. */
+static void learn_heartbeat(struct tunnel *tunnel, struct slice bytes)
+{
+    struct engine_open open;
+    if (bytes.len < 4 || (uint8_t)bytes.data[0] != TEXT_FRAME)
+        return;
+    const uint8_t *head = (const uint8_t *)bytes.data;
+    size_t head_len = head[1] == 126 ? 4 : 2;
+    size_t len = head[1] == 126 ? (size_t)(head[2] << 8 | head[3]) : head[1];
+    if (head[1] > 126 || bytes.len < head_len + len ||
+        engine_open_learn(slice_of(bytes.data + head_len, len), worker_of(tunnel)->out,
+                          &open) != ENGINE_OPEN_OK)
+        return;
+    upstream_learn_heartbeat(tunnel->connection->endpoint->upstream,
+                             MILLISECONDS(open.ping_interval),
+                             MILLISECONDS(open.ping_timeout));
+    rearm(tunnel);
+}
+
 /* Follows the frames in the bytes and gives them to the sink. False when the tunnel has ended. */
 static bool pipe_pass(struct tunnel *tunnel, enum direction to, struct slice bytes)
 {
     struct tunnel_pipe *pipe = &tunnel->pipes[to];
     struct ws_seen seen;
+    if (__builtin_expect(to == TO_CLIENT && pipe->bytes == 0, 0) && tunnel->is_engine_io)
+        learn_heartbeat(tunnel, bytes);
     bool was_at_boundary = ws_tracker_is_at_boundary(&pipe->tracker);
     uint64_t largest = config_of(tunnel)->limits.websocket_frame_bytes;
     bool is_good =
