@@ -37,12 +37,15 @@ static void on_step(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what;
     struct deadline_wheel *wheel = arg;
     uint32_t now = tick_at(wheel, timing_now());
-    while (wheel->tick != now && wheel->count > 0) {
+    /* The wheel itself counts as one while it steps: a deadline that is set by the last one that falls due must
+     * not find it standing still and move the tick, past `now` at worst. */
+    wheel->count++;
+    while (wheel->tick != now && wheel->count > 1) {
         wheel->tick++;
         wheel_step(wheel);
     }
     wheel->tick = now;
-    if (wheel->count == 0)
+    if (--wheel->count == 0)
         event_del(&wheel->timer);
 }
 

@@ -101,12 +101,42 @@ static void test_one_that_was_cleared_or_moved_does_not_fall_due_as_before(void 
     timing_unset_for_test();
 }
 
+static void on_due_slowly(struct deadline *deadline)
+{
+    struct owner *owner = CONTAINER_OF(deadline, struct owner, deadline);
+    timing_advance_for_test(MILLISECONDS(2 * DEADLINE_STEP_MS));
+    deadline_set(owner->wheel, deadline, 1000, on_due);
+}
+
+static void test_the_last_one_may_set_itself_again_however_long_it_took(void **state)
+{
+    (void)state;
+    struct owner owner = {0};
+    struct deadline_wheel wheel;
+    struct event_base *base = event_base_new();
+    timing_set_for_test(SECONDS(100));
+    now_ms = 0;
+    deadline_wheel_init(&wheel, base);
+    owner.wheel = &wheel;
+    deadline_set(&wheel, &owner.deadline, 100, on_due_slowly);
+    advance(&wheel, 600);
+    assert_int_equal(0, owner.due_at);
+    assert_int_equal(1, wheel.count);
+    advance(&wheel, 1000);
+    assert_true(owner.due_at >= 900);
+    assert_int_equal(0, wheel.count);
+    deadline_wheel_cleanup(&wheel);
+    event_base_free(base);
+    timing_unset_for_test();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_deadlines_fall_due_in_time_and_never_before),
         cmocka_unit_test(test_one_that_falls_due_may_clear_another_of_the_same_step),
         cmocka_unit_test(test_one_that_was_cleared_or_moved_does_not_fall_due_as_before),
+        cmocka_unit_test(test_the_last_one_may_set_itself_again_however_long_it_took),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
