@@ -32,6 +32,17 @@ static bool decodes_to(struct slice raw, struct slice text)
     return len == text.len;
 }
 
+size_t engine_query_decode(struct slice raw, char *out, size_t size)
+{
+    size_t at = 0, len = 0;
+    while (at < raw.len) {
+        if (len == size)
+            return 0;
+        out[len++] = decode_next(raw, &at, true);
+    }
+    return len;
+}
+
 static enum parse_result refuse(struct engine_query *facts, const char *reason)
 {
     facts->refusal = (struct http_refusal){400, reason};

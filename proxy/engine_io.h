@@ -53,6 +53,10 @@ struct engine_query {
 enum parse_result engine_query_parse(struct slice query,
                                      struct engine_query *facts) MUST_CHECK;
 
+/* Writes a value of the query decoded to `out`, without NUL; gives back its length, 0 when it is empty or longer
+ * than `size`. */
+size_t engine_query_decode(struct slice raw, char *out, size_t size);
+
 /* The last `count` characters of the decoded sid as they stand in the query, for
  * request_edits.query_cut. */
 struct slice engine_sid_tail(const struct engine_query *facts, size_t count);

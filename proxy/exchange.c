@@ -416,7 +416,6 @@ static void try_other(struct exchange *exchange, enum close_reason reason)
         exchange_answer(exchange, reason);
         return;
     }
-    metrics_add_by(M_CONNECT_RETRIES, RETRY_OTHER, 1);
     if (exchange->is_begun)
         endpoint_end_poll(exchange->endpoint);
     exchange->is_begun = false;

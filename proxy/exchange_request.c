@@ -24,9 +24,10 @@
 #include <netinet/in.h>
 #include <stdio.h>
 
-#define REQUEST_ID_LEN 32  /* 32 hex digits and NUL */
-#define REQUEST_ID_MAX 128 /* longer ones of clients are replaced */
-#define WAIT_STEP_MS   50u /* a request that waits for a newer snapshot looks so often */
+#define REQUEST_ID_LEN    32  /* 32 hex digits and NUL */
+#define REQUEST_ID_MAX    128 /* longer ones of clients are replaced */
+#define EXPLICIT_KEY_SIZE 512 /* longer ones in the query count as they stand */
+#define WAIT_STEP_MS      50u /* a request that waits for a newer snapshot looks so often */
 
 /* ---- what the head alone decides ---- */
 
@@ -248,9 +249,10 @@ static struct slice query_find(struct slice query, struct slice name)
     return slice_of(NULL, 0);
 }
 
+/* `space`: for a key that has to be written down. */
 static struct slice explicit_key(const struct exchange *exchange,
                                  const struct http_request *request,
-                                 char ip[CLIENT_IP_SIZE])
+                                 char space[EXPLICIT_KEY_SIZE])
 {
     const struct affinity_config *affinity =
         &proxy_config_upstream(exchange_config(exchange), exchange->upstream)->affinity;
@@ -259,7 +261,7 @@ static struct slice explicit_key(const struct exchange *exchange,
     case HASH_BY_AUTO:
         return slice_of(NULL, 0);
     case HASH_BY_CLIENT_IP: {
-        struct head_identity identity = {.peer = client_ip_text(exchange->client, ip),
+        struct head_identity identity = {.peer = client_ip_text(exchange->client, space),
                                          .trusted_hops = trusted_hops(exchange)};
         return head_client_address(&request->fields, &identity);
     }
@@ -267,8 +269,12 @@ static struct slice explicit_key(const struct exchange *exchange,
         const struct http_field *field = http_field_find_name(&request->fields, name);
         return field == NULL ? slice_of(NULL, 0) : field->value;
     }
-    case HASH_BY_QUERY:
-        return query_find(request->query, name);
+    case HASH_BY_QUERY: {
+        /* clients encode differently what is the same room */
+        struct slice value = query_find(request->query, name);
+        size_t len = engine_query_decode(value, space, EXPLICIT_KEY_SIZE);
+        return len > 0 ? slice_of(space, len) : value;
+    }
     case HASH_BY_COOKIE:
         return http_cookie_find(&request->fields, name);
     }
@@ -300,9 +306,9 @@ static void pick(struct exchange *exchange, struct route *route)
     for (size_t i = 0; i < exchange->tried_len; i++)
         facts.tried[i] = exchange->tried[i];
     struct snapshot *snapshot = exchange->snapshot->snapshot;
-    char ip[CLIENT_IP_SIZE];
+    char space[EXPLICIT_KEY_SIZE];
     exchange->upstream = route_pick_upstream(snapshot, exchange->rule, &facts);
-    facts.explicit_key = explicit_key(exchange, request, ip);
+    facts.explicit_key = explicit_key(exchange, request, space);
     route_pick(snapshot, exchange->rule, exchange->upstream, &facts, route);
 }
 
@@ -413,6 +419,11 @@ static void on_found(struct exchange *exchange, const struct route *route,
 {
     struct endpoint *endpoint = route->entry->endpoint;
     metrics_add_by(M_ROUTES, (int)route->why, 1);
+    if (exchange->tried_len > 0)
+        metrics_add_by(M_CONNECT_RETRIES,
+                       endpoint == exchange->tried[exchange->tried_len - 1] ? RETRY_SAME
+                                                                            : RETRY_OTHER,
+                       1);
     exchange->endpoint = endpoint_ref(endpoint);
     exchange->key_id = route->key_id;
     exchange->tag = route->tag;
@@ -468,9 +479,9 @@ void exchange_route(struct exchange *exchange, bool parses, struct slice body)
             buffer_append(&exchange->worker->buffers, &exchange->head,
                           exchange->worker->request_head);
         exchange->state = EXCHANGE_WAITING;
-        exchange->moved_at = deadline_now(&exchange->worker->wheel);
         exchange_set_deadline(
             exchange, (uint32_t)min_size(WAIT_STEP_MS, deadline_limit(route.wait)));
+        exchange->moved_at = deadline_now(&exchange->worker->wheel);
         return;
     }
     unreachable();

@@ -188,37 +188,6 @@ struct endpoint *learned_sids_find(struct learned_sids *table, struct slice sid,
     return endpoint;
 }
 
-void learned_sids_remove(struct learned_sids *table, struct slice sid)
-{
-    uint64_t hash = XXH64(sid.data, sid.len, 0);
-    struct stripe *stripe = lock_stripe(table, hash);
-    struct learned *learned = find(stripe, (uint32_t)hash, sid);
-    if (learned != NULL)
-        drop(stripe, learned);
-    pthread_mutex_unlock(&stripe->mutex);
-}
-
-size_t learned_sids_remove_endpoint(struct learned_sids *table,
-                                    const struct endpoint *endpoint)
-{
-    size_t removed = 0;
-    for (size_t i = 0; i < STRIPES; i++) {
-        struct stripe *stripe = &table->stripes[i];
-        pthread_mutex_lock(&stripe->mutex);
-        struct learned *learned = TAILQ_FIRST(&stripe->ages);
-        while (learned != NULL) {
-            struct learned *next = TAILQ_NEXT(learned, age);
-            if (learned->endpoint == endpoint) {
-                drop(stripe, learned);
-                removed++;
-            }
-            learned = next;
-        }
-        pthread_mutex_unlock(&stripe->mutex);
-    }
-    return removed;
-}
-
 size_t learned_sids_count(struct learned_sids *table)
 {
     size_t count = 0;

@@ -6,7 +6,8 @@
  *                 ├─▶ stripe 1        each stripe holds its part of the bound; when it is full
  *                 └─▶ …               the entry that was used longest ago makes room
  *
- * A lookup refreshes the entry's life. A lock is held for one lookup in one stripe, never while
+ * A lookup refreshes the entry's life; nothing else is told when a session ends, its entry just ages. An
+ * endpoint that is gone stays in the table that long, so that its sessions can be told so. A lock is held for one lookup in one stripe, never while
  * anything else happens. One entry costs at most 96 bytes and its sid, allocator included.
  * Promised for one replica only: another one has not seen the handshake.
  */
@@ -42,11 +43,6 @@ void learned_sids_add(struct learned_sids *table, struct slice sid,
  * NULL when the sid is unknown or its life is over. */
 struct endpoint *learned_sids_find(struct learned_sids *table, struct slice sid,
                                    uint64_t now) MUST_CHECK;
-
-/* Forgets one sid; all of an endpoint that is gone (returns how many). */
-void learned_sids_remove(struct learned_sids *table, struct slice sid);
-size_t learned_sids_remove_endpoint(struct learned_sids *table,
-                                    const struct endpoint *endpoint);
 
 /* How many entries there are now; each stripe is counted at its own moment. */
 size_t learned_sids_count(struct learned_sids *table);

@@ -101,6 +101,15 @@ def test_equal_keys_meet_and_no_endpoint_gets_more_than_the_bounded_load(servers
         assert max(placed.values()) <= 16 and len(placed) == 4, placed
 
 
+def test_a_key_in_the_query_is_the_same_however_a_client_writes_it(servers):
+    with engine_pods("a", "b", "c", "d") as pods:
+        edge = edge_of(servers, pods, {"affinity": {"hash_by": "query:room", "bounded_load": 16.0}})
+        for number in range(6):
+            ways = (f"room+{number}%40x", f"room%20{number}@x", f"%72oom%20{number}%40x")
+            assert len({Browser(edge, jar=False).open(query=f"EIO=4&transport=polling&room={way}").pod
+                        for way in ways}) == 1
+
+
 def test_a_key_comes_before_the_cookie_for_new_sessions_and_the_tag_before_the_key_for_old_ones(servers):
     with engine_pods("a", "b", "c", "d") as pods:
         edge = edge_of(servers, pods, {"affinity": {"hash_by": "header:X-Room", "bounded_load": 8.0}})

@@ -137,9 +137,31 @@ static void test_paths_match_decoded_and_come_back_canonical(void **state)
     }
 }
 
+static void test_values_of_the_query_are_decoded_within_their_bound(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *raw, *text;
+    } rows[] = {
+        {"", ""},          {"room", "room"},     {"a%20b", "a b"},
+        {"a+b", "a b"},    {"%41", "A"},         {"%4", "%4"},
+        {"%zz", "%zz"},    {"a%2525", "a%25"},   {"12345678", "12345678"},
+        {"123456789", ""}, {"%31%32%33", "123"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char out[8];
+        size_t raw_len = strlen(rows[i].raw);
+        struct slice raw = slice_of(guarded_copy(rows[i].raw, raw_len), raw_len);
+        size_t len = engine_query_decode(raw, out, sizeof(out));
+        assert_int_equal(len, strlen(rows[i].text));
+        assert_memory_equal(out, rows[i].text, len);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_values_of_the_query_are_decoded_within_their_bound),
         cmocka_unit_test(test_a_poll_is_understood),
         cmocka_unit_test(test_nothing_is_nothing),
         cmocka_unit_test(test_names_and_values_are_decoded),

@@ -43,10 +43,8 @@ static void test_a_learned_sid_leads_to_its_endpoint(void **state)
     learned_sids_add(table, SLICE("one"), b, LIFE, 0);
     assert_true(is_known(table, "one", b, 1));
     assert_int_equal(learned_sids_count(table), 2);
-    learned_sids_remove(table, SLICE("one"));
-    assert_false(is_known(table, "one", b, 1));
     assert_int_equal(atomic_load(&a->holders), 1);
-    assert_int_equal(atomic_load(&b->holders), 2);
+    assert_int_equal(atomic_load(&b->holders), 3);
     learned_sids_unref(table);
     assert_int_equal(atomic_load(&b->holders), 1);
     endpoint_unref(a);
@@ -126,26 +124,6 @@ static void test_sids_of_any_bytes_up_to_the_limit_are_learned(void **state)
     endpoint_unref(a);
 }
 
-static void test_an_endpoint_can_be_forgotten_whole(void **state)
-{
-    (void)state;
-    struct learned_sids *table = learned_sids_new(10000);
-    struct endpoint *a = make_endpoint("a"), *b = make_endpoint("b");
-    char sid[32];
-    for (unsigned i = 0; i < 3000; i++) {
-        snprintf(sid, sizeof(sid), "sid%u", i);
-        learned_sids_add(table, slice_from_text(sid), i % 3 == 0 ? a : b, LIFE, 0);
-    }
-    assert_int_equal(learned_sids_remove_endpoint(table, a), 1000);
-    assert_int_equal(learned_sids_count(table), 2000);
-    assert_false(is_known(table, "sid0", a, 1));
-    assert_true(is_known(table, "sid1", b, 1));
-    assert_int_equal(atomic_load(&a->holders), 1);
-    learned_sids_unref(table);
-    endpoint_unref(a);
-    endpoint_unref(b);
-}
-
 /* ── threads ── */
 
 #define THREADS 4
@@ -172,8 +150,6 @@ static void *use_table(void *argument)
         if (random >> 60 < 6) {
             learned_sids_add(shared->table, slice_from_text(sid), right, SECONDS(3), now);
             endpoint_count_placed(right, now);
-        } else if (random >> 60 < 7) {
-            learned_sids_remove(shared->table, slice_from_text(sid));
         } else {
             struct endpoint *found =
                 learned_sids_find(shared->table, slice_from_text(sid), now);
@@ -193,7 +169,7 @@ static void *use_table(void *argument)
             }
         }
         if (round % 5000 == 0)
-            learned_sids_remove_endpoint(shared->table, shared->endpoints[0]);
+            learned_sids_set_maximum(shared->table, round % 10000 == 0 ? 128 : 256);
     }
     return NULL;
 }
@@ -231,7 +207,6 @@ int main(void)
         cmocka_unit_test(test_the_bound_holds_and_the_stale_make_room),
         cmocka_unit_test(test_an_entry_costs_at_most_96_bytes_and_its_sid),
         cmocka_unit_test(test_sids_of_any_bytes_up_to_the_limit_are_learned),
-        cmocka_unit_test(test_an_endpoint_can_be_forgotten_whole),
         cmocka_unit_test(test_threads_share_one_table_and_the_counters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

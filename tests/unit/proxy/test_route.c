@@ -302,6 +302,16 @@ static void learn(const struct world *world, struct request *request, struct sli
     request->is_learned = true;
 }
 
+/* What was learned for one case is over for the next. */
+static void unlearn(const struct world *world, const struct request *request)
+{
+    struct learned_sids *learned = world->snapshot->sets[0]->learned;
+    struct endpoint *endpoint = learned_sids_find(learned, request->facts.sid, NOW);
+    assert_non_null(endpoint);
+    learned_sids_add(learned, request->facts.sid, endpoint, 0, NOW);
+    endpoint_unref(endpoint);
+}
+
 static void add_fact(const struct world *world, struct request *request,
                      struct slice name, struct slice value)
 {
@@ -429,7 +439,7 @@ static bool run_case(struct world *world, char *line, unsigned number)
                     line, got);
     }
     if (request.is_learned)
-        learned_sids_remove(world->snapshot->sets[0]->learned, request.facts.sid);
+        unlearn(world, &request);
     return is_right;
 }
 
