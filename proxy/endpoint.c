@@ -5,6 +5,7 @@
 #include "proxy/upstream.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define PLACED_COUNT_BITS 24
 #define PLACED_COUNT_MAX  ((UINT64_C(1) << PLACED_COUNT_BITS) - 1)
@@ -13,6 +14,16 @@
 #define SUSPECT_DOUBLINGS  5 /* 32 s, cut to the longest */
 #define SUSPECT_TIME_MAX   SECONDS(30)
 #define PROBE_TIME         SECONDS(5) /* as long as a connect may take by default */
+
+int endpoint_identity_compare(struct slice a, unsigned a_port, struct slice b,
+                              unsigned b_port)
+{
+    size_t len = min_size(a.len, b.len);
+    int order = len > 0 ? memcmp(a.data, b.data, len) : 0;
+    if (order == 0)
+        order = (a.len > b.len) - (a.len < b.len);
+    return order != 0 ? order : (a_port > b_port) - (a_port < b_port);
+}
 
 struct endpoint *endpoint_new(struct upstream *upstream,
                               const struct endpoint_identity *identity, uint64_t now,

@@ -65,6 +65,10 @@ struct endpoint_identity {
     unsigned port;
 };
 
+/* The one order of endpoints: by identity, then port. Below, equal to or above 0, as memcmp. */
+int endpoint_identity_compare(struct slice a, unsigned a_port, struct slice b,
+                              unsigned b_port);
+
 /* A new one with one reference; takes a reference to the upstream, copies the text. */
 struct endpoint *endpoint_new(struct upstream *upstream,
                               const struct endpoint_identity *identity, uint64_t now,

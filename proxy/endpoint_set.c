@@ -53,22 +53,12 @@ const char *endpoint_state_word(enum endpoint_state state)
 
 /* ── entries, sorted by identity and port ── */
 
-static int compare_identity(struct slice a, unsigned a_port, struct slice b,
-                            unsigned b_port)
-{
-    size_t len = min_size(a.len, b.len);
-    int order = len > 0 ? memcmp(a.data, b.data, len) : 0;
-    if (order == 0)
-        order = (a.len > b.len) - (a.len < b.len);
-    return order != 0 ? order : (a_port > b_port) - (a_port < b_port);
-}
-
 static int compare_specs(const void *a, const void *b)
 {
     const struct endpoint_spec *one = *(const struct endpoint_spec *const *)a;
     const struct endpoint_spec *other = *(const struct endpoint_spec *const *)b;
-    int order = compare_identity(one->who.identity, one->who.port, other->who.identity,
-                                 other->who.port);
+    int order = endpoint_identity_compare(one->who.identity, one->who.port,
+                                          other->who.identity, other->who.port);
     /* equal ones in the order they were given, so that the first can be kept */
     return order != 0 ? order : (one > other) - (one < other);
 }
@@ -80,8 +70,8 @@ static const struct endpoint_entry *find_identity(const struct endpoint_set *set
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         const struct endpoint *endpoint = set->entries[middle].endpoint;
-        int order = compare_identity(slice_from_text(endpoint->identity), endpoint->port,
-                                     identity, port);
+        int order = endpoint_identity_compare(slice_from_text(endpoint->identity),
+                                              endpoint->port, identity, port);
         if (order == 0)
             return &set->entries[middle];
         if (order < 0)
@@ -116,9 +106,9 @@ static void add_entries(struct endpoint_set *set, const struct endpoint_spec *sp
     for (size_t i = 0; i < specs_len; i++) {
         const struct endpoint_identity *who = &sorted[i]->who;
         check(sorted[i]->state != ENDPOINT_GONE);
-        if (i > 0 &&
-            compare_identity(sorted[i - 1]->who.identity, sorted[i - 1]->who.port,
-                             who->identity, who->port) == 0)
+        if (i > 0 && endpoint_identity_compare(sorted[i - 1]->who.identity,
+                                               sorted[i - 1]->who.port, who->identity,
+                                               who->port) == 0)
             continue;
         struct endpoint_entry *entry = &set->entries[set->len++];
         entry->endpoint = carry_on_or_new(set, previous, who, now);
@@ -474,10 +464,10 @@ void endpoint_set_check(const struct endpoint_set *set)
         check(entry->weight <= ENDPOINT_WEIGHT_MAX && entry->state != ENDPOINT_GONE);
         check(endpoint_set_find(set, endpoint) == entry);
         if (i > 0)
-            check(compare_identity(slice_from_text(entry[-1].endpoint->identity),
-                                   entry[-1].endpoint->port,
-                                   slice_from_text(endpoint->identity),
-                                   endpoint->port) < 0);
+            check(endpoint_identity_compare(slice_from_text(entry[-1].endpoint->identity),
+                                            entry[-1].endpoint->port,
+                                            slice_from_text(endpoint->identity),
+                                            endpoint->port) < 0);
         for (size_t key = 0; key < set->keys.count; key++)
             check(tag_table_find(table, key, entry->tags[key]) == i);
     }

@@ -8,6 +8,7 @@
 
 #include "proxy/client.h"
 #include "proxy/close_reason.h"
+#include "proxy/discovery.h"
 #include "proxy/endpoint_set.h"
 #include "proxy/exchange.h"
 #include "proxy/learned_sids.h"
@@ -119,6 +120,16 @@ static void write_endpoints(struct json_writer *json, const struct proxy *proxy,
     json_array_end(json);
 }
 
+static void write_discovery(struct json_writer *json, const struct proxy *proxy,
+                            size_t place)
+{
+    struct discovery_facts facts = discovery_facts(proxy->discovery, place);
+    json_text(json, "discovery", slice_from_text(facts.source));
+    json_bool(json, "discovery_synced", facts.is_synced);
+    json_unsigned(json, "discovery_generation", facts.lists);
+    json_text(json, "discovery_trouble", slice_from_text(facts.trouble));
+}
+
 static void write_upstreams(struct json_writer *json, const struct proxy *proxy)
 {
     json_array_begin(json, "upstreams");
@@ -127,6 +138,7 @@ static void write_upstreams(struct json_writer *json, const struct proxy *proxy)
         json_object_begin(json, NULL);
         json_text(json, "name", slice_from_text(set->upstream->name));
         json_unsigned(json, "endpoints", set->len);
+        write_discovery(json, proxy, i);
         json_unsigned(json, "learned_sids", learned_sids_count(set->learned));
         json_unsigned(json, "session_unknown",
                       atomic_load(&set->upstream->session_unknown));
@@ -224,8 +236,13 @@ static bool is_ready(void *argument, struct evbuffer *reason)
 {
     const struct proxy *proxy = argument;
     enum lifecycle_phase phase = lifecycle_phase(proxy->lifecycle);
-    if (phase == LIFECYCLE_READY)
-        return true;
+    const char *name, *why;
+    if (phase == LIFECYCLE_READY) {
+        if (discovery_is_synced(proxy->discovery, &name, &why))
+            return true;
+        evbuffer_add_printf(reason, "no endpoints of %s yet: %s", name, why);
+        return false;
+    }
     evbuffer_add_printf(reason, "%s", lifecycle_phase_text(phase));
     return false;
 }
@@ -279,6 +296,44 @@ static void collect_endpoints(struct metrics_page *page, int metric, void *argum
                              &proxy->snapshot->sets[i]->entries[e]);
 }
 
+static void collect_states(struct metrics_page *page, int metric, void *argument)
+{
+    (void)metric;
+    const struct proxy *proxy = argument;
+    uint64_t now = timing_now();
+    for (size_t i = 0; i < proxy->snapshot->sets_len; i++) {
+        const struct endpoint_set *set = proxy->snapshot->sets[i];
+        unsigned counts[ENDPOINT_GONE] = {0};
+        for (size_t e = 0; e < set->len; e++)
+            counts[endpoint_entry_state(set, &set->entries[e], now)]++;
+        for (int state = 0; state < ENDPOINT_GONE; state++) {
+            struct slice labels[2] = {
+                slice_from_text(set->upstream->name),
+                slice_from_text(endpoint_state_word((enum endpoint_state)state))};
+            metrics_sample(page, counts[state], labels);
+        }
+    }
+}
+
+static void collect_discovery(struct metrics_page *page, int metric, void *argument)
+{
+    const struct proxy *proxy = argument;
+    for (size_t i = 0; i < proxy->snapshot->sets_len; i++) {
+        struct discovery_facts facts = discovery_facts(proxy->discovery, i);
+        struct slice labels[2] = {
+            slice_from_text(proxy->snapshot->sets[i]->upstream->name),
+            slice_from_text(facts.source)};
+        double value = facts.is_synced;
+        if (metric == M_DISCOVERY_GENERATION)
+            value = (double)facts.lists;
+        else if (metric == M_DISCOVERY_AGE && facts.lists == 0)
+            continue;
+        else if (metric == M_DISCOVERY_AGE)
+            value = (double)(timing_now() - facts.listed_at) / 1e6;
+        metrics_sample(page, value, labels);
+    }
+}
+
 static void collect_learned(struct metrics_page *page, int metric, void *argument)
 {
     (void)metric;
@@ -307,6 +362,10 @@ void proxy_admin_set_collectors(struct proxy *proxy)
     metrics_set_collector(M_ENDPOINT_POLLS, collect_endpoints, proxy);
     metrics_set_collector(M_ENDPOINT_HANDSHAKES, collect_endpoints, proxy);
     metrics_set_collector(M_ENDPOINT_STATE, collect_endpoints, proxy);
+    metrics_set_collector(M_ENDPOINTS, collect_states, proxy);
+    metrics_set_collector(M_DISCOVERY_SYNCED, collect_discovery, proxy);
+    metrics_set_collector(M_DISCOVERY_GENERATION, collect_discovery, proxy);
+    metrics_set_collector(M_DISCOVERY_AGE, collect_discovery, proxy);
     metrics_set_collector(M_LEARNED_SIDS, collect_learned, proxy);
     metrics_set_collector(M_BUFFERED_BYTES, collect_process, proxy);
     metrics_set_collector(M_GENERATION, collect_process, proxy);

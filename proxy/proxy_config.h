@@ -53,6 +53,10 @@ struct listener_config {
 
 enum endpoint_start { ENDPOINT_START_READY, ENDPOINT_START_DRAINING };
 
+/* Where an upstream's endpoints come from. */
+enum discovery_kind { DISCOVERY_STATIC, DISCOVERY_FILE };
+#define DISCOVERY_KINDS 2
+
 /* One endpoint of discovery.static. */
 struct endpoint_config {
     char *address; /* host:port, [v6]:port, unix:/path */
@@ -96,6 +100,12 @@ struct affinity_config {
 struct upstream_config {
     char *name;
     struct option_list endpoints; /* of struct endpoint_config: discovery.static */
+    struct {
+        char *file; /* of endpoints; "" = another source */
+
+        /* derived */
+        enum discovery_kind kind;
+    } discovery;
     struct affinity_config affinity;
     uint64_t place_after;
     uint64_t slow_start;

@@ -207,8 +207,15 @@ static void check_same_endpoints(const struct upstream_config *upstream,
 void proxy_check_upstream(void *object, const struct option_place *place)
 {
     const struct upstream_config *upstream = object;
-    if (!option_is_given(place, "discovery.static"))
-        option_error(place, "discovery", "needs exactly one source: static");
+    static const char *const sources[] = {"discovery.static", "discovery.file"};
+    size_t given = 0;
+    for (size_t i = 0; i < ARRAY_LEN(sources); i++)
+        given += option_is_given(place, sources[i]);
+    if (given != 1)
+        option_error(place, "discovery", "needs exactly one source: static or file");
+    else if (option_is_given(place, "discovery.file") &&
+             upstream->discovery.file[0] == '\0')
+        option_error(place, "discovery.file", "must be a path");
     check_same_endpoints(upstream, place);
 }
 

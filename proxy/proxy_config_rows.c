@@ -92,6 +92,10 @@ static const struct option_row upstream_rows[] = {
     {"discovery.static", OPTION_LIST, AT(endpoints), .elements = &endpoint_table,
      .minimum = 1, .maximum = 4096, .reload = OPTION_LIVE,
      .help = "The endpoints, as text or as objects."},
+    {"discovery.file", OPTION_TEXT, AT(discovery.file), .maximum = 4096,
+     .reload = OPTION_LIVE,
+     .help = "Instead: a JSON list of the same, addresses numeric; read again when it "
+             "changes."},
     {"affinity.mode", OPTION_ENUM, AT(affinity.mode), .words = mode_words,
      .standard = "persistent", .reload = OPTION_LIVE,
      .help = "balanced: a handshake ignores the cookie's tag and ranks its client key "

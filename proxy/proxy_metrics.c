@@ -1,6 +1,7 @@
 #include "proxy/proxy_metrics.h"
 
 #include "proxy/close_reason.h"
+#include "proxy/proxy_config.h"
 #include "proxy/route.h"
 
 static const char *close_reason_label(int value)
@@ -61,6 +62,15 @@ static const char *connect_result_label(int value)
 static const char *retry_label(int value)
 {
     static const char *const words[RETRIES] = {"same", "other"};
+    return words[value];
+}
+
+const char *discovery_source_label(int value)
+{
+    static const char *const words[DISCOVERY_KINDS] = {
+        [DISCOVERY_STATIC] = "static",
+        [DISCOVERY_FILE] = "file",
+    };
     return words[value];
 }
 

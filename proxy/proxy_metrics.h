@@ -48,6 +48,9 @@ enum connect_result {
 };
 #define CONNECT_RESULTS 4
 
+/* The word of an enum discovery_kind, as in the configuration. */
+const char *discovery_source_label(int value);
+
 enum retry { RETRY_SAME, RETRY_OTHER };
 #define RETRIES 2
 

@@ -6,7 +6,7 @@
 #include "shared/timing.h"
 
 #include "proxy/admission.h"
-#include "proxy/discovery_static.h"
+#include "proxy/discovery.h"
 #include "proxy/event_memory.h"
 #include "proxy/proxy_admin.h"
 #include "proxy/proxy_metrics.h"
@@ -26,16 +26,25 @@ static bool fail(const char *what, const char *why)
 
 /* ---- start ---- */
 
-static bool load_snapshot(struct proxy *proxy, struct proxy_config *config)
+static void on_snapshot(void *argument, struct snapshot *snapshot)
+{
+    struct proxy *proxy = argument;
+    snapshot_unref(proxy->snapshot);
+    proxy->snapshot = snapshot_ref(snapshot);
+    for (size_t i = 0; i < proxy->workers_len; i++) {
+        struct snapshot_mailbox *mailbox = worker_mailbox(proxy->workers[i]);
+        snapshot_publish(snapshot, &mailbox, 1);
+    }
+}
+
+static bool start_discovery(struct proxy *proxy, struct proxy_config *config)
 {
     struct route_keys keys;
     bool is_random = false, is_readable_by_others = false;
     char error[512];
     if (!proxy_config_load_keys(config, &keys, &is_random, &is_readable_by_others, error,
-                                sizeof error)) {
-        proxy_config_unref(config);
+                                sizeof error))
         return fail("affinity_keys", error);
-    }
     if (is_random)
         log_warn(LOG_SUBJECT("main"),
                  "affinity_keys is empty: routes in sids and cookies hold "
@@ -43,9 +52,12 @@ static bool load_snapshot(struct proxy *proxy, struct proxy_config *config)
     if (is_readable_by_others)
         log_warn(LOG_SUBJECT("main"), "the key file can be read by others",
                  LOG_TEXT("path", config->affinity_keys));
-    proxy->snapshot =
-        discovery_static_snapshot(config, &keys, NULL, timing_now(), error, sizeof error);
-    return proxy->snapshot != NULL || fail("upstreams", error);
+    proxy->discovery = discovery_new(proxy->base, config, &keys, on_snapshot, proxy,
+                                     error, sizeof error);
+    if (proxy->discovery == NULL)
+        return fail("upstreams", error);
+    proxy->snapshot = snapshot_ref(discovery_snapshot(proxy->discovery));
+    return true;
 }
 
 static bool load_tls(struct listener_place *place, const struct listener_config *listener)
@@ -236,6 +248,8 @@ static void answer_shutdown_call(struct proxy *proxy)
 
 static void cleanup(struct proxy *proxy)
 {
+    if (proxy->discovery != NULL)
+        discovery_free(proxy->discovery);
     stop_workers(proxy);
     answer_shutdown_call(proxy);
     if (proxy->admin != NULL)
@@ -265,10 +279,10 @@ static void cleanup(struct proxy *proxy)
 static bool start(struct proxy *proxy, struct proxy_config *config)
 {
     static const struct lifecycle_callbacks callbacks = {.on_drain = on_drain};
-    if (!load_snapshot(proxy, config))
-        return false;
     proxy->base = event_base_new();
     check(proxy->base != NULL);
+    if (!start_discovery(proxy, config))
+        return false;
     proxy->lifecycle = lifecycle_new(proxy->base, &callbacks, proxy);
     post_box_init(&proxy->box, proxy->base);
     event_assign(&proxy->drain_begins, proxy->base, -1, 0, on_drain_begins, proxy);
@@ -302,5 +316,6 @@ int proxy_run(struct proxy_config *config)
         code = lifecycle_run(proxy.lifecycle);
     }
     cleanup(&proxy);
+    proxy_config_unref(config);
     return code;
 }

@@ -1,14 +1,15 @@
 /*
  * The proxy put together: from a checked configuration to the exit code.
  *
- *      config ─▶ keys ─▶ snapshot ─▶ sockets bound ─▶ admin and ctl ─▶ workers started ─▶ READY
+ *      config ─▶ keys ─▶ discovery, first snapshot ─▶ sockets bound ─▶ admin and ctl ─▶ workers started ─▶ READY
  *                  any of these fails: one line on stderr, exit code 1
  *
  *      SIGTERM ─▶ not ready ─ readiness_delay ─▶ listeners closed, tunnels closed with 1012 over window
  *      SIGINT ──▶ the same without the delay               └─ nobody left, or deadline ─▶ workers stopped ─▶ 0
  *      a second signal ─▶ everything closed at once
  *
- * The main thread runs signals, admin and ctl; clients are the workers'.
+ * Each further snapshot that discovery makes goes to every worker's mailbox. The main thread runs signals,
+ * discovery, admin and ctl; clients are the workers'.
  */
 #pragma once
 
@@ -20,6 +21,7 @@
 #include <event2/event_struct.h>
 
 struct admin;
+struct discovery;
 struct ctl;
 struct ctl_call;
 struct proxy_rates;
@@ -27,6 +29,7 @@ struct proxy_rates;
 struct proxy {
     struct process process;
     struct event_base *base;
+    struct discovery *discovery;
     struct snapshot *snapshot; /* the newest; one reference */
     struct listener_place *places;
     size_t places_len;

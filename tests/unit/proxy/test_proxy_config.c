@@ -240,8 +240,11 @@ static const struct {
      "p.yaml:3:56: routes[0].request_headers.set"},
     {LISTENERS "upstreams: [{name: chat}]\n" ROUTES,
      "p.yaml:2:13: upstreams[0].discovery needs exactly one source"},
-    {LISTENERS "upstreams: [{name: chat, discovery: {file: /x}}]\n" ROUTES,
-     "p.yaml:2:37: upstreams[0].discovery"},
+    {LISTENERS "upstreams: [{name: chat, discovery: {file: \"\"}}]\n" ROUTES,
+     "p.yaml:2:44: upstreams[0].discovery.file must be a path"},
+    {LISTENERS
+     "upstreams: [{name: chat, discovery: {file: /x, static: [\"a:1\"]}}]\n" ROUTES,
+     "p.yaml:2:37: upstreams[0].discovery needs exactly one source"},
     {LISTENERS "upstreams: [{name: chat, discovery: {static: []}}]\n" ROUTES,
      "p.yaml:2:46: upstreams[0].discovery.static"},
     {LISTENERS "upstreams: [{name: \"a b\", discovery: {static: [\"h:1\"]}}]\n" ROUTES,

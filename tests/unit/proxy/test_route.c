@@ -1,9 +1,9 @@
+#include "tests/unit/proxy/static_snapshot.h"
 #include "tests/unit/unit.h"
 
 #include "shared/rendezvous.h"
 #include "shared/timing.h"
 
-#include "proxy/discovery_static.h"
 #include "proxy/endpoint_set.h"
 #include "proxy/learned_sids.h"
 #include "proxy/proxy_config.h"
@@ -494,7 +494,7 @@ static struct snapshot *make_population(size_t len, const struct snapshot *previ
         proxy_config_parse("population", slice_from_text(yaml), stderr);
     assert_non_null(config);
     struct snapshot *snapshot =
-        discovery_static_snapshot(config, &keys, previous, NOW, error, sizeof(error));
+        static_snapshot(config, &keys, previous, NOW, error, sizeof(error));
     assert_non_null(snapshot);
     free(yaml);
     return snapshot;
@@ -602,9 +602,9 @@ static void test_split_weights_are_met_and_sessions_stay(void **state)
         "  - {name: one, discovery: {static: [\"127.0.0.1:1\", \"127.0.0.1:2\"]}}\n"
         "  - {name: two, discovery: {static: [\"127.0.0.1:3\", \"127.0.0.1:4\"]}}\n";
     char error[256];
-    struct snapshot *snapshot = discovery_static_snapshot(
-        proxy_config_parse("split", slice_from_text(yaml), stderr), &keys, NULL, NOW,
-        error, sizeof(error));
+    struct snapshot *snapshot =
+        static_snapshot(proxy_config_parse("split", slice_from_text(yaml), stderr), &keys,
+                        NULL, NOW, error, sizeof(error));
     unsigned second = 0;
     for (uint64_t i = 0; i < KEYS; i++) {
         struct route_facts facts = {

@@ -1,8 +1,8 @@
+#include "tests/unit/proxy/static_snapshot.h"
 #include "tests/unit/unit.h"
 
 #include "shared/timing.h"
 
-#include "proxy/discovery_static.h"
 #include "proxy/endpoint_set.h"
 #include "proxy/snapshot.h"
 #include "proxy/upstream.h"
@@ -24,7 +24,7 @@ static struct snapshot *make(const char *upstreams, const struct snapshot *previ
     struct proxy_config *config =
         proxy_config_parse("snapshot", slice_from_text(yaml), stderr);
     assert_non_null(config);
-    return discovery_static_snapshot(config, &keys, previous, now, error, sizeof(error));
+    return static_snapshot(config, &keys, previous, now, error, sizeof(error));
 }
 
 #define CHAT(list) "{name: chat, discovery: {static: [" list "]}}"
@@ -75,7 +75,7 @@ static void test_a_name_that_is_nowhere_is_one_clear_line(void **state)
               "\"nowhere.invalid:1\"]}}]\n"),
         stderr);
     assert_non_null(config);
-    assert_null(discovery_static_snapshot(config, &keys, NULL, 0, error, sizeof(error)));
+    assert_null(static_snapshot(config, &keys, NULL, 0, error, sizeof(error)));
     const char begin[] = "upstream chat: endpoint nowhere.invalid:1: ";
     assert_memory_equal(error, begin, sizeof(begin) - 1);
 }

@@ -1,9 +1,9 @@
 /*
  * A tunnel between two sockets of this program: the worker's loop is turned by hand.
  */
+#include "tests/unit/proxy/static_snapshot.h"
 #include "tests/unit/unit.h"
 
-#include "proxy/discovery_static.h"
 #include "proxy/endpoint_set.h"
 #include "proxy/proxy_config.h"
 #include "proxy/tunnel.h"
@@ -61,7 +61,7 @@ static void rig_start(struct rig *rig)
     struct route_keys keys;
     route_keys_make_random(&keys);
     rig->snapshot =
-        discovery_static_snapshot(config, &keys, NULL, timing_now(), error, sizeof error);
+        static_snapshot(config, &keys, NULL, timing_now(), error, sizeof error);
     assert_non_null(rig->snapshot);
     rig->worker = worker_new(&rig->process, rig->snapshot, 0);
 
