@@ -6,6 +6,7 @@
 #include "proxy/discovery_file.h"
 #include "proxy/discovery_static.h"
 #include "proxy/endpoint_list.h"
+#include "proxy/health_check.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/upstream_set.h"
 
@@ -24,6 +25,7 @@ struct discovered {
     struct endpoint_set *set;       /* the newest; one reference. NULL: none yet */
     const struct source_kind *kind; /* NULL: static */
     void *source;
+    struct health_checks *checks;
     bool is_shown; /* a list of the source is in the set */
     uint64_t lists, listed_at;
     char *trouble; /* NULL: none */
@@ -79,6 +81,14 @@ static void make_snapshot(struct discovery *discovery)
     free(sets);
 }
 
+static void apply_checks(struct discovery *discovery)
+{
+    for (size_t i = 0; i < discovery->len; i++) {
+        struct discovered *it = &discovery->upstreams[i];
+        health_checks_apply(it->checks, it->set, it->list);
+    }
+}
+
 static void on_publish(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd, (void)what;
@@ -86,6 +96,7 @@ static void on_publish(evutil_socket_t fd, short what, void *argument)
     if (!make_sets(discovery, timing_now()))
         return;
     make_snapshot(discovery);
+    apply_checks(discovery);
     discovery->on_snapshot(discovery->argument, discovery->snapshot);
 }
 
@@ -157,6 +168,25 @@ static void on_trouble(void *owner, const char *why)
 static const struct source_callbacks source_callbacks = {.on_list = on_list,
                                                          .on_trouble = on_trouble};
 
+/* ---- what health checks tell ---- */
+
+static void on_verdict(void *owner, struct slice identity, unsigned port, bool passes)
+{
+    struct discovered *it = owner;
+    endpoint_list_set_verdict(it->list, identity, port, passes);
+    publish_soon(it->discovery);
+}
+
+static void on_refusing(void *owner, struct slice identity, unsigned port)
+{
+    struct discovered *it = owner;
+    endpoint_list_set_refusing(it->list, identity, port);
+    look_at_lists(it->discovery);
+}
+
+static const struct health_callbacks health_callbacks = {.on_verdict = on_verdict,
+                                                         .on_refusing = on_refusing};
+
 /* ---- life ---- */
 
 static const struct source_kind *kind_of(const struct upstream_config *config)
@@ -186,6 +216,7 @@ static bool start_upstream(struct discovery *discovery, size_t place, char *erro
     it->config = proxy_config_upstream(discovery->config, place);
     struct endpoint_list_options options = list_options(it->config);
     it->list = endpoint_list_new(it->config->name, &options);
+    it->checks = health_checks_new(discovery->base, it->config, &health_callbacks, it);
     it->kind = kind_of(it->config);
     if (it->kind != NULL) {
         it->source = it->kind->start(discovery->base, it->config, &source_callbacks, it);
@@ -224,6 +255,7 @@ struct discovery *discovery_new(struct event_base *base, struct proxy_config *co
     }
     make_sets(discovery, timing_now());
     make_snapshot(discovery);
+    apply_checks(discovery);
     discovery->has_started = true;
     return discovery;
 }
@@ -236,6 +268,7 @@ void discovery_free(struct discovery *discovery)
         struct discovered *it = &discovery->upstreams[i];
         if (it->source != NULL)
             it->kind->stop(it->source);
+        health_checks_free(it->checks);
         endpoint_list_free(it->list);
         if (it->set != NULL)
             endpoint_set_unref(it->set);

@@ -11,6 +11,7 @@ struct member {
     enum endpoint_state said; /* by the source, when it last listed it */
     bool fails_checks;
     bool is_refusing;      /* vanished and does not accept */
+    bool is_vanished;      /* absent for longer than a moment */
     uint64_t absent_since; /* 0: listed */
 };
 
@@ -163,6 +164,8 @@ uint64_t endpoint_list_tick(struct endpoint_list *list, uint64_t now)
                 remove_at(list, i);
                 continue;
             }
+            list->has_changed = list->has_changed || !member->is_vanished;
+            member->is_vanished = true;
         }
         next = until < next ? until : next;
     }
@@ -214,6 +217,8 @@ static void take_known(struct endpoint_list *list, struct merge *merge, size_t o
     member->said = spec->state;
     member->absent_since = 0;
     member->is_refusing = false;
+    list->has_changed = list->has_changed || member->is_vanished;
+    member->is_vanished = false;
     if (says_the_same(kept, spec))
         return;
     enum endpoint_state state = kept->state;
@@ -358,10 +363,10 @@ const struct endpoint_spec *endpoint_list_specs(const struct endpoint_list *list
     return list->specs;
 }
 
-bool endpoint_list_is_absent(const struct endpoint_list *list, size_t place)
+bool endpoint_list_is_vanished(const struct endpoint_list *list, size_t place)
 {
     check(place < list->len);
-    return list->members[place].absent_since != 0;
+    return list->members[place].is_vanished;
 }
 
 void endpoint_list_check(const struct endpoint_list *list)

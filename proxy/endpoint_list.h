@@ -69,8 +69,8 @@ bool endpoint_list_take_changed(struct endpoint_list *list);
 const struct endpoint_spec *endpoint_list_specs(const struct endpoint_list *list,
                                                 size_t *len);
 
-/* Is it held although no list has it (absent, vanished)? */
-bool endpoint_list_is_absent(const struct endpoint_list *list, size_t place);
+/* Is it held although no list has had it for longer than `absence`? */
+bool endpoint_list_is_vanished(const struct endpoint_list *list, size_t place);
 
 /* For tests: aborts unless sorted, and states follow from what was said. */
 void endpoint_list_check(const struct endpoint_list *list);

@@ -65,6 +65,8 @@ struct endpoint_config {
     int state; /* enum endpoint_start */
 };
 
+enum health_check_type { HEALTH_CHECK_TCP, HEALTH_CHECK_HTTP, HEALTH_CHECK_NONE };
+
 enum affinity_mode { AFFINITY_PERSISTENT, AFFINITY_BALANCED };
 enum hash_by {
     HASH_BY_AUTO,
@@ -107,6 +109,14 @@ struct upstream_config {
         enum discovery_kind kind;
     } discovery;
     struct affinity_config affinity;
+    struct {
+        int type;   /* enum health_check_type */
+        char *path; /* of http */
+        uint64_t interval;
+        uint64_t timeout;
+        int64_t rise;
+        int64_t fall;
+    } health_check;
     uint64_t place_after;
     uint64_t slow_start;
     int64_t max_sessions_per_endpoint; /* 0 = no bound */

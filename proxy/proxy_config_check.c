@@ -102,6 +102,17 @@ const char *proxy_check_hash_by(const void *text)
     return "must be auto, client_ip, header:NAME, query:NAME or cookie:NAME";
 }
 
+const char *proxy_check_health_path(const void *text)
+{
+    struct slice path = text_of(text);
+    if (path.data[0] != '/')
+        return "must begin with /";
+    for (size_t i = 0; i < path.len; i++)
+        if (path.data[i] <= ' ' || path.data[i] > '~' || path.data[i] == '#')
+            return "has a character that a request target forbids";
+    return NULL;
+}
+
 const char *proxy_check_host(const void *text)
 {
     struct slice host = text_of(text);

@@ -18,6 +18,7 @@ static const char *const cookie_on_words[] = {"engine_io", "all", NULL};
 static const char *const same_site_words[] = {"auto", "none", "lax", "strict", NULL};
 static const char *const secure_words[] = {"auto", "true", "false", NULL};
 static const char *const draining_words[] = {"last_resort", "never", NULL};
+static const char *const health_words[] = {"tcp", "http", "none", NULL};
 static const char *const start_words[] = {"ready", "draining", NULL};
 static const char *const tls_version_words[] = {"1.2", "1.3", NULL};
 static const char *const access_words[] = {"errors", "all", "off", NULL};
@@ -158,6 +159,25 @@ static const struct option_row upstream_rows[] = {
      AT(affinity.ingress_nginx_cookie.upstream_name), .required = true, .minimum = 1,
      .maximum = 256, .reload = OPTION_LIVE,
      .help = "How ingress-nginx calls the upstream: NAMESPACE-SERVICE-PORT."},
+    {"health_check.type", OPTION_ENUM, AT(health_check.type), .words = health_words,
+     .standard = "tcp", .reload = OPTION_LIVE,
+     .help = "tcp: connects; http: a status of 200 to 399; none. An endpoint that fails "
+             "is degraded: no new session while a ready one is there."},
+    {"health_check.path", OPTION_TEXT, AT(health_check.path), .standard = "/",
+     .minimum = 1, .maximum = 1024, .check = proxy_check_health_path,
+     .reload = OPTION_LIVE, .help = "What type http gets."},
+    {"health_check.interval", OPTION_DURATION, AT(health_check.interval),
+     .standard = "5s", .minimum = MS(50), .maximum = HOURS(1), .reload = OPTION_LIVE,
+     .help = "From a result to the next probe, an eighth more or less."},
+    {"health_check.timeout", OPTION_DURATION, AT(health_check.timeout), .standard = "2s",
+     .minimum = MS(10), .maximum = HOURS(1), .reload = OPTION_LIVE,
+     .help = "A probe without a result by then has failed."},
+    {"health_check.rise", OPTION_INTEGER, AT(health_check.rise), .standard = "2",
+     .minimum = 1, .maximum = 100, .reload = OPTION_LIVE,
+     .help = "So many in a row must pass until a failing endpoint passes."},
+    {"health_check.fall", OPTION_INTEGER, AT(health_check.fall), .standard = "3",
+     .minimum = 1, .maximum = 100, .reload = OPTION_LIVE,
+     .help = "So many in a row must fail until a passing endpoint fails."},
     {"place_after", OPTION_DURATION, AT(place_after), .standard = "2s", .minimum = 0,
      .maximum = HOURS(1), .reload = OPTION_LIVE,
      .help = "A new endpoint gets no session while it is younger and another is ready."},

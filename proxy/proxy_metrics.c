@@ -74,6 +74,11 @@ const char *discovery_source_label(int value)
     return words[value];
 }
 
+static const char *probe_result_label(int value)
+{
+    return value != 0 ? "passed" : "failed";
+}
+
 #define METRIC(id, ...) [id] = {__VA_ARGS__},
 const struct metric_row proxy_metric_rows[PROXY_METRIC_COUNT] = {
 #include "proxy/proxy_metrics.def"

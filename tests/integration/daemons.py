@@ -408,7 +408,9 @@ class Proxy(Daemon):
                 "threads": 2,
                 "listeners": [{"address": self.address}],
                 "admin": {"address": f"127.0.0.1:{self.admin_port}", "socket": str(self.folder / f"{name}.sock")},
-                "upstreams": [{"name": key, "discovery": {"static": [endpoint_address(e) for e in endpoints]}}
+                # no health checks: endpoints of tests count their connections
+                "upstreams": [{"name": key, "health_check": {"type": "none"},
+                               "discovery": {"static": [endpoint_address(e) for e in endpoints]}}
                               for key, endpoints in named.items()],
                 "routes": [{"host": "*", "path": "/", "upstream": next(iter(named))}],
                 "shutdown": {"readiness_delay": "0s", "window": "0s", "deadline": "5s"},

@@ -58,7 +58,7 @@ static void apply1(struct endpoint_list *list, struct endpoint_spec one, uint64_
     endpoint_list_tick(list, now);
 }
 
-static void test_an_endpoint_that_is_absent_for_a_moment_never_was_gone(void **state)
+static void test_an_endpoint_that_is_vanished_for_a_moment_never_was_gone(void **state)
 {
     (void)state;
     struct endpoint_list *list = endpoint_list_new("chat", &plain);
@@ -121,7 +121,7 @@ static void test_vanished_ones_drain_while_they_accept(void **state)
     apply1(list, A(ENDPOINT_READY), SECONDS(20));
     assert_int_equal(endpoint_list_tick(list, SECONDS(21)), SECONDS(41));
     assert_string_equal(show(list), "a=ready b=draining");
-    assert_true(endpoint_list_is_absent(list, 1));
+    assert_true(endpoint_list_is_vanished(list, 1));
     endpoint_list_set_refusing(list, SLICE("a"), 1); /* is listed: says nothing */
     endpoint_list_set_refusing(list, SLICE("b"), 1);
     endpoint_list_tick(list, SECONDS(22));
@@ -221,7 +221,7 @@ int main(void)
 {
     log_set_level(LOG_LEVEL_ERROR);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_an_endpoint_that_is_absent_for_a_moment_never_was_gone),
+        cmocka_unit_test(test_an_endpoint_that_is_vanished_for_a_moment_never_was_gone),
         cmocka_unit_test(test_another_at_the_address_of_an_absent_one_ends_it_at_once),
         cmocka_unit_test(
             test_verdicts_turn_ready_into_degraded_and_back_and_nothing_else),
