@@ -3,6 +3,7 @@
 #include "shared/log.h"
 #include "shared/timing.h"
 
+#include "proxy/discovery_dns.h"
 #include "proxy/discovery_file.h"
 #include "proxy/discovery_static.h"
 #include "proxy/endpoint_list.h"
@@ -196,6 +197,8 @@ static const struct source_kind *kind_of(const struct upstream_config *config)
         return NULL;
     case DISCOVERY_FILE:
         return &discovery_file;
+    case DISCOVERY_DNS:
+        return &discovery_dns;
     }
     unreachable();
 }
@@ -205,6 +208,8 @@ static struct endpoint_list_options list_options(const struct upstream_config *c
     struct endpoint_list_options options = {.absence = ABSENCE};
     if (config->discovery.kind == DISCOVERY_STATIC)
         options.absence = 0;
+    if (config->discovery.kind == DISCOVERY_DNS)
+        options.vanished = config->drain.window;
     return options;
 }
 

@@ -54,8 +54,8 @@ struct listener_config {
 enum endpoint_start { ENDPOINT_START_READY, ENDPOINT_START_DRAINING };
 
 /* Where an upstream's endpoints come from. */
-enum discovery_kind { DISCOVERY_STATIC, DISCOVERY_FILE };
-#define DISCOVERY_KINDS 2
+enum discovery_kind { DISCOVERY_STATIC, DISCOVERY_FILE, DISCOVERY_DNS };
+#define DISCOVERY_KINDS 3
 
 /* One endpoint of discovery.static. */
 struct endpoint_config {
@@ -104,6 +104,13 @@ struct upstream_config {
     struct option_list endpoints; /* of struct endpoint_config: discovery.static */
     struct {
         char *file; /* of endpoints; "" = another source */
+        bool has_dns;
+        struct {
+            char *name;   /* "_…" asks for SRV records */
+            int64_t port; /* 0: SRV records tell */
+            uint64_t interval;
+            char *server; /* IP[:port]; "" = those of /etc/resolv.conf */
+        } dns;
 
         /* derived */
         enum discovery_kind kind;
@@ -117,6 +124,9 @@ struct upstream_config {
         int64_t rise;
         int64_t fall;
     } health_check;
+    struct {
+        uint64_t window;
+    } drain;
     uint64_t place_after;
     uint64_t slow_start;
     int64_t max_sessions_per_endpoint; /* 0 = no bound */

@@ -3,6 +3,7 @@
 #include "proxy/proxy_config.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -113,6 +114,30 @@ const char *proxy_check_health_path(const void *text)
     return NULL;
 }
 
+const char *proxy_check_dns_name(const void *text)
+{
+    struct slice name = text_of(text);
+    return consists_of(name, "-._") && name.data[0] != '.'
+               ? NULL
+               : "does not look like a name of DNS";
+}
+
+const char *proxy_check_dns_server(const void *text)
+{
+    struct slice server = text_of(text);
+    struct address address;
+    const char *why;
+    if (server.len == 0 || address_parse(server, &address, &why))
+        return slice_starts_with(server, SLICE("unix:")) ? "must be IP or IP:port" : NULL;
+    /* the same with a port: an IP alone */
+    char *with_port = slice_find(server, ':') < server.len
+                          ? must_printf("[%.*s]:53", SLICE_ARGS(server))
+                          : must_printf("%.*s:53", SLICE_ARGS(server));
+    bool is_ip = address_parse(slice_from_text(with_port), &address, &why);
+    free(with_port);
+    return is_ip ? NULL : "must be IP or IP:port";
+}
+
 const char *proxy_check_host(const void *text)
 {
     struct slice host = text_of(text);
@@ -218,15 +243,22 @@ static void check_same_endpoints(const struct upstream_config *upstream,
 void proxy_check_upstream(void *object, const struct option_place *place)
 {
     const struct upstream_config *upstream = object;
-    static const char *const sources[] = {"discovery.static", "discovery.file"};
+    static const char *const sources[] = {"discovery.static", "discovery.file",
+                                          "discovery.dns"};
     size_t given = 0;
     for (size_t i = 0; i < ARRAY_LEN(sources); i++)
         given += option_is_given(place, sources[i]);
     if (given != 1)
-        option_error(place, "discovery", "needs exactly one source: static or file");
+        option_error(place, "discovery", "needs exactly one source: static, file or dns");
     else if (option_is_given(place, "discovery.file") &&
              upstream->discovery.file[0] == '\0')
         option_error(place, "discovery.file", "must be a path");
+    bool is_service =
+        upstream->discovery.has_dns && upstream->discovery.dns.name[0] == '_';
+    if (upstream->discovery.has_dns && is_service == (upstream->discovery.dns.port != 0))
+        option_error(place, "discovery.dns.port",
+                     is_service ? "is not for SRV records: they have ports"
+                                : "is required: addresses have no port");
     check_same_endpoints(upstream, place);
 }
 

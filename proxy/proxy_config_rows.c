@@ -97,6 +97,27 @@ static const struct option_row upstream_rows[] = {
      .reload = OPTION_LIVE,
      .help = "Instead: a JSON list of the same, addresses numeric; read again when it "
              "changes."},
+    {"discovery.dns", OPTION_OBJECT, AT(discovery.has_dns), .reload = OPTION_LIVE,
+     .help = "Instead: the addresses of a name (A, else AAAA; SRV when it begins with "
+             "_), asked for again and again. One that vanishes drains for drain.window "
+             "while it accepts."},
+    {"discovery.dns.name", OPTION_TEXT, AT(discovery.dns.name), .required = true,
+     .minimum = 1, .maximum = 254, .check = proxy_check_dns_name, .reload = OPTION_LIVE,
+     .help = "Asked for as it is: no search domains."},
+    {"discovery.dns.port", OPTION_INTEGER, AT(discovery.dns.port), .standard = "0",
+     .minimum = 1, .maximum = 65535, .or_zero = true, .reload = OPTION_LIVE,
+     .help = "Port of the endpoints; SRV records have their own: 0."},
+    {"discovery.dns.interval", OPTION_DURATION, AT(discovery.dns.interval),
+     .standard = "2s", .minimum = MS(100), .maximum = HOURS(1), .reload = OPTION_LIVE,
+     .help = "From an answer to the next question; sooner when its time to live is "
+             "shorter."},
+    {"discovery.dns.server", OPTION_TEXT, AT(discovery.dns.server), .maximum = 64,
+     .check = proxy_check_dns_server, .reload = OPTION_LIVE,
+     .help = "IP or IP:port of the name server; empty: those of /etc/resolv.conf."},
+    {"drain.window", OPTION_DURATION, AT(drain.window), .standard = "20s", .minimum = 0,
+     .maximum = HOURS(24), .reload = OPTION_LIVE,
+     .help = "How long an endpoint that has vanished from DNS keeps its sessions while "
+             "it accepts."},
     {"affinity.mode", OPTION_ENUM, AT(affinity.mode), .words = mode_words,
      .standard = "persistent", .reload = OPTION_LIVE,
      .help = "balanced: a handshake ignores the cookie's tag and ranks its client key "

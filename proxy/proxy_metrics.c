@@ -70,6 +70,7 @@ const char *discovery_source_label(int value)
     static const char *const words[DISCOVERY_KINDS] = {
         [DISCOVERY_STATIC] = "static",
         [DISCOVERY_FILE] = "file",
+        [DISCOVERY_DNS] = "dns",
     };
     return words[value];
 }

@@ -1,7 +1,7 @@
 """Endpoints and clients for tests of discovery: what is listed changes, sessions are watched.
 
     Pod()              a scripted Engine.IO endpoint that knows its sessions; answers who it is
-    Watcher(daemon)    states and facts of endpoints as the admin port tells them
+    wait_for_states()  until the admin port tells these states of endpoints
 """
 import json
 import secrets
@@ -16,7 +16,7 @@ POLL = b"/socket.io/?EIO=4&transport=polling"
 class Pod(Endpoint):
     """Opens sessions and answers polls of those it has opened; another's sid is a session it does not know."""
 
-    def __init__(self, name, port=0, status=None):
+    def __init__(self, name, port=0, host="127.0.0.1"):
         self.name = name
         self.sids = set()
         self.strangers = 0
@@ -24,7 +24,7 @@ class Pod(Endpoint):
         self.health = b"200 OK"
         self.probes = 0
         self._lock = threading.Lock()
-        super().__init__(self._serve, port)
+        super().__init__(self._serve, port, host)
 
     def _serve(self, wire):
         while True:

@@ -137,16 +137,16 @@ def ok(body=b"ok", extra=b""):
 class Endpoint:
     """A listening socket; every connection runs `script` in its own thread."""
 
-    def __init__(self, script, port=0):
+    def __init__(self, script, port=0, host="127.0.0.1"):
         self.script = script
         self.connections = []
         self.threads = []
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind(("127.0.0.1", port))
+        self.listener.bind((host, port))
         self.listener.listen(1024)
         self.port = self.listener.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"{host}:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):

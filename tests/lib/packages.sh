@@ -3,7 +3,7 @@
 # Which Debian packages are needed, which of them are missing, and how to get those. Sourced by ./run.
 
 packages_build=(gcc libc6-dev cmake ninja-build pkg-config libevent-dev libhiredis-dev libxxhash-dev
-    libyaml-dev libssl-dev libjansson-dev uthash-dev libcmocka-dev)
+    libyaml-dev libssl-dev libjansson-dev libc-ares-dev uthash-dev libcmocka-dev)
 packages_serve=(ca-certificates redis-server)
 packages_lint=(clang-format-14 shellcheck universal-ctags)
 packages_fuzz=(clang-14 libclang-rt-14-dev)
