@@ -135,8 +135,8 @@ static bool is_nothing(int status)
 
 static struct address *next_address(struct dns_target *target)
 {
-    target->addresses = must_realloc(target->addresses,
-                                     (target->len + 1) * sizeof *target->addresses);
+    target->addresses =
+        must_realloc(target->addresses, (target->len + 1) * sizeof *target->addresses);
     struct address *address = &target->addresses[target->len++];
     memset(address, 0, sizeof *address);
     return address;

@@ -294,8 +294,9 @@ static const struct {
     {LISTENERS UPSTREAM("    affinity: {accept_ingress_nginx_cookie: {name: A}}") ROUTES,
      "p.yaml:5:45: upstreams[0].affinity.accept_ingress_nginx_cookie.upstream_name is "
      "required"},
-    {LISTENERS UPSTREAM("    health_check: {type: tcp}") ROUTES,
-     "p.yaml:5:5: unknown key \"health_check\" (the nearest known key is \"name\")"},
+    {LISTENERS UPSTREAM("    health_chek: {type: tcp}") ROUTES,
+     "p.yaml:5:5: unknown key \"health_chek\" (the nearest known key is "
+     "\"health_check\")"},
     {"listeners: [{address: \"127.0.0.1:80\"}, {address: \"127.0.0.1:80\"}]\n" UPSTREAMS
          ROUTES,
      "p.yaml:1:50: listeners[1].address is the address of listeners[0] already"},
