@@ -295,8 +295,7 @@ static const struct {
      "p.yaml:5:45: upstreams[0].affinity.accept_ingress_nginx_cookie.upstream_name is "
      "required"},
     {LISTENERS UPSTREAM("    health_chek: {type: tcp}") ROUTES,
-     "p.yaml:5:5: unknown key \"health_chek\" (the nearest known key is "
-     "\"health_check\")"},
+     "p.yaml:5:5: unknown key \"health_chek\" (did you mean \"health_check\"?)"},
     {"listeners: [{address: \"127.0.0.1:80\"}, {address: \"127.0.0.1:80\"}]\n" UPSTREAMS
          ROUTES,
      "p.yaml:1:50: listeners[1].address is the address of listeners[0] already"},
