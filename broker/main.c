@@ -6,9 +6,11 @@
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/explain.h"
+#include "broker/probe.h"
 #include "shared/lifecycle.h"
 #include "shared/log.h"
 #include "shared/net.h"
+#include "shared/timing.h"
 
 #include <event2/buffer.h>
 #include <getopt.h>
@@ -26,7 +28,12 @@ static const char usage[] =
     "       sidrail-broker explain [--config FILE | --shard URL...] [--channel NAME] < "
     "payload\n"
     "       sidrail-broker ctl [--socket PATH] VERB [--json]     (ctl help lists the "
-    "verbs)\n";
+    "verbs)\n"
+    "       sidrail-broker probe URL      a message from a publisher to a subscriber, "
+    "and "
+    "back\n";
+
+#define PROBE_TIMEOUT SECONDS(5) /* for each answer */
 
 /* More repetitions of one flag than this are a mistake. */
 #define FLAGS_MAX 1100
@@ -244,9 +251,28 @@ static int take_flag(struct command_line *line, int flag)
     }
 }
 
+/* The URL is read by the row of shards[].url, so that it is refused in the same words. */
+static int run_probe(int count, char **words)
+{
+    if (count != 1)
+        return refuse_usage("probe needs one URL");
+    static struct command_line line;
+    log_init(LOG_LEVEL_WARN, LOG_FORMAT_AUTO); /* also makes SIGPIPE harmless */
+    add_flag(&line, "probe", must_strdup("shards[0].url"), words[0]);
+    struct broker_config *config = load(&line);
+    if (config == NULL)
+        return EXIT_CODE_START;
+    int code = broker_probe(OPTION_ITEM(config->shards, broker_shard_config, 0),
+                            PROBE_TIMEOUT, stdout, stderr);
+    broker_config_free(config);
+    return code;
+}
+
 int main(int argc, char **argv)
 {
     static struct command_line line;
+    if (argc >= 2 && strcmp(argv[1], "probe") == 0)
+        return run_probe(argc - 2, argv + 2);
     if (argc >= 2 && strcmp(argv[1], "ctl") == 0)
         return run_ctl(argc - 2, argv + 2);
     bool explains = argc >= 2 && strcmp(argv[1], "explain") == 0;

@@ -1,6 +1,7 @@
 /*
  * sidrail-proxy: the command line. What runs is proxy_run.c.
  */
+#include "proxy/probe.h"
 #include "proxy/proxy_admin.h"
 #include "proxy/proxy_config.h"
 #include "proxy/proxy_metrics.h"
@@ -8,11 +9,16 @@
 
 #include "shared/ctl.h"
 #include "shared/lifecycle.h"
+#include "shared/log.h"
 #include "shared/options.h"
+#include "shared/timing.h"
 
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define PROBE_TIMEOUT SECONDS(10) /* container health commands are given less */
 
 static const char usage[] =
     "usage: sidrail-proxy --config FILE [--check]\n"
@@ -21,7 +27,9 @@ static const char usage[] =
     "                     EP is host:port, [v6]:port or unix:/path\n"
     "       sidrail-proxy --print-options | --print-metrics | --version | --help\n"
     "       sidrail-proxy ctl [--socket PATH] VERB [--json]      (ctl help lists the "
-    "verbs)\n";
+    "verbs)\n"
+    "       sidrail-proxy probe URL       handshake, upgrade and echo of a Socket.IO "
+    "server\n";
 
 struct command_line {
     const char *config, *listen, *upstream, *admin, *threads;
@@ -107,9 +115,19 @@ static int run_config(const struct command_line *line)
     return flushed();
 }
 
+static int run_probe(int count, char **words)
+{
+    if (count != 1)
+        return refuse_usage("probe needs one URL");
+    log_init(LOG_LEVEL_WARN, LOG_FORMAT_AUTO); /* also makes SIGPIPE harmless */
+    return probe_run(words[0], PROBE_TIMEOUT, stdout, stderr);
+}
+
 int main(int argc, char **argv)
 {
     struct command_line line = {0};
+    if (argc >= 2 && strcmp(argv[1], "probe") == 0)
+        return run_probe(argc - 2, argv + 2);
     if (argc >= 2 && strcmp(argv[1], "ctl") == 0)
         return run_ctl(argc - 2, argv + 2);
     for (int flag; (flag = getopt_long(argc, argv, "", flags, NULL)) != -1;) {
