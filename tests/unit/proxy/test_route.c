@@ -637,6 +637,63 @@ static void test_split_weights_are_met_and_sessions_stay(void **state)
     snapshot_unref(snapshot);
 }
 
+/* Places `count` newcomers at `now` and counts them; gives back how many the endpoint got. */
+static unsigned place_newcomers(const struct snapshot *snapshot, const char *identity,
+                                uint64_t now, unsigned count)
+{
+    unsigned got = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        struct route_facts facts = {
+            .kind = ROUTE_HANDSHAKE, .now = now, .random_key = key_number(now + i)};
+        struct route route;
+        route_pick(snapshot, proxy_config_route(snapshot->config, 0), 0, &facts, &route);
+        assert_int_equal(route.outcome, ROUTE_FOUND);
+        endpoint_count_placed(route.entry->endpoint, now);
+        got += strcmp(route.entry->endpoint->identity, identity) == 0;
+    }
+    return got;
+}
+
+static void test_an_endpoint_that_appears_later_waits_then_starts_slowly(void **state)
+{
+    (void)state;
+    static const char yaml[] =
+        "listeners: [{address: \"127.0.0.1:1\"}]\n"
+        "routes: [{upstream: chat}]\n"
+        "upstreams: [{name: chat, place_after: 2s, slow_start: 20s,\n"
+        "             discovery: {static: [\"127.0.0.1:1\"]}}]\n";
+    struct proxy_config *config =
+        proxy_config_parse("slow", slice_from_text(yaml), stderr);
+    const struct upstream_config *about = proxy_config_upstream(config, 0);
+    struct upstream *upstream = upstream_new(SLICE("chat"));
+    struct endpoint_set_options options = {.keys = &keys,
+                                           .place_after = about->place_after,
+                                           .slow_start = about->slow_start,
+                                           .learned_maximum = 64};
+    struct endpoint_spec specs[] = {spec_of(SLICE("a")), spec_of(SLICE("b")),
+                                    spec_of(SLICE("c")), spec_of(SLICE("late"))};
+    for (size_t i = 0; i < ARRAY_LEN(specs); i++)
+        specs[i].state = ENDPOINT_READY;
+    struct endpoint_set *before =
+        endpoint_set_new(upstream, &options, specs, 3, NULL, NOW);
+    struct endpoint_set **sets = must_calloc(1, sizeof(struct endpoint_set *));
+    sets[0] = endpoint_set_new(upstream, &options, specs, 4, before, NOW);
+    endpoint_set_unref(before);
+    upstream_unref(upstream);
+    struct snapshot *snapshot = snapshot_new(1, config, &keys, sets);
+    free(sets);
+
+    assert_int_equal(place_newcomers(snapshot, "late", NOW + SECONDS(1), 1000), 0);
+    assert_true(place_newcomers(snapshot, "a", NOW + SECONDS(1), 100) > 0); /* founders */
+    /* at 13 of 20 s it weighs 0.1 + 0.9 × 0.65; what was placed before is forgotten */
+    unsigned early = place_newcomers(snapshot, "late", NOW + SECONDS(13), 1000);
+    unsigned grown = place_newcomers(snapshot, "late", NOW + SECONDS(40), 1000);
+    assert_true(early < grown);
+    assert_in_range(early, 130, 210); /* 0.685 / 3.685 = 19 % */
+    assert_in_range(grown, 235, 265); /* a quarter */
+    snapshot_unref(snapshot);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -645,6 +702,7 @@ int main(void)
         cmocka_unit_test(test_explicit_keys_meet_and_stay_below_the_bounded_load),
         cmocka_unit_test(test_removing_an_endpoint_moves_only_its_own_keys),
         cmocka_unit_test(test_split_weights_are_met_and_sessions_stay),
+        cmocka_unit_test(test_an_endpoint_that_appears_later_waits_then_starts_slowly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
