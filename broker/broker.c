@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TICK       MILLISECONDS(250)
+#define TICK       MILLISECONDS(100)
 #define DRAIN_TICK MILLISECONDS(20)
 
 /* One listening socket and what its clients are held to. */

@@ -71,10 +71,10 @@ static void collect(struct metrics_page *page, int metric, void *argument)
     struct broker_admin *admin = argument;
     struct publisher_status status =
         publisher_status(broker_context(admin->broker)->publisher);
-    metrics_sample(page,
-                   metric == M_SPILL_BYTES ? (double)status.spill_bytes
-                                           : (double)status.sent_ring_bytes,
-                   NULL);
+    double value = metric == M_SPILL_BYTES       ? (double)status.spill_bytes
+                   : metric == M_SENT_RING_BYTES ? (double)status.sent_ring_bytes
+                                                 : status.live_brokers;
+    metrics_sample(page, value, NULL);
 }
 
 static double shard_value(const struct shard *shard, int metric)
@@ -115,6 +115,7 @@ static void set_collectors(struct broker_admin *admin)
                                     M_SHARD_IN_FLIGHT, M_SHARD_PARTITIONS};
     metrics_set_collector(M_SPILL_BYTES, admin != NULL ? collect : NULL, admin);
     metrics_set_collector(M_SENT_RING_BYTES, admin != NULL ? collect : NULL, admin);
+    metrics_set_collector(M_LIVE_BROKERS, admin != NULL ? collect : NULL, admin);
     for (size_t i = 0; i < ARRAY_LEN(of_shards); i++)
         metrics_set_collector(of_shards[i], admin != NULL ? collect_shards : NULL, admin);
 }

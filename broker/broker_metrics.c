@@ -3,6 +3,7 @@
 #include "broker/close_reason.h"
 #include "broker/message.h"
 #include "broker/publish.h"
+#include "broker/receive.h"
 
 static const char *broker_metrics_method(int method)
 {

@@ -6,6 +6,7 @@
 #include "broker/hot_rooms.h"
 #include "broker/interest.h"
 #include "broker/publish.h"
+#include "broker/receive.h"
 #include "broker/shard.h"
 #include "shared/json_write.h"
 #include "shared/lifecycle.h"
@@ -81,6 +82,7 @@ static void write_shards(struct json_writer *json, struct broker *broker)
         json_text(json, "publishing", slice_from_text(status.publishing));
         json_text(json, "subscribing", slice_from_text(status.subscribing));
         json_unsigned(json, "partitions", status.partitions);
+        json_unsigned(json, "partitions_sent_here", status.sent_here);
         json_unsigned(json, "partitions_wanted", status.wanted);
         json_unsigned(json, "partitions_subscribed", status.confirmed);
         json_unsigned(json, "waiting", status.waiting);
@@ -143,7 +145,9 @@ static const struct {
     {"received", M_RECEIVED},
     {"duplicates", M_DUPLICATES},
     {"gaps", M_GAPS},
-    {"lost", M_LOST},
+    {"asks", M_ASKS},
+    {"answered", M_ANSWERED},
+    {"moves", M_MOVES},
     {"filled", M_FILLED},
     {"at_once", M_DELIVERED_AT_ONCE},
     {"retransmitted", M_RETRANSMITTED},
@@ -164,6 +168,7 @@ static void write_counters(struct json_writer *json)
     json_object_begin(json, "counters");
     json_number(json, "published", sum_of(M_PUBLISHED, METHOD_COUNT));
     json_number(json, "refused", sum_of(M_REFUSED, PUBLISH_REFUSAL_COUNT));
+    json_number(json, "lost", sum_of(M_LOST, LOSS_REASON_COUNT));
     for (size_t i = 0; i < ARRAY_LEN(counters); i++)
         json_number(json, counters[i].name, metrics_sum((int)counters[i].metric));
     json_object_end(json);
@@ -193,6 +198,9 @@ static void write_main(struct json_writer *json, struct broker *broker)
     json_unsigned(json, "sent_ring_bytes", status.sent_ring_bytes);
     json_unsigned(json, "sent_ring_messages", status.sent_ring_messages);
     json_unsigned(json, "origins", status.origins);
+    json_unsigned(json, "live_brokers", status.live_brokers);
+    json_unsigned(json, "gaps_open", status.gaps);
+    json_unsigned(json, "held_bytes", status.held_bytes);
     json_unsigned(json, "shards_up", set != NULL ? shard_set_usable_count(set) : 0);
     write_counters(json);
 }
@@ -232,11 +240,12 @@ void broker_status_write(struct broker *broker, struct evbuffer *out)
     if (set == NULL)
         return;
     evbuffer_add_printf(out,
-                        "origin       %016llx\nshards up    %zu of %zu\n"
+                        "origin       %016llx\nbrokers      %u others are live\n"
+                        "shards up    %zu of %zu\n"
                         "waiting      %zu bytes\nlost         %lld\nduplicates   %lld\n",
-                        (unsigned long long)status.origin, shard_set_usable_count(set),
-                        shard_set_count(set), status.spill_bytes,
-                        (long long)metrics_sum(M_LOST),
+                        (unsigned long long)status.origin, status.live_brokers,
+                        shard_set_usable_count(set), shard_set_count(set),
+                        status.spill_bytes, (long long)sum_of(M_LOST, LOSS_REASON_COUNT),
                         (long long)metrics_sum(M_DUPLICATES));
 }
 

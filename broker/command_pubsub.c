@@ -11,7 +11,6 @@
 #include "broker/command.h"
 #include "broker/publish.h"
 #include "broker/resp.h"
-#include "broker/shard.h"
 #include "shared/log.h"
 
 #include <stdlib.h>
@@ -81,8 +80,7 @@ static bool may_subscribe(struct command_call *call, enum interest_kind kind)
 
 static bool must_wait(const struct command_call *call)
 {
-    const struct shard_set *shards = publisher_shards(call->context->publisher);
-    return shards != NULL && !shard_set_is_settled(shards) &&
+    return !publisher_is_settled(call->context->publisher) &&
            waited(call) < SUBSCRIBE_WAIT_MAX;
 }
 

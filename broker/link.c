@@ -8,6 +8,7 @@
 #include "broker/broker_metrics.h"
 #include "broker/link_reader.h"
 #include "broker/output.h"
+#include "broker/standing_clock.h"
 #include "broker/turn.h"
 #include "shared/net.h"
 #include "shared/timing.h"
@@ -25,17 +26,19 @@
 #define BACKOFF_LAST  SECONDS(5)
 
 #define CONNECT_WITHIN SECONDS(3) /* address, connection and start together, each */
-#define PING_AFTER     SECONDS(1)
-#define SUSPECT_AFTER  SECONDS(1)
-#define CLOSE_AFTER    SECONDS(5)
-#define TICK           MILLISECONDS(250)
+#define PROBE_EVERY                                                                      \
+    SECONDS(1) /* publishing: always; subscribing: when nothing is heard */
+#define ANSWER_WITHIN SECONDS(1) /* publishing */
+#define PONG_WITHIN                                                                      \
+    SECONDS(2) /* subscribing: stale three seconds after the last sign of life */
+#define TICK MILLISECONDS(100)
 
 #define READ_SIZE ((size_t)64 * 1024)
 
 /* Channels in one SUBSCRIBE: small enough that Redis does other things in between. */
 #define SUBSCRIBE_BATCH 512
 
-/* Messages in flight and a PING. */
+/* Messages in flight and a probe. */
 #define EXPECTED_MAX (LINK_IN_FLIGHT_MESSAGES + 16)
 
 enum step { STEP_AUTH, STEP_NAME, STEP_ROLE, STEP_COUNT };
@@ -66,18 +69,22 @@ struct link {
     enum step step;
     struct output output;
     struct chunk_writer writer;
-    uint64_t heard_at; /* last bytes from Redis */
-    uint64_t asked_at; /* since when something is unanswered, if anything is */
-    /* Publishing: lengths of what is unanswered, oldest first; 0 is a PING. */
-    size_t expected[EXPECTED_MAX];
+    /* Times of standing_now(): last bytes from Redis, the last probe. */
+    uint64_t heard_at;
+    uint64_t probed_at;
+    bool probes; /* a probe is unanswered */
+    /* Publishing: what is unanswered, oldest first; length 0 is a ROLE. */
+    struct {
+        size_t len;
+        uint64_t at;
+    } expected[EXPECTED_MAX];
     unsigned expected_first, expected_count;
     unsigned in_flight_count;
     size_t in_flight_bytes;
-    /* Subscribing: arguments not yet made a command; whether a PING is unanswered. */
+    /* Subscribing: arguments not yet made a command. */
     struct evbuffer *channels;
     unsigned channel_count;
     bool channels_are_new; /* SUBSCRIBE, else UNSUBSCRIBE */
-    bool pings;
     char scratch[READ_SIZE];
 };
 
@@ -109,25 +116,26 @@ static void send_arguments(struct link *link, int count, const char **arguments,
     free(command);
 }
 
-static void expect(struct link *link, size_t len, uint64_t now)
+static void expect(struct link *link, size_t len)
 {
     check(link->expected_count < EXPECTED_MAX);
-    if (link->expected_count == 0)
-        link->asked_at = now;
-    link->expected[(link->expected_first + link->expected_count) % EXPECTED_MAX] = len;
+    unsigned last = (link->expected_first + link->expected_count) % EXPECTED_MAX;
+    link->expected[last].len = len;
+    link->expected[last].at = standing_now();
     link->expected_count++;
 }
 
-static void send_ping(struct link *link)
+/* A demoted master takes publishes that nobody sees, so it is asked what it is. */
+static void send_probe(struct link *link, uint64_t now)
 {
-    const char *argument = "PING";
+    bool is_publishing = link->config.kind == LINK_PUBLISHING;
+    const char *argument = is_publishing ? "ROLE" : "PING";
     size_t len = strlen(argument);
     send_arguments(link, 1, &argument, &len);
-    if (link->config.kind == LINK_PUBLISHING)
-        expect(link, 0, timing_now());
-    else if (!link->pings)
-        link->asked_at = timing_now();
-    link->pings = true;
+    if (is_publishing)
+        expect(link, 0);
+    link->probes = true;
+    link->probed_at = now;
 }
 
 static void send_channels(struct link *link)
@@ -254,7 +262,7 @@ static void take_step(struct link *link, const struct link_reply *reply)
 static void on_message(void *context, struct slice channel, struct slice payload)
 {
     struct link *link = context;
-    if (link->state == LINK_UP || link->state == LINK_SUSPECT)
+    if (link->state == LINK_UP)
         link->callbacks.on_message(link->callbacks.context, link, channel, payload);
 }
 
@@ -264,12 +272,14 @@ static void take_published(struct link *link, const struct link_reply *reply)
         link_close(link, CLOSE_PROTOCOL);
         return;
     }
-    size_t len = link->expected[link->expected_first];
+    size_t len = link->expected[link->expected_first].len;
     link->expected_first = (link->expected_first + 1) % EXPECTED_MAX;
     link->expected_count--;
     struct slice text = slice_of(reply->text, reply->text_len);
     if (len == 0) {
-        link->pings = false;
+        link->probes = false;
+        if (reply->type != LINK_REPLY_ARRAY || !slice_equals(text, SLICE("master")))
+            close_with_text(link, CLOSE_LINK_NOT_MASTER, SLICE(""));
         return;
     }
     link->in_flight_count--;
@@ -288,9 +298,9 @@ static void take_pushed(struct link *link, const struct link_reply *reply)
         close_with_text(link, CLOSE_LINK_DENIED, word);
     else if (reply->type != LINK_REPLY_ARRAY)
         /* PING before the first SUBSCRIBE is answered with a status */
-        link->pings = false;
+        link->probes = false;
     else if (slice_equals(word, SLICE("pong")))
-        link->pings = false;
+        link->probes = false;
     else if (slice_equals(word, SLICE("subscribe")))
         link->callbacks.on_subscribed(link->callbacks.context, link, channel, true);
     else if (slice_equals(word, SLICE("unsubscribe")))
@@ -309,15 +319,6 @@ static bool on_reply(void *context, const struct link_reply *reply)
     return link->state != LINK_DOWN;
 }
 
-static void hear(struct link *link)
-{
-    link->heard_at = timing_now();
-    if (link->state != LINK_SUSPECT)
-        return;
-    change(link, LINK_UP);
-    link->callbacks.on_change(link->callbacks.context, link);
-}
-
 static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
 {
     struct link *link = argument;
@@ -328,9 +329,7 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
         link_close(link, len == 0 ? CLOSE_PEER : CLOSE_BROKEN);
         return;
     }
-    hear(link);
-    if (link->state == LINK_DOWN)
-        return;
+    link->heard_at = standing_now();
     struct link_reader *reader = link->reader;
     link->is_parsing = true;
     bool is_good = link_reader_feed(reader, slice_of(link->scratch, (size_t)len));
@@ -368,7 +367,7 @@ static void write_output(struct link *link)
 static void begin_checking(struct link *link)
 {
     change(link, LINK_CHECKING);
-    link->heard_at = timing_now();
+    link->heard_at = link->probed_at = standing_now();
     if (!send_start(link))
         return;
     check(event_add(&link->readable, NULL) == 0);
@@ -464,27 +463,34 @@ static void begin(struct link *link)
         link->request = request;
 }
 
+static bool is_unanswered(const struct link *link, uint64_t now)
+{
+    if (link->config.kind == LINK_PUBLISHING)
+        return link->expected_count > 0 &&
+               now - link->expected[link->expected_first].at > ANSWER_WITHIN;
+    return link->probes && now - link->probed_at > PONG_WITHIN &&
+           now - link->heard_at > PONG_WITHIN;
+}
+
+static bool is_probe_due(const struct link *link, uint64_t now)
+{
+    uint64_t since =
+        link->config.kind == LINK_PUBLISHING ? link->probed_at : link->heard_at;
+    return !link->probes && now - since > PROBE_EVERY;
+}
+
 static void tick(struct link *link)
 {
-    uint64_t now = timing_now();
+    uint64_t now = standing_now();
     set_timer(link, TICK);
     if (link->state < LINK_UP) {
-        if (now - link->changed_at > CONNECT_WITHIN)
+        if (timing_now() - link->changed_at > CONNECT_WITHIN)
             link_close(link, CLOSE_LINK_TIMEOUT);
-        return;
-    }
-    bool is_asked = link->expected_count > 0 || link->pings;
-    uint64_t since = link->heard_at > link->asked_at ? link->heard_at : link->asked_at;
-    if (!is_asked) {
-        if (now - link->heard_at > PING_AFTER) {
-            send_ping(link);
-            write_output(link);
-        }
-    } else if (now - since > CLOSE_AFTER) {
+    } else if (is_unanswered(link, now)) {
         link_close(link, CLOSE_LINK_UNANSWERED);
-    } else if (now - since > SUSPECT_AFTER && link->state == LINK_UP) {
-        change(link, LINK_SUSPECT);
-        link->callbacks.on_change(link->callbacks.context, link);
+    } else if (is_probe_due(link, now)) {
+        send_probe(link, now);
+        write_output(link);
     }
 }
 
@@ -517,7 +523,7 @@ static void let_go(struct link *link)
     output_clear(&link->output);
     evbuffer_drain(link->channels, evbuffer_get_length(link->channels));
     link->channel_count = 0;
-    link->pings = false;
+    link->probes = false;
     link->expected_first = link->expected_count = 0;
     link->in_flight_count = 0;
     link->in_flight_bytes = 0;
@@ -606,8 +612,6 @@ const char *link_state_text(enum link_state state)
         return "checking";
     case LINK_UP:
         return "up";
-    case LINK_SUSPECT:
-        return "suspect";
     }
     unreachable();
 }
@@ -638,11 +642,10 @@ bool link_has_room(const struct link *link, size_t len)
 void link_send(struct link *link, struct span command)
 {
     check(link->config.kind == LINK_PUBLISHING && command.len > 0);
-    uint64_t now = timing_now();
-    expect(link, command.len, now);
+    expect(link, command.len);
     link->in_flight_count++;
     link->in_flight_bytes += command.len;
-    output_append(&link->output, command, false, now);
+    output_append(&link->output, command, false, timing_now());
     turn_request(link->turn);
 }
 

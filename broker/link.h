@@ -4,13 +4,12 @@
  *     DOWN ──link_start, back-off over──▶ RESOLVING ──address──▶ CONNECTING ──connected──▶ CHECKING
  *      ▲                                                                                    │ AUTH, CLIENT SETNAME,
  *      │                                                                                    ▼ ROLE = master
- *      │◀── any failure: link_close(reason), wait 0.1 s … 5 s ──────────────────────────── UP ◀──┐ answered
- *      │                                                                                    │    │
- *      └◀── nothing heard for 5 s ────────────────────────── SUSPECT ◀── unanswered for 1 s ┘────┘
+ *      └◀── any failure: link_close(reason), wait 0.1 s … 5 s ──────────────────────────── UP
  *
- * A link that was up and is reset is tried again at once, once. An idle link is asked PING every second, so a
- * Redis that hangs without closing is noticed. What happens is told to the owner, which
- * logs it.
+ * A link that was up and is reset is tried again at once, once. A publishing link ends when its oldest command is
+ * unanswered for 1 s, and when the ROLE that it asks each second says anything but master; a subscribing link, asked
+ * PING when nothing was heard for a second, when nothing comes for two more. So a Redis that hangs without closing is
+ * noticed, and one that was demoted. These deadlines run on standing_now().
  *
  * What the two kinds carry: a *publishing* link one command a message and a reply to each, in order, with a bound
  * on what is unanswered; a *subscribing* link confirmations and messages. The messages are read where they
@@ -35,17 +34,10 @@ struct turn;
 
 enum link_kind { LINK_PUBLISHING, LINK_SUBSCRIBING };
 
-enum link_state {
-    LINK_DOWN,
-    LINK_RESOLVING,
-    LINK_CONNECTING,
-    LINK_CHECKING,
-    LINK_UP,
-    LINK_SUSPECT
-};
+enum link_state { LINK_DOWN, LINK_RESOLVING, LINK_CONNECTING, LINK_CHECKING, LINK_UP };
 
 struct link_callbacks {
-    /* CHECKING to UP, UP to SUSPECT and back, anything to DOWN; ask link_state(). */
+    /* CHECKING to UP, anything to DOWN; ask link_state(). */
     void (*on_change)(void *context, struct link *link);
     /* Publishing: the reply to the oldest command of link_send. False: an error, `text` says which. */
     void (*on_reply)(void *context, struct link *link, bool ok, struct slice text);

@@ -4,10 +4,13 @@
 #include "broker/broker_metrics.h"
 #include "broker/deliver.h"
 #include "broker/envelope.h"
+#include "broker/herald.h"
 #include "broker/hot_rooms.h"
 #include "broker/interest.h"
 #include "broker/receive.h"
 #include "broker/shard.h"
+#include "broker/standing_clock.h"
+#include "broker/tails.h"
 #include "broker/turn.h"
 #include "shared/log.h"
 
@@ -46,6 +49,9 @@ struct publisher {
     struct sent_ring *ring;
     struct sequence_table *sequences;
     struct receiver *receiver;
+    struct peer_table *peers;
+    struct tails *tails;
+    struct herald *herald;
     uint64_t *next_sequences; /* by partition, from 1 */
     uint64_t next_message_id;
     struct chunk_writer writer;
@@ -75,34 +81,27 @@ static void refuse(struct publish_result *result, enum publish_refusal refusal,
 
 /* ── what shards say ── */
 
-/* Messages of a shard that is not usable do not wait for their return: first what is still out, in the order of
- * acceptance, then each new one as it comes. */
-static void deliver_at_once(struct publisher *publisher, const struct sent *sent)
-{
-    if (!shard_set_is_wanted(publisher->shards, sent->partition))
-        return;
-    if (receiver_take_own(publisher->receiver, sent))
-        metrics_add(M_DELIVERED_AT_ONCE, 1);
-}
-
 static void on_shards_relief(void *context)
 {
     struct publisher *publisher = context;
+    if (shard_set_is_settled(publisher->shards))
+        herald_settle(publisher->herald);
     if (publisher->on_relief != NULL)
         publisher->on_relief(publisher->on_relief_context);
 }
 
-static void on_shard_change(void *context, struct shard *shard)
+static void on_shard_change(void *context, struct shard *shard UNUSED)
+{
+    on_shards_relief(context);
+}
+
+/* Neither home nor standby can be sent to: own pods do not wait for a return. */
+static void on_homeless(void *context, unsigned partition)
 {
     struct publisher *publisher = context;
-    if (shard_is_usable(shard))
-        return;
-    on_shards_relief(publisher);
-    const struct sent *sent;
-    for (sent = sent_ring_first(publisher->ring); sent != NULL;
-         sent = TAILQ_NEXT(sent, of_ring))
-        if (shard_of_partition(publisher->shards, sent->partition) == shard)
-            deliver_at_once(publisher, sent);
+    unsigned count = receiver_fill_own(publisher->receiver, partition,
+                                       publisher->next_sequences[partition] - 1);
+    metrics_add(M_DELIVERED_AT_ONCE, count);
 }
 
 static void on_shard_answer(void *context, struct shard *shard, struct sent *sent,
@@ -114,16 +113,53 @@ static void on_shard_answer(void *context, struct shard *shard, struct sent *sen
         struct log_subject subject = {.kind = "shard", .name = shard_status(shard).name};
         log_error(&subject, "publish refused", LOG_SLICE("why", text));
         metrics_add(M_SHARD_REFUSED, 1);
-        deliver_at_once(publisher, sent);
+        receiver_fill_own(publisher->receiver, sent->partition, sent->sequence);
     }
     sent_ring_confirm(publisher->ring, sent, timing_now());
 }
 
 static void on_shard_message(void *context, struct shard *shard UNUSED,
-                             unsigned partition, struct slice bytes)
+                             struct slice bytes)
 {
     struct publisher *publisher = context;
-    receiver_take(publisher->receiver, partition, bytes);
+    receiver_take(publisher->receiver, bytes);
+}
+
+static void on_shard_control(void *context, struct shard *shard UNUSED,
+                             struct slice bytes)
+{
+    struct publisher *publisher = context;
+    herald_take(publisher->herald, bytes);
+}
+
+static void on_shard_up(void *context, struct shard *shard)
+{
+    struct publisher *publisher = context;
+    herald_shard_up(publisher->herald, shard);
+}
+
+static void on_shard_complete(void *context, struct shard *shard, bool is_complete)
+{
+    struct publisher *publisher = context;
+    herald_shard_complete(publisher->herald, shard, is_complete);
+}
+
+static void on_sending(void *context, const struct sent *sent)
+{
+    struct publisher *publisher = context;
+    tails_note(publisher->tails, sent->partition, sent->sequence, standing_now());
+}
+
+static struct span on_retransmit(void *context, uint64_t asker, const struct sent *sent)
+{
+    struct publisher *publisher = context;
+    return herald_retransmit(publisher->herald, asker, sent);
+}
+
+static bool is_heard(void *context, size_t shard)
+{
+    const struct publisher *publisher = context;
+    return herald_is_heard(publisher->herald, shard);
 }
 
 /* What was accepted before anybody here wanted the partition needs no delivery; what others send while
@@ -131,22 +167,49 @@ static void on_shard_message(void *context, struct shard *shard UNUSED,
 static void on_partition_wanted(void *context, unsigned partition, bool is_wanted)
 {
     struct publisher *publisher = context;
-    if (is_wanted)
-        sequence_set_base(publisher->sequences, publisher->origin, partition,
-                          publisher->next_sequences[partition], timing_now());
-    else
-        sequence_forget_partition(publisher->sequences, partition, publisher->origin);
+    if (is_wanted) {
+        receiver_want(publisher->receiver, partition,
+                      publisher->next_sequences[partition]);
+        herald_note_want(publisher->herald, partition);
+    } else {
+        receiver_unwant(publisher->receiver, partition);
+    }
+}
+
+/* ── what the receiver misses ── */
+
+static void on_ask(void *context, uint64_t origin, const struct control_list *ranges)
+{
+    struct publisher *publisher = context;
+    herald_ask(publisher->herald, origin, ranges);
+}
+
+static void on_lost_track(void *context, uint64_t origin)
+{
+    struct publisher *publisher = context;
+    herald_ask_where(publisher->herald, origin);
+}
+
+static int find_shard(void *context, struct slice name)
+{
+    const struct publisher *publisher = context;
+    for (size_t i = 0; i < broker_config_shard_count(publisher->config); i++)
+        if (slice_equals(slice_from_text(broker_config_shard(publisher->config, i)->name),
+                         name))
+            return (int)i;
+    return -1;
 }
 
 /* ── one message over shards ── */
 
-/* Over the spill: bytes that wait, or the age of what waits longest at this shard. */
-static bool is_overloaded(const struct publisher *publisher, const struct shard *shard,
+/* Over the spill: bytes that wait, or the age of what waits longest where this partition is sent. */
+static bool is_overloaded(const struct publisher *publisher, unsigned partition,
                           size_t len)
 {
     const struct broker_config *config = publisher->config;
-    const struct sent *oldest = shard_first_waiting(shard);
-    if (oldest == NULL && shard_is_usable(shard))
+    const struct sent *oldest = shard_set_first_waiting(publisher->shards, partition);
+    const struct shard *shard = shard_of_partition(publisher->shards, partition);
+    if (oldest == NULL && shard != NULL && shard_is_usable(shard))
         return false;
     if (sent_ring_unconfirmed_bytes(publisher->ring) + len > config->spill_bytes)
         return true;
@@ -211,10 +274,7 @@ static void send_on(struct publisher *publisher, struct envelope *envelope,
     struct sent *sent = sent_ring_add(
         publisher->ring, partition, envelope->sequence, command, (uint32_t)start,
         (uint32_t)(header_len + envelope->payload.len), timing_now());
-    struct shard *shard = shard_of_partition(publisher->shards, partition);
-    if (!shard_is_usable(shard))
-        deliver_at_once(publisher, sent);
-    shard_enqueue(shard, sent);
+    shard_set_send(publisher->shards, sent);
 }
 
 static void publish_over_shards(struct publisher *publisher, struct slice channel,
@@ -235,12 +295,12 @@ static void publish_over_shards(struct publisher *publisher, struct slice channe
     uint16_t partitions[2];
     size_t count = partition_map_route(publisher->map, channel, message, partitions);
     for (size_t i = 0; i < count; i++) {
-        const struct shard *shard = shard_of_partition(publisher->shards, partitions[i]);
-        if (waited < PUBLISH_WAIT_MAX && shard_is_full(shard)) {
+        if (waited < PUBLISH_WAIT_MAX &&
+            shard_set_is_full(publisher->shards, partitions[i])) {
             result->must_wait = true;
             return;
         }
-        if (is_overloaded(publisher, shard, header_len + payload.len)) {
+        if (is_overloaded(publisher, partitions[i], header_len + payload.len)) {
             refuse(result, PUBLISH_OVERLOADED, "backplane overloaded");
             return;
         }
@@ -308,8 +368,12 @@ struct publisher *publisher_new(struct event_base *base, struct turn *turn,
     publisher->ring =
         sent_ring_new(partitions, config->resend_window, (size_t)config->resend_bytes);
     publisher->sequences = sequence_table_new(partitions);
+    publisher->peers = peer_table_new(find_shard, publisher);
+    publisher->tails = tails_new(partitions);
+    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, publisher};
     publisher->receiver =
-        receiver_new(deliverer, publisher->sequences, publisher->ring, publisher->origin);
+        receiver_new(base, partitions, deliverer, publisher->sequences, publisher->ring,
+                     publisher->peers, publisher->origin, &callbacks);
     publisher->next_sequences = must_calloc(partitions, sizeof(uint64_t));
     for (unsigned i = 0; i < partitions; i++)
         publisher->next_sequences[i] = 1;
@@ -323,10 +387,14 @@ struct publisher *publisher_new(struct event_base *base, struct turn *turn,
 
 void publisher_free(struct publisher *publisher)
 {
-    if (publisher->shards != NULL)
+    if (publisher->shards != NULL) {
         shard_set_free(publisher->shards);
+        herald_free(publisher->herald);
+    }
     if (publisher->map != NULL) {
         receiver_free(publisher->receiver);
+        peer_table_free(publisher->peers);
+        tails_free(publisher->tails);
         sequence_table_free(publisher->sequences);
         sent_ring_free(publisher->ring);
         event_free(publisher->window);
@@ -344,14 +412,38 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
         return;
     publisher->on_relief = on_relief;
     publisher->on_relief_context = context;
-    const struct shard_callbacks callbacks = {on_shard_change,  on_shard_answer,
-                                              on_shard_message, on_partition_wanted,
-                                              on_shards_relief, publisher};
-    char name[64];
-    snprintf(name, sizeof(name), "sidrail-broker-%016llx",
-             (unsigned long long)publisher->origin);
-    publisher->shards = shard_set_new(publisher->base, publisher->turn, publisher->config,
-                                      publisher->map, publisher->ring, name, &callbacks);
+    const struct shard_callbacks callbacks = {
+        .on_change = on_shard_change,
+        .on_answer = on_shard_answer,
+        .on_message = on_shard_message,
+        .on_control = on_shard_control,
+        .on_wanted = on_partition_wanted,
+        .on_relief = on_shards_relief,
+        .on_up = on_shard_up,
+        .on_complete = on_shard_complete,
+        .on_sending = on_sending,
+        .on_retransmit = on_retransmit,
+        .on_homeless = on_homeless,
+        .is_heard = is_heard,
+        .context = publisher,
+    };
+    publisher->shards =
+        shard_set_new(publisher->base, publisher->turn, publisher->config, publisher->map,
+                      publisher->ring, publisher->origin, &callbacks);
+    const struct herald_config herald = {
+        .origin = publisher->origin,
+        .map_hash = partition_map_hash(publisher->map),
+        .partitions = partition_map_partitions(publisher->map),
+        .cluster = publisher->config->cluster_name,
+        .peers = publisher->peers,
+        .ring = publisher->ring,
+        .tails = publisher->tails,
+        .receiver = publisher->receiver,
+        .shards = publisher->shards,
+        .on_joined = on_shards_relief,
+        .context = publisher,
+    };
+    publisher->herald = herald_new(publisher->base, &herald);
     shard_set_start(publisher->shards);
 }
 
@@ -399,6 +491,12 @@ bool publisher_knows_channel(const struct publisher *publisher, struct slice cha
     return false;
 }
 
+bool publisher_is_settled(const struct publisher *publisher)
+{
+    return publisher->shards == NULL || (shard_set_is_settled(publisher->shards) &&
+                                         herald_is_joined(publisher->herald));
+}
+
 struct shard_set *publisher_shards(struct publisher *publisher)
 {
     return publisher->shards;
@@ -436,11 +534,9 @@ void publisher_tick(struct publisher *publisher)
         return;
     const struct sent *sent;
     while ((sent = sent_ring_next_overdue(publisher->ring, RETURN_WITHIN, now)) != NULL)
-        if (shard_set_is_wanted(publisher->shards, sent->partition) &&
-            receiver_take_own(publisher->receiver, sent))
-            metrics_add(M_FILLED, 1);
+        receiver_fill_own(publisher->receiver, sent->partition, sent->sequence);
     sent_ring_expire(publisher->ring, now);
-    sequence_expire(publisher->sequences, publisher->origin, now);
+    herald_tick(publisher->herald);
     shard_set_tick(publisher->shards, now);
 }
 
@@ -458,5 +554,8 @@ struct publisher_status publisher_status(const struct publisher *publisher)
         .sent_ring_bytes = sent_ring_confirmed_bytes(publisher->ring),
         .sent_ring_messages = sent_ring_count(publisher->ring),
         .origins = origins - (is_own_known ? 1 : 0),
+        .live_brokers = peer_live_count(publisher->peers, standing_now()),
+        .gaps = receiver_gap_count(publisher->receiver),
+        .held_bytes = receiver_held_bytes(publisher->receiver),
     };
 }

@@ -5,7 +5,7 @@
  *   message_scan ─ plain?┤
  *        │               shards ─▶ partition ─▶ sequence, sent ring ─▶ FIFO of the shard ─▶ answered
  *        └ refused: "-ERR …"                      │                        (its place is fixed)
- *                                                 └ shard not usable: delivered to local pods at once, in
+ *                                                 └ home and standby down: delivered to local pods at once, in
  *                                                   sequence; the copy that returns later is a duplicate
  *
  * While a usable shard, or every subscriber that reads, is behind, publishers wait for their answer (at most PUBLISH_WAIT_MAX), which keeps
@@ -76,6 +76,9 @@ void publish_message(struct publisher *publisher, struct slice channel,
 /* Is the payload of this channel a python-socketio message? */
 bool publisher_knows_channel(const struct publisher *publisher, struct slice channel);
 
+/* Is everything received that is wanted: subscriptions confirmed, and other brokers have said where they are? */
+bool publisher_is_settled(const struct publisher *publisher);
+
 /* NULL: the embedded hub. */
 struct shard_set *publisher_shards(struct publisher *publisher);
 
@@ -96,5 +99,7 @@ struct publisher_status {
     size_t sent_ring_bytes;
     size_t sent_ring_messages;
     unsigned origins; /* other brokers heard of */
+    unsigned live_brokers;
+    size_t gaps, held_bytes;
 };
 struct publisher_status publisher_status(const struct publisher *publisher);

@@ -1,19 +1,100 @@
 #include "broker/receive.h"
 
 #include "broker/broker_metrics.h"
+#include "broker/control.h"
 #include "broker/deliver.h"
 #include "broker/envelope.h"
 #include "broker/message.h"
+#include "broker/peers.h"
+#include "broker/standing_clock.h"
 #include "shared/log.h"
 
+#include <event2/buffer.h>
+#include <event2/event.h>
 #include <stdlib.h>
+
+/* uthash is a macro package with its own opinion about these. */
+#include <uthash.h>
+
+#define LOOK_EVERY     MILLISECONDS(20)
+#define ASK_EVERY      MILLISECONDS(400)
+#define GIVE_UP        SECONDS(5)
+#define GIVE_UP_SILENT SECONDS(10)
+
+/* When a gap is asked for, from its beginning; then each ASK_EVERY. */
+static const uint64_t ask_at[] = {MILLISECONDS(20), MILLISECONDS(100), MILLISECONDS(300)};
+
+/* A message beyond a gap. */
+struct held {
+    uint64_t sequence;
+    bool is_gone; /* its place only: counted already */
+    size_t len;
+    TAILQ_ENTRY(held) of_gap;
+    char bytes[];
+};
+
+TAILQ_HEAD(held_list, held);
+
+struct gap_key {
+    uint64_t origin;
+    uint64_t partition;
+};
+
+/* An (origin, partition) of which something is missing, or of which nothing is known yet. */
+struct gap {
+    struct gap_key key;
+    struct held_list held; /* in sequence */
+    size_t held_bytes;
+    uint64_t known;
+    uint64_t since; /* standing_now(); 0: to be timed anew */
+    uint64_t asks_at;
+    unsigned asked;
+    bool is_due;
+    TAILQ_ENTRY(gap) of_receiver;
+    UT_hash_handle hh;
+};
 
 struct receiver {
     struct deliverer *deliverer;
     struct sequence_table *sequences;
     struct sent_ring *ring;
+    struct peer_table *peers;
+    struct receiver_callbacks callbacks;
     uint64_t origin;
+    unsigned partitions;
+    uint64_t *wanted_since; /* timing_now(), by partition; 0: not wanted */
+    struct gap *gaps_by_key;
+    TAILQ_HEAD(, gap) gaps; /* the oldest first */
+    size_t gap_count;
+    size_t held_bytes;
+    struct event *look;
+    bool looks;
 };
+
+const char *loss_reason_label(int reason)
+{
+    static const char *const labels[] = {
+#define LOSS_REASON(constant, label, sentence) label,
+#include "broker/loss_reason.def"
+#undef LOSS_REASON
+    };
+    check(reason >= 0 && reason < LOSS_REASON_COUNT);
+    return labels[reason];
+}
+
+static void lose(struct receiver *receiver, const struct gap_key *key, uint64_t count,
+                 enum loss_reason reason)
+{
+    if (count == 0)
+        return;
+    metrics_add_by(M_LOST, (int)reason, (int64_t)count);
+    log_warn(LOG_SUBJECT("receive"), "messages lost", LOG_UNSIGNED("messages", count),
+             LOG_TEXT("reason", loss_reason_label((int)reason)),
+             LOG_UNSIGNED("partition", key->partition),
+             LOG_BOOL("own", key->origin == receiver->origin));
+}
+
+/* ── to the pods ── */
 
 /* Messages that travel on two partitions under one id. */
 static bool has_copies(const struct envelope *envelope)
@@ -21,9 +102,9 @@ static bool has_copies(const struct envelope *envelope)
     return envelope->method == METHOD_ENTER_ROOM || envelope->method == METHOD_LEAVE_ROOM;
 }
 
-static void deliver(struct receiver *receiver, const struct envelope *envelope,
-                    uint64_t now)
+static void deliver(struct receiver *receiver, const struct envelope *envelope)
 {
+    uint64_t now = timing_now();
     sequence_advance(receiver->sequences, envelope->origin, envelope->partition,
                      envelope->sequence, now);
     if (has_copies(envelope) &&
@@ -33,95 +114,535 @@ static void deliver(struct receiver *receiver, const struct envelope *envelope,
     deliver_message(receiver->deliverer, envelope->channel, envelope->payload, now);
 }
 
-static void deliver_own(struct receiver *receiver, const struct sent *sent, uint64_t now)
+static void deliver_bytes(struct receiver *receiver, struct slice bytes)
 {
     struct envelope envelope;
-    check(envelope_parse(sent_envelope(sent), &envelope) == ENVELOPE_OK);
-    deliver(receiver, &envelope, now);
+    check(envelope_parse(bytes, &envelope) == ENVELOPE_OK);
+    deliver(receiver, &envelope);
 }
 
-/* Numbers first..end-1 of an origin's partition did not come. */
-static void close_gap(struct receiver *receiver, const struct envelope *envelope,
-                      uint64_t first, uint64_t end, uint64_t now)
+/* ── gaps ── */
+
+static struct gap *gap_find(const struct receiver *receiver, uint64_t origin,
+                            unsigned partition)
 {
-    metrics_add(M_GAPS, 1);
-    uint64_t lost = 0;
-    if (envelope->origin != receiver->origin) {
-        lost = end - first;
-    } else {
-        /* No more can be in the ring than it holds. */
-        uint64_t count = sent_ring_count(receiver->ring);
-        uint64_t from = end - first > count ? end - count : first;
-        lost = from - first;
-        for (uint64_t number = from; number < end; number++) {
-            const struct sent *sent =
-                sent_ring_find(receiver->ring, envelope->partition, number);
-            if (sent != NULL)
-                deliver_own(receiver, sent, now);
-            else
-                lost++;
-        }
-        metrics_add(M_FILLED, (int64_t)(end - first - lost));
-    }
-    if (lost == 0)
-        return;
-    metrics_add(M_LOST, (int64_t)lost);
-    log_warn(LOG_SUBJECT("receive"), "messages lost", LOG_UNSIGNED("messages", lost),
-             LOG_UNSIGNED("partition", envelope->partition),
-             LOG_BOOL("own", envelope->origin == receiver->origin));
+    if (receiver->gap_count == 0)
+        return NULL;
+    const struct gap_key key = {origin, partition};
+    struct gap *gap;
+    HASH_FIND(hh, receiver->gaps_by_key, &key, sizeof(key), gap);
+    return gap;
 }
 
-struct receiver *receiver_new(struct deliverer *deliverer,
+static struct gap *gap_get(struct receiver *receiver, uint64_t origin, unsigned partition)
+{
+    struct gap *gap = gap_find(receiver, origin, partition);
+    if (gap != NULL)
+        return gap;
+    gap = must_calloc(1, sizeof(*gap));
+    gap->key = (struct gap_key){origin, partition};
+    TAILQ_INIT(&gap->held);
+    HASH_ADD(hh, receiver->gaps_by_key, key, sizeof(gap->key), gap);
+    TAILQ_INSERT_TAIL(&receiver->gaps, gap, of_receiver);
+    receiver->gap_count++;
+    return gap;
+}
+
+static void let_go(struct receiver *receiver, struct gap *gap, struct held *held)
+{
+    TAILQ_REMOVE(&gap->held, held, of_gap);
+    gap->held_bytes -= sizeof(*held) + held->len;
+    receiver->held_bytes -= sizeof(*held) + held->len;
+    free(held);
+}
+
+static void gap_free(struct receiver *receiver, struct gap *gap)
+{
+    struct held *held;
+    while ((held = TAILQ_FIRST(&gap->held)) != NULL)
+        let_go(receiver, gap, held);
+    HASH_DEL(receiver->gaps_by_key, gap);
+    TAILQ_REMOVE(&receiver->gaps, gap, of_receiver);
+    receiver->gap_count--;
+    free(gap);
+}
+
+/* False: it is held already. */
+static bool hold(struct receiver *receiver, struct gap *gap, uint64_t sequence,
+                 struct slice bytes, bool is_gone)
+{
+    /* From the end: messages come in order, but for those asked for. */
+    struct held *before;
+    TAILQ_FOREACH_REVERSE(before, &gap->held, held_list, of_gap)
+    if (before->sequence <= sequence)
+        break;
+    if (before != NULL && before->sequence == sequence)
+        return false;
+    struct held *held = must_realloc(NULL, sizeof(*held) + bytes.len);
+    held->sequence = sequence;
+    held->is_gone = is_gone;
+    held->len = bytes.len;
+    if (bytes.len > 0)
+        memcpy(held->bytes, bytes.data, bytes.len);
+    if (before != NULL)
+        TAILQ_INSERT_AFTER(&gap->held, before, held, of_gap);
+    else
+        TAILQ_INSERT_HEAD(&gap->held, held, of_gap);
+    gap->held_bytes += sizeof(*held) + held->len;
+    receiver->held_bytes += sizeof(*held) + held->len;
+    return true;
+}
+
+static void look_soon(struct receiver *receiver)
+{
+    if (receiver->looks)
+        return;
+    struct timeval after = timing_to_timeval(LOOK_EVERY);
+    check(event_add(receiver->look, &after) == 0);
+    receiver->looks = true;
+}
+
+static void begin_timing(struct receiver *receiver, struct gap *gap)
+{
+    if (gap->since != 0)
+        return;
+    gap->since = standing_now();
+    gap->asked = 0;
+    gap->asks_at = gap->since + ask_at[0];
+    metrics_add(M_GAPS, 1);
+    /* Stays in the order of age. */
+    TAILQ_REMOVE(&receiver->gaps, gap, of_receiver);
+    TAILQ_INSERT_TAIL(&receiver->gaps, gap, of_receiver);
+    look_soon(receiver);
+}
+
+static uint64_t expected_of(const struct receiver *receiver, const struct gap *gap)
+{
+    return sequence_expected(receiver->sequences, gap->key.origin,
+                             (unsigned)gap->key.partition);
+}
+
+static void skip_to(struct receiver *receiver, const struct gap *gap, uint64_t expected)
+{
+    sequence_set_base(receiver->sequences, gap->key.origin, (unsigned)gap->key.partition,
+                      expected, timing_now());
+}
+
+/* Held ones that are expected now; returns what is expected then. */
+static uint64_t deliver_held(struct receiver *receiver, struct gap *gap,
+                             uint64_t expected)
+{
+    struct held *held;
+    while ((held = TAILQ_FIRST(&gap->held)) != NULL && held->sequence <= expected) {
+        if (held->sequence == expected) {
+            if (held->is_gone)
+                skip_to(receiver, gap, expected + 1);
+            else
+                deliver_bytes(receiver, slice_of(held->bytes, held->len));
+            expected++;
+        }
+        let_go(receiver, gap, held);
+    }
+    return expected;
+}
+
+/* Own messages up to `known`, from the hold and the ring. */
+static unsigned fill_own(struct receiver *receiver, struct gap *gap, uint64_t expected)
+{
+    unsigned filled = 0;
+    while (expected <= gap->known) {
+        const struct sent *sent =
+            sent_ring_find(receiver->ring, (uint16_t)gap->key.partition, expected);
+        if (sent != NULL) {
+            deliver_bytes(receiver, sent_envelope(sent));
+            filled++;
+            expected = deliver_held(receiver, gap, expected + 1);
+            continue;
+        }
+        /* No more can be missing than what lies before the first that is kept. */
+        const struct sent *kept =
+            sent_ring_first_of(receiver->ring, (uint16_t)gap->key.partition);
+        const struct held *held = TAILQ_FIRST(&gap->held);
+        uint64_t next = gap->known + 1;
+        if (kept != NULL && kept->sequence > expected && kept->sequence < next)
+            next = kept->sequence;
+        if (held != NULL && held->sequence < next)
+            next = held->sequence;
+        lose(receiver, &gap->key, next - expected, LOSS_OWN);
+        skip_to(receiver, gap, next);
+        expected = deliver_held(receiver, gap, next);
+    }
+    metrics_add(M_FILLED, filled);
+    return filled;
+}
+
+/* Delivers what is contiguous; the gap is timed, or ends. */
+static void advance(struct receiver *receiver, struct gap *gap)
+{
+    uint64_t expected = expected_of(receiver, gap);
+    if (expected == 0) {
+        begin_timing(receiver, gap);
+        receiver->callbacks.on_lost_track(receiver->callbacks.context, gap->key.origin);
+        return;
+    }
+    uint64_t before = expected;
+    expected = deliver_held(receiver, gap, expected);
+    if (gap->known >= expected && gap->key.origin == receiver->origin) {
+        fill_own(receiver, gap, expected);
+    } else if (gap->known >= expected) {
+        if (expected > before)
+            gap->since = 0;
+        begin_timing(receiver, gap);
+        return;
+    }
+    gap_free(receiver, gap);
+}
+
+/* The first run of missing ones; what is missing behind it gets its own time. */
+static void give_up(struct receiver *receiver, struct gap *gap, enum loss_reason reason)
+{
+    uint64_t expected = expected_of(receiver, gap);
+    const struct held *first = TAILQ_FIRST(&gap->held);
+    gap->since = 0;
+    if (expected == 0 && first == NULL) {
+        gap_free(receiver, gap);
+        return;
+    }
+    uint64_t next = first != NULL ? first->sequence : gap->known + 1;
+    if (expected != 0)
+        lose(receiver, &gap->key, next - expected, reason);
+    skip_to(receiver, gap, next);
+    advance(receiver, gap);
+}
+
+static void bound_hold(struct receiver *receiver, uint64_t origin)
+{
+    while (receiver->held_bytes > RECEIVER_HOLD_MAX) {
+        size_t bytes = 0;
+        struct gap *oldest = NULL;
+        struct gap *gap;
+        TAILQ_FOREACH(gap, &receiver->gaps, of_receiver)
+        {
+            if (gap->key.origin != origin || gap->held_bytes == 0)
+                continue;
+            bytes += gap->held_bytes;
+            if (oldest == NULL)
+                oldest = gap;
+        }
+        if (oldest == NULL || bytes <= RECEIVER_HOLD_MAX)
+            return;
+        give_up(receiver, oldest, LOSS_HOLD);
+    }
+}
+
+/* ── asking ── */
+
+/* Adds what is missing of a gap; false when the ask is full before all of it is in. */
+static bool add_missing(const struct receiver *receiver, const struct gap *gap,
+                        struct evbuffer *ranges, size_t *count)
+{
+    uint64_t first = expected_of(receiver, gap);
+    uint64_t end = gap->known + 1;
+    if (end > first + CONTROL_RANGE_MAX)
+        end = first + CONTROL_RANGE_MAX;
+    const struct held *held = TAILQ_FIRST(&gap->held);
+    while (first < end) {
+        uint64_t stop = held != NULL && held->sequence < end ? held->sequence : end;
+        if (stop > first) {
+            if (*count == CONTROL_RANGES_MAX)
+                return false;
+            control_add_range(ranges, (uint16_t)gap->key.partition, first,
+                              (unsigned)(stop - first));
+            (*count)++;
+        }
+        first = stop + 1;
+        if (held != NULL)
+            held = TAILQ_NEXT(held, of_gap);
+    }
+    return true;
+}
+
+static void note_asked(struct gap *gap, uint64_t now)
+{
+    gap->is_due = false;
+    gap->asked++;
+    uint64_t next = gap->asked < ARRAY_LEN(ask_at) ? gap->since + ask_at[gap->asked]
+                                                   : now + ASK_EVERY;
+    gap->asks_at = next > now + LOOK_EVERY ? next : now + LOOK_EVERY;
+}
+
+/* All that is due of one origin, in one ask. What does not fit stays due. */
+static void ask(struct receiver *receiver, uint64_t origin, uint64_t now)
+{
+    struct evbuffer *ranges = evbuffer_new();
+    size_t count = 0;
+    struct gap *gap;
+    TAILQ_FOREACH(gap, &receiver->gaps, of_receiver)
+    {
+        if (!gap->is_due || gap->key.origin != origin)
+            continue;
+        if (!add_missing(receiver, gap, ranges, &count))
+            break;
+        note_asked(gap, now);
+    }
+    TAILQ_FOREACH(gap, &receiver->gaps, of_receiver)
+    if (gap->key.origin == origin)
+        gap->is_due = false;
+    if (count > 0) {
+        size_t len = evbuffer_get_length(ranges);
+        const struct control_list list = {count,
+                                          slice_of(evbuffer_pullup(ranges, -1), len)};
+        metrics_add(M_ASKS, 1);
+        receiver->callbacks.on_ask(receiver->callbacks.context, origin, &list);
+    }
+    evbuffer_free(ranges);
+}
+
+static void ask_all(struct receiver *receiver, uint64_t now)
+{
+    const struct gap *gap;
+    do {
+        TAILQ_FOREACH(gap, &receiver->gaps, of_receiver)
+        if (gap->is_due)
+            break;
+        if (gap != NULL)
+            ask(receiver, gap->key.origin, now);
+    } while (gap != NULL);
+}
+
+/* True when the gap was given up; it may be gone then. */
+static bool is_given_up(struct receiver *receiver, struct gap *gap, uint64_t now)
+{
+    const struct peer *peer = peer_find(receiver->peers, gap->key.origin);
+    bool is_heard = peer != NULL && !peer_is_silent(peer, now);
+    uint64_t since = gap->since;
+    if (peer != NULL && peer->answered_at > since)
+        since = peer->answered_at; /* it is answering, one after the other */
+    if (now - since < (is_heard ? GIVE_UP : GIVE_UP_SILENT))
+        return false;
+    give_up(receiver, gap, is_heard ? LOSS_GAP : LOSS_ORIGIN);
+    return true;
+}
+
+static void on_look(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct receiver *receiver = argument;
+    receiver->looks = false;
+    uint64_t now = standing_now();
+    struct gap *next;
+    for (struct gap *gap = TAILQ_FIRST(&receiver->gaps); gap != NULL; gap = next) {
+        next = TAILQ_NEXT(gap, of_receiver);
+        if (is_given_up(receiver, gap, now) || now < gap->asks_at)
+            continue;
+        if (expected_of(receiver, gap) == 0) {
+            note_asked(gap, now);
+            receiver->callbacks.on_lost_track(receiver->callbacks.context,
+                                              gap->key.origin);
+        } else {
+            gap->is_due = true;
+        }
+    }
+    ask_all(receiver, now);
+    if (receiver->gap_count > 0)
+        look_soon(receiver);
+}
+
+/* ── public ── */
+
+struct receiver *receiver_new(struct event_base *base, unsigned partitions,
+                              struct deliverer *deliverer,
                               struct sequence_table *sequences, struct sent_ring *ring,
-                              uint64_t origin)
+                              struct peer_table *peers, uint64_t origin,
+                              const struct receiver_callbacks *callbacks)
 {
     struct receiver *receiver = must_calloc(1, sizeof(*receiver));
     receiver->deliverer = deliverer;
     receiver->sequences = sequences;
     receiver->ring = ring;
+    receiver->peers = peers;
+    receiver->callbacks = *callbacks;
     receiver->origin = origin;
+    receiver->partitions = partitions;
+    receiver->wanted_since = must_calloc(partitions, sizeof(uint64_t));
+    TAILQ_INIT(&receiver->gaps);
+    receiver->look = event_new(base, -1, 0, on_look, receiver);
+    check(receiver->look != NULL);
     return receiver;
 }
 
 void receiver_free(struct receiver *receiver)
 {
+    struct gap *gap;
+    while ((gap = TAILQ_FIRST(&receiver->gaps)) != NULL)
+        gap_free(receiver, gap);
+    event_free(receiver->look);
+    free(receiver->wanted_since);
     free(receiver);
 }
 
-void receiver_take(struct receiver *receiver, unsigned partition, struct slice bytes)
+void receiver_want(struct receiver *receiver, unsigned partition, uint64_t next_own)
+{
+    check(partition < receiver->partitions);
+    uint64_t now = timing_now();
+    receiver->wanted_since[partition] = now;
+    sequence_set_base(receiver->sequences, receiver->origin, partition, next_own, now);
+}
+
+void receiver_unwant(struct receiver *receiver, unsigned partition)
+{
+    check(partition < receiver->partitions);
+    receiver->wanted_since[partition] = 0;
+    struct gap *next;
+    for (struct gap *gap = TAILQ_FIRST(&receiver->gaps); gap != NULL; gap = next) {
+        next = TAILQ_NEXT(gap, of_receiver);
+        if (gap->key.partition == partition)
+            gap_free(receiver, gap);
+    }
+    sequence_forget_partition(receiver->sequences, partition, receiver->origin);
+}
+
+void receiver_take(struct receiver *receiver, struct slice bytes)
 {
     metrics_add(M_RECEIVED, 1);
     struct envelope envelope;
     /* Number 0 does not exist; it would mean "unknown" in the table. */
     if (envelope_parse(bytes, &envelope) != ENVELOPE_OK ||
-        envelope.partition != partition || envelope.sequence == 0 ||
-        envelope.sequence == UINT64_MAX) {
+        envelope.partition >= receiver->partitions || envelope.sequence == 0 ||
+        envelope.sequence == UINT64_MAX || envelope.origin == 0) {
         metrics_add(M_ENVELOPES_BAD, 1);
         return;
     }
-    uint64_t now = timing_now();
+    if (receiver->wanted_since[envelope.partition] == 0)
+        return;
     uint64_t expected;
-    switch (sequence_check(receiver->sequences, envelope.origin, partition,
-                           envelope.sequence, now, &expected)) {
-    case SEQUENCE_DUPLICATE:
+    enum sequence_verdict verdict =
+        sequence_check(receiver->sequences, envelope.origin, envelope.partition,
+                       envelope.sequence, timing_now(), &expected);
+    if (verdict == SEQUENCE_DUPLICATE) {
         metrics_add(M_DUPLICATES, 1);
         return;
-    case SEQUENCE_GAP:
-        close_gap(receiver, &envelope, expected, envelope.sequence, now);
-        break;
-    case SEQUENCE_NEXT:
-        break;
     }
-    deliver(receiver, &envelope, now);
+    struct gap *gap = gap_find(receiver, envelope.origin, envelope.partition);
+    if (verdict == SEQUENCE_NEXT && gap == NULL) {
+        deliver(receiver, &envelope);
+        return;
+    }
+    if (gap == NULL && envelope.origin != receiver->origin) {
+        if (peer_get(receiver->peers, envelope.origin, standing_now()) == NULL) {
+            /* A shard woke with messages of a broker that has ended. */
+            sequence_forget_origin(receiver->sequences, envelope.origin);
+            metrics_add(M_DUPLICATES, 1);
+            return;
+        }
+    }
+    if (gap == NULL)
+        gap = gap_get(receiver, envelope.origin, envelope.partition);
+    if (envelope.sequence > gap->known) {
+        gap->known = envelope.sequence;
+    } else {
+        struct peer *peer = peer_find(receiver->peers, envelope.origin);
+        if (peer != NULL)
+            peer->answered_at = standing_now();
+    }
+    if (!hold(receiver, gap, envelope.sequence, bytes, false))
+        metrics_add(M_DUPLICATES, 1);
+    advance(receiver, gap);
+    bound_hold(receiver, envelope.origin);
 }
 
-bool receiver_take_own(struct receiver *receiver, const struct sent *sent)
+unsigned receiver_fill_own(struct receiver *receiver, unsigned partition, uint64_t last)
 {
-    uint64_t now = timing_now();
-    uint64_t expected;
-    if (sequence_check(receiver->sequences, receiver->origin, sent->partition,
-                       sent->sequence, now, &expected) == SEQUENCE_DUPLICATE)
-        return false;
-    deliver_own(receiver, sent, now);
-    return true;
+    if (receiver->wanted_since[partition] == 0)
+        return 0;
+    uint64_t expected =
+        sequence_expected(receiver->sequences, receiver->origin, partition);
+    if (expected == 0 || last < expected)
+        return 0;
+    struct gap *gap = gap_get(receiver, receiver->origin, partition);
+    gap->known = last;
+    unsigned filled = fill_own(receiver, gap, expected);
+    gap_free(receiver, gap);
+    return filled;
+}
+
+void receiver_hear_of(struct receiver *receiver, uint64_t origin, unsigned partition,
+                      uint64_t last)
+{
+    if (partition >= receiver->partitions || receiver->wanted_since[partition] == 0 ||
+        last == 0 || last == UINT64_MAX)
+        return;
+    uint64_t expected = sequence_expected(receiver->sequences, origin, partition);
+    if (expected == 0) {
+        receiver->callbacks.on_lost_track(receiver->callbacks.context, origin);
+        return;
+    }
+    if (last < expected)
+        return;
+    struct gap *gap = gap_get(receiver, origin, partition);
+    if (last > gap->known)
+        gap->known = last;
+    advance(receiver, gap);
+}
+
+void receiver_set_base(struct receiver *receiver, uint64_t origin, unsigned partition,
+                       uint64_t last)
+{
+    if (partition >= receiver->partitions || receiver->wanted_since[partition] == 0 ||
+        last == UINT64_MAX ||
+        sequence_expected(receiver->sequences, origin, partition) != 0)
+        return;
+    sequence_set_base(receiver->sequences, origin, partition, last + 1, timing_now());
+    struct gap *gap = gap_find(receiver, origin, partition);
+    if (gap == NULL)
+        return;
+    gap->since = 0;
+    advance(receiver, gap);
+}
+
+void receiver_set_age(struct receiver *receiver, uint64_t origin, uint64_t ready_at)
+{
+    for (unsigned i = 0; i < receiver->partitions; i++)
+        if (receiver->wanted_since[i] != 0 && receiver->wanted_since[i] <= ready_at)
+            receiver_set_base(receiver, origin, i, 0);
+}
+
+void receiver_take_gone(struct receiver *receiver, uint64_t origin,
+                        struct control_list ranges)
+{
+    uint16_t partition;
+    uint64_t first;
+    unsigned count;
+    while (control_next_range(&ranges, &partition, &first, &count)) {
+        struct gap *gap = gap_find(receiver, origin, partition);
+        uint64_t expected = gap != NULL ? expected_of(receiver, gap) : 0;
+        if (expected == 0)
+            continue;
+        uint64_t lost = 0;
+        for (uint64_t i = first; i < first + count; i++)
+            if (i >= expected && i <= gap->known)
+                lost += hold(receiver, gap, i, SLICE(""), true);
+        lose(receiver, &gap->key, lost, LOSS_GONE);
+        advance(receiver, gap);
+    }
+}
+
+void receiver_forget_origin(struct receiver *receiver, uint64_t origin)
+{
+    struct gap *next;
+    for (struct gap *gap = TAILQ_FIRST(&receiver->gaps); gap != NULL; gap = next) {
+        next = TAILQ_NEXT(gap, of_receiver);
+        if (gap->key.origin == origin)
+            gap_free(receiver, gap);
+    }
+    sequence_forget_origin(receiver->sequences, origin);
+}
+
+size_t receiver_held_bytes(const struct receiver *receiver)
+{
+    return receiver->held_bytes;
+}
+
+size_t receiver_gap_count(const struct receiver *receiver)
+{
+    return receiver->gap_count;
 }

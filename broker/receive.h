@@ -2,29 +2,83 @@
  * Inward: what happens to an envelope that comes from a shard, one's own as well as foreign ones.
  *
  *     bytes ─▶ envelope_parse ─▶ sequence_check ─┬─ DUPLICATE ─▶ dropped, counted
- *                                                ├─ NEXT ──────▶ deliver
- *                                                └─ GAP: own ──▶ what is missing from the sent ring, deliver
- *                                                        else ─▶ counted as lost, deliver
+ *                                                ├─ NEXT ──────▶ deliver, then what is held behind it
+ *                                                ├─ GAP ───────▶ hold; own: filled from the sent ring at once
+ *                                                └─ UNKNOWN ───▶ hold; ask where the origin is
  *
- * A message of another broker that is beyond a gap is delivered at once: asking its origin for what is
- * missing, and holding the message until then, belong between GAP and deliver.
+ *     gap:  noticed ─20 ms▶ asked ─100, 300, then each 400 ms▶ asked … ─5 s, 10 s, gone, hold full▶ given up, counted
+ *
+ * `known` is the highest number heard of: in messages, in tails of heartbeats, in positions. A gap is what
+ * lies between `expected` and `known` and is not held. Only the first run of missing ones is given up at a
+ * time (docs/broker-protocol.md, "Receiver").
  */
 #pragma once
 
 #include "broker/sent_ring.h"
 #include "broker/sequence.h"
 
+struct control_list;
 struct deliverer;
+struct event_base;
+struct peer_table;
 struct receiver;
 
-/* Borrows all three; `origin` is one's own. */
-struct receiver *receiver_new(struct deliverer *deliverer,
+/* Bytes held of one origin. */
+#define RECEIVER_HOLD_MAX ((size_t)8 * 1024 * 1024)
+
+enum loss_reason {
+#define LOSS_REASON(constant, label, sentence) constant,
+#include "broker/loss_reason.def"
+#undef LOSS_REASON
+    LOSS_REASON_COUNT
+};
+
+/* As in metrics. */
+const char *loss_reason_label(int reason);
+
+struct receiver_callbacks {
+    /* Ask this origin for these. */
+    void (*on_ask)(void *context, uint64_t origin, const struct control_list *ranges);
+    /* Ask this origin where it is. */
+    void (*on_lost_track)(void *context, uint64_t origin);
+    void *context;
+};
+
+/* Borrows all; `origin` is one's own. */
+struct receiver *receiver_new(struct event_base *base, unsigned partitions,
+                              struct deliverer *deliverer,
                               struct sequence_table *sequences, struct sent_ring *ring,
-                              uint64_t origin);
+                              struct peer_table *peers, uint64_t origin,
+                              const struct receiver_callbacks *callbacks);
 void receiver_free(struct receiver *receiver);
 
-/* An envelope from the channel of `partition`. */
-void receiver_take(struct receiver *receiver, unsigned partition, struct slice bytes);
+/* A partition is received from now on (own messages from number `next_own`), or no longer. */
+void receiver_want(struct receiver *receiver, unsigned partition, uint64_t next_own);
+void receiver_unwant(struct receiver *receiver, unsigned partition);
 
-/* A message of one's own that does not wait for its return. False: it had been delivered already. */
-bool receiver_take_own(struct receiver *receiver, const struct sent *sent);
+/* An envelope from a partition's channel, or from one's own channel. */
+void receiver_take(struct receiver *receiver, struct slice bytes);
+
+/* One's own messages up to number `last`, as far as they have not been delivered, from the sent ring. Returns how
+ * many were. */
+unsigned receiver_fill_own(struct receiver *receiver, unsigned partition, uint64_t last);
+
+/* The origin has sent up to `last`. */
+void receiver_hear_of(struct receiver *receiver, uint64_t origin, unsigned partition,
+                      uint64_t last);
+
+/* Its answer to a question: whatever comes after `last` is to be delivered. No effect when a base is known. */
+void receiver_set_base(struct receiver *receiver, uint64_t origin, unsigned partition,
+                       uint64_t last);
+
+/* The origin was READY since `ready_at` (timing_now()): what was wanted before that is wanted from the start. */
+void receiver_set_age(struct receiver *receiver, uint64_t origin, uint64_t ready_at);
+
+/* The origin does not keep these any more. */
+void receiver_take_gone(struct receiver *receiver, uint64_t origin,
+                        struct control_list ranges);
+
+void receiver_forget_origin(struct receiver *receiver, uint64_t origin);
+
+size_t receiver_held_bytes(const struct receiver *receiver);
+size_t receiver_gap_count(const struct receiver *receiver);

@@ -38,7 +38,7 @@ static void take_out(struct sent_ring *ring, struct sent *sent)
         TAILQ_REMOVE(&ring->confirmed, sent, of_confirmed);
         ring->confirmed_bytes -= cost(sent);
         ring->confirmed_count--;
-    } else {
+    } else if (!sent->is_again) {
         ring->unconfirmed_bytes -= cost(sent);
     }
     ring->count--;
@@ -99,12 +99,24 @@ void sent_ring_send(struct sent_ring *ring UNUSED, struct sent *sent)
     sent->state = SENT_IN_FLIGHT;
 }
 
-void sent_ring_return(struct sent_ring *ring UNUSED, struct sent *sent)
+static void unconfirm(struct sent_ring *ring, struct sent *sent)
 {
-    check(sent->state == SENT_IN_FLIGHT);
+    if (ring->not_overdue == sent)
+        ring->not_overdue = TAILQ_NEXT(sent, of_confirmed);
+    TAILQ_REMOVE(&ring->confirmed, sent, of_confirmed);
+    ring->confirmed_bytes -= cost(sent);
+    ring->confirmed_count--;
+    sent->is_again = true;
+}
+
+void sent_ring_return(struct sent_ring *ring, struct sent *sent)
+{
+    check(sent->state != SENT_WAITING);
+    if (sent->state == SENT_CONFIRMED)
+        unconfirm(ring, sent);
     sent->state = SENT_WAITING;
     sent->retransmitted = true;
-    /* The link is gone, so nobody else reads these bytes now. */
+    /* Whoever still reads these bytes sees one flag or the other, and either is right. */
     sent->command.chunk
         ->data[sent->command.start + sent->envelope_start + FLAGS_OFFSET] |=
         ENVELOPE_RETRANSMIT;
@@ -115,7 +127,8 @@ void sent_ring_confirm(struct sent_ring *ring, struct sent *sent, uint64_t now)
     check(sent->state == SENT_IN_FLIGHT);
     sent->state = SENT_CONFIRMED;
     sent->confirmed_at = now;
-    ring->unconfirmed_bytes -= cost(sent);
+    if (!sent->is_again)
+        ring->unconfirmed_bytes -= cost(sent);
     ring->confirmed_bytes += cost(sent);
     ring->confirmed_count++;
     TAILQ_INSERT_TAIL(&ring->confirmed, sent, of_confirmed);
@@ -123,12 +136,6 @@ void sent_ring_confirm(struct sent_ring *ring, struct sent *sent, uint64_t now)
         ring->not_overdue = sent;
     while (ring->confirmed_bytes > ring->bytes_max)
         take_out(ring, TAILQ_FIRST(&ring->confirmed));
-}
-
-void sent_ring_drop(struct sent_ring *ring, struct sent *sent)
-{
-    check(sent->state != SENT_CONFIRMED);
-    take_out(ring, sent);
 }
 
 struct sent *sent_ring_find(const struct sent_ring *ring, uint16_t partition,
@@ -145,6 +152,18 @@ struct sent *sent_ring_find(const struct sent_ring *ring, uint16_t partition,
             break;
     }
     return NULL;
+}
+
+struct sent *sent_ring_last_of(const struct sent_ring *ring, uint16_t partition)
+{
+    check(partition < ring->partition_count);
+    return TAILQ_LAST(&ring->partitions[partition], sent_queue);
+}
+
+struct sent *sent_ring_first_of(const struct sent_ring *ring, uint16_t partition)
+{
+    check(partition < ring->partition_count);
+    return TAILQ_FIRST(&ring->partitions[partition]);
 }
 
 struct sent *sent_ring_first(const struct sent_ring *ring)
@@ -206,7 +225,10 @@ void sent_ring_check(const struct sent_ring *ring)
     TAILQ_FOREACH(sent, &ring->all, of_ring)
     {
         count++;
-        *(sent->state == SENT_CONFIRMED ? &confirmed : &unconfirmed) += cost(sent);
+        if (sent->state == SENT_CONFIRMED)
+            confirmed += cost(sent);
+        else if (!sent->is_again)
+            unconfirmed += cost(sent);
     }
     for (unsigned i = 0; i < ring->partition_count; i++) {
         uint64_t last = 0;

@@ -3,8 +3,8 @@
  * after a link was lost, and for filling gaps.
  *
  *     sent_ring_add ─▶ WAITING ─shard─▶ IN_FLIGHT ─reply─▶ CONFIRMED ─window, bytes─▶ gone
- *                         ▲                 │
- *                         └── link lost ────┘  (marked RETRANSMIT)
+ *                         ▲                 │             │
+ *                         └── link lost ────┴── moved ────┘  (marked RETRANSMIT)
  *
  * A message is kept as the whole command that Redis gets (PUBLISH, partition channel, envelope, payload),
  * rendered once; sending is a span of it. The ring owns the messages; a shard's queue borrows them. Window
@@ -26,6 +26,8 @@ struct sent {
     uint32_t envelope_start, envelope_len; /* within the command */
     uint16_t partition;
     bool retransmitted;
+    bool is_again;                  /* it was confirmed once: not of the spill any more */
+    bool is_queued;                 /* WAITING in a queue; kept by who has the queue */
     enum sent_state state;          /* changed by the functions below only */
     TAILQ_ENTRY(sent) of_ring;      /* oldest first */
     TAILQ_ENTRY(sent) of_confirmed; /* CONFIRMED: in the order of confirmation */
@@ -48,18 +50,19 @@ struct sent *sent_ring_add(struct sent_ring *ring, uint16_t partition, uint64_t 
 /* WAITING to IN_FLIGHT. */
 void sent_ring_send(struct sent_ring *ring, struct sent *sent);
 
-/* IN_FLIGHT back to WAITING, from now on marked as a retransmission. */
+/* IN_FLIGHT or CONFIRMED back to WAITING, from now on marked as a retransmission. */
 void sent_ring_return(struct sent_ring *ring, struct sent *sent);
 
 /* IN_FLIGHT to CONFIRMED; the message may be gone afterwards (bytes). */
 void sent_ring_confirm(struct sent_ring *ring, struct sent *sent, uint64_t now);
 
-/* Gives up a message that is not confirmed; the caller has taken it off its queue and counts it. */
-void sent_ring_drop(struct sent_ring *ring, struct sent *sent);
-
 /* NULL when it is not (or no longer) there. */
 struct sent *sent_ring_find(const struct sent_ring *ring, uint16_t partition,
                             uint64_t sequence);
+
+/* Of a partition, the last or the first; the rest by TAILQ_PREV and TAILQ_NEXT(sent, of_partition). */
+struct sent *sent_ring_last_of(const struct sent_ring *ring, uint16_t partition);
+struct sent *sent_ring_first_of(const struct sent_ring *ring, uint16_t partition);
 
 /* Oldest first; the rest follow by TAILQ_NEXT(sent, of_ring). */
 struct sent *sent_ring_first(const struct sent_ring *ring);
@@ -74,6 +77,7 @@ void sent_ring_expire(struct sent_ring *ring, uint64_t now);
 /* The envelope and payload. */
 struct slice sent_envelope(const struct sent *sent);
 
+/* Without those that were confirmed once. */
 size_t sent_ring_unconfirmed_bytes(const struct sent_ring *ring);
 size_t sent_ring_unconfirmed_count(const struct sent_ring *ring);
 size_t sent_ring_confirmed_bytes(const struct sent_ring *ring);

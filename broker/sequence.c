@@ -110,7 +110,7 @@ enum sequence_verdict sequence_check(struct sequence_table *table, uint64_t orig
     struct origin *origin = origin_get(table, origin_id, now);
     *expected = origin->expected[partition];
     if (*expected == 0)
-        *expected = number;
+        return SEQUENCE_UNKNOWN;
     if (number < *expected)
         return SEQUENCE_DUPLICATE;
     return number == *expected ? SEQUENCE_NEXT : SEQUENCE_GAP;
@@ -202,15 +202,11 @@ bool sequence_is_first_copy(struct sequence_table *table, uint64_t origin_id,
     return true;
 }
 
-void sequence_expire(struct sequence_table *table, uint64_t kept, uint64_t now)
+void sequence_forget_origin(struct sequence_table *table, uint64_t origin_id)
 {
-    struct origin *next;
-    for (struct origin *origin = TAILQ_FIRST(&table->origins); origin != NULL;
-         origin = next) {
-        next = TAILQ_NEXT(origin, of_table);
-        if (origin->id != kept && origin->heard_at + SEQUENCE_KEEP < now)
-            origin_free(table, origin);
-    }
+    struct origin *origin = origin_find(table, origin_id);
+    if (origin != NULL)
+        origin_free(table, origin);
 }
 
 unsigned sequence_origin_count(const struct sequence_table *table)

@@ -5,9 +5,10 @@
  *     sequence_check ───▶ number = expected    NEXT        deliver, then sequence_advance
  *                         number > expected    GAP         what lies between is missing: the receiver fills it,
  *                                                          holds this one, or gives up, then sequence_advance
+ *                         nothing expected     UNKNOWN     where to begin must be found out: sequence_set_base
  *
- * `expected` never goes back. The first message of an unknown (origin, partition) sets it. An origin that
- * was silent for SEQUENCE_KEEP is forgotten.
+ * `expected` never goes back. The first message that happens to be seen never sets it. Who watches the other
+ * brokers says when an origin is to be forgotten.
  *
  * enter_room and leave_room travel on two partitions under one message id: sequence_is_first_copy() tells
  * the copies apart.
@@ -19,11 +20,15 @@
 
 #include <stdbool.h>
 
-#define SEQUENCE_KEEP        SECONDS(70)
 #define SEQUENCE_ORIGINS_MAX 1024 /* beyond: the longest silent one is forgotten */
 #define SEQUENCE_COPIES      4096 /* message ids remembered of each origin */
 
-enum sequence_verdict { SEQUENCE_NEXT, SEQUENCE_DUPLICATE, SEQUENCE_GAP };
+enum sequence_verdict {
+    SEQUENCE_NEXT,
+    SEQUENCE_DUPLICATE,
+    SEQUENCE_GAP,
+    SEQUENCE_UNKNOWN
+};
 
 struct sequence_table;
 
@@ -32,7 +37,7 @@ struct sequence_table *sequence_table_new(unsigned partitions);
 void sequence_table_free(struct sequence_table *table);
 
 /* Judges message `number` (from 1) and changes nothing but the origin's last sign of life. `*expected` gets
- * the number that was expected; of an unknown one that is `number`. */
+ * the number that was expected; of an unknown one that is 0. */
 enum sequence_verdict sequence_check(struct sequence_table *table, uint64_t origin,
                                      unsigned partition, uint64_t number, uint64_t now,
                                      uint64_t *expected) MUST_CHECK;
@@ -59,8 +64,8 @@ void sequence_forget_partition(struct sequence_table *table, unsigned partition,
 bool sequence_is_first_copy(struct sequence_table *table, uint64_t origin,
                             uint64_t message_id, uint64_t now);
 
-/* Forgets silent origins; now and then. `kept` (one's own) never ends. */
-void sequence_expire(struct sequence_table *table, uint64_t kept, uint64_t now);
+/* Everything about an origin that has gone. */
+void sequence_forget_origin(struct sequence_table *table, uint64_t origin);
 
 /* Origins that are remembered, and whether this is one of them. */
 unsigned sequence_origin_count(const struct sequence_table *table);

@@ -1,12 +1,14 @@
-#include "broker/shard.h"
+#include "broker/shard_parts.h"
 
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/partition_map.h"
+#include "broker/standing_clock.h"
 #include "shared/log.h"
 
 #include <event2/dns.h>
 #include <event2/event.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,52 +16,6 @@
 #define MESSAGE_EXTRA ((size_t)1024 * 1024)
 
 _Static_assert(CLOSE_REASON_COUNT <= 64, "told_reasons has a bit for each");
-
-struct shard {
-    struct shard_set *set;
-    size_t index;
-    const struct broker_shard_config *config; /* borrowed */
-    struct link *publishing;
-    struct link *subscribing;
-    bool is_usable;
-    bool was_full; /* somebody may wait for room */
-    uint64_t changed_at;
-    struct sent_queue waiting;
-    struct sent_queue in_flight;
-    size_t waiting_count, waiting_bytes;
-    unsigned partitions;
-    unsigned due; /* SUBSCRIBE without confirmation */
-    unsigned confirmed_count;
-    bool has_been_down;    /* the first failure is told already */
-    uint64_t told_reasons; /* those that were logged since it was up, a bit each */
-    uint64_t published, received, retransmitted, downs;
-    uint64_t round_trip;
-};
-
-/* A partition as this broker sees it. */
-struct partition {
-    uint32_t wants;
-    bool is_wanted;    /* wants > 0, or lingering */
-    bool is_asked;     /* SUBSCRIBE was sent on the present link */
-    bool is_confirmed; /* and answered */
-    uint64_t unwanted_at;
-    uint16_t shard;
-};
-
-struct shard_set {
-    const struct broker_config *config; /* borrowed */
-    struct sent_ring *ring;             /* borrowed */
-    struct shard_callbacks callbacks;
-    struct evdns_base *dns;
-    struct shard *shards;
-    size_t count;
-    struct partition *partitions;
-    unsigned partition_count;
-    uint32_t wants_all;
-    unsigned lingering; /* partitions wanted by nobody and still subscribed */
-    char *prefix;       /* "sidrail1:<cluster>:p:" */
-    size_t prefix_len;
-};
 
 static struct log_subject subject_of(const struct shard *shard)
 {
@@ -106,63 +62,82 @@ static bool link_is_up(const struct link *link)
     return link_state(link) == LINK_UP;
 }
 
-static bool link_is_open(const struct link *link)
+static void ask(struct shard *shard, unsigned number, struct shard_seat *seat)
 {
-    return link_state(link) >= LINK_UP;
-}
-
-static void ask(struct shard *shard, unsigned number)
-{
-    struct partition *partition = &shard->set->partitions[number];
-    if (partition->is_asked || !link_is_open(shard->subscribing))
+    if (seat->is_asked || !link_is_up(shard->subscribing))
         return;
     char text[CHANNEL_MAX];
-    partition->is_asked = true;
+    seat->is_asked = true;
     shard->due++;
     link_subscribe(shard->subscribing, channel_of(shard->set, number, text));
 }
 
-static void unask(struct shard *shard, unsigned number)
+static void unask(struct shard *shard, unsigned number, struct shard_seat *seat)
 {
-    struct partition *partition = &shard->set->partitions[number];
-    if (!partition->is_asked)
+    if (!seat->is_asked)
         return;
     char text[CHANNEL_MAX];
-    if (partition->is_confirmed)
-        shard->confirmed_count--;
-    else
-        shard->due--;
-    partition->is_asked = partition->is_confirmed = false;
+    shard->confirmed_count -= seat->is_confirmed;
+    seat->is_asked = seat->is_confirmed = false;
     link_unsubscribe(shard->subscribing, channel_of(shard->set, number, text));
 }
 
+/* The seat of this shard, NULL if the partition has none there. */
+static struct shard_seat *seat_of(const struct shard *shard, unsigned number)
+{
+    struct partition *partition = &shard->set->partitions[number];
+    for (unsigned rank = 0; rank < SHARD_RANKS; rank++)
+        if (partition->seats[rank].shard == shard->index)
+            return &partition->seats[rank];
+    return NULL;
+}
+
+/* The link is new: all that is wanted now makes it complete. */
 static void ask_all(struct shard *shard)
 {
     struct shard_set *set = shard->set;
-    for (unsigned i = 0; i < set->partition_count; i++)
-        if (set->partitions[i].shard == shard->index && set->partitions[i].is_wanted)
-            ask(shard, i);
+    link_subscribe(shard->subscribing, slice_from_text(set->control_channel));
+    link_subscribe(shard->subscribing, slice_from_text(set->own_channel));
+    shard->due += 2;
+    for (unsigned i = 0; i < set->partition_count; i++) {
+        struct shard_seat *seat = set->partitions[i].is_wanted ? seat_of(shard, i) : NULL;
+        if (seat != NULL)
+            ask(shard, i, seat);
+    }
+    shard->complete_due = shard->due;
 }
 
 static void forget_asked(struct shard *shard)
 {
     struct shard_set *set = shard->set;
-    for (unsigned i = 0; i < set->partition_count; i++)
-        if (set->partitions[i].shard == shard->index)
-            set->partitions[i].is_asked = set->partitions[i].is_confirmed = false;
-    shard->due = shard->confirmed_count = 0;
+    for (unsigned i = 0; i < set->partition_count; i++) {
+        struct shard_seat *seat = seat_of(shard, i);
+        if (seat != NULL)
+            seat->is_asked = seat->is_confirmed = false;
+    }
+    shard->due = shard->complete_due = shard->confirmed_count = 0;
+    if (!shard->is_complete)
+        return;
+    shard->is_complete = false;
+    set->callbacks.on_complete(set->callbacks.context, shard, false);
 }
 
 static void set_wanted(struct shard_set *set, unsigned number, bool is_wanted)
 {
     struct partition *partition = &set->partitions[number];
-    struct shard *shard = &set->shards[partition->shard];
     partition->is_wanted = is_wanted;
     set->callbacks.on_wanted(set->callbacks.context, number, is_wanted);
-    if (is_wanted)
-        ask(shard, number);
-    else
-        unask(shard, number);
+    for (unsigned rank = 0; rank < SHARD_RANKS; rank++) {
+        struct shard_seat *seat = &partition->seats[rank];
+        if (seat->shard == SHARD_NOWHERE)
+            continue;
+        struct shard *shard = &set->shards[seat->shard];
+        shard->wanted += is_wanted ? 1 : UINT_MAX;
+        if (is_wanted)
+            ask(shard, number, seat);
+        else
+            unask(shard, number, seat);
+    }
 }
 
 static void want(struct shard_set *set, unsigned number)
@@ -188,22 +163,21 @@ static void unwant(struct shard_set *set, unsigned number)
 
 /* ── state ── */
 
-/* One line for a change of state; the same failure again is none. */
-static void tell(struct shard *shard)
+void shard_tell(struct shard *shard)
 {
     struct log_subject subject = subject_of(shard);
     if (shard->is_usable) {
         log_info(&subject, "up", LOG_UNSIGNED("partitions", shard->partitions),
-                 LOG_UNSIGNED("waiting", shard->waiting_count));
+                 LOG_UNSIGNED("waiting", outbox_status(shard->outbox).waiting));
         shard->has_been_down = false;
         shard->told_reasons = 0;
         return;
     }
     const struct link *link =
-        link_is_open(shard->publishing) ? shard->subscribing : shard->publishing;
-    if (link_state(link) == LINK_SUSPECT || link_is_open(link)) {
-        log_warn(&subject, "suspect",
-                 LOG_TEXT("reason", "no answer for a second; messages wait"));
+        link_is_up(shard->publishing) ? shard->subscribing : shard->publishing;
+    if (link_is_up(link)) {
+        if (shard->is_complete)
+            log_warn(&subject, "not heard by every broker");
         return;
     }
     enum close_reason reason = link_last_reason(link);
@@ -216,44 +190,12 @@ static void tell(struct shard *shard)
               LOG_TEXT("why", link_last_text(link)));
 }
 
-static bool should_be_usable(const struct shard *shard)
+void shard_pump(struct shard *shard)
 {
-    return link_is_up(shard->publishing) && link_is_up(shard->subscribing) &&
-           shard->due == 0;
-}
-
-static void send_waiting(struct shard *shard)
-{
-    struct sent *sent;
-    while (shard->is_usable && (sent = TAILQ_FIRST(&shard->waiting)) != NULL &&
-           link_has_room(shard->publishing, sent->command.len)) {
-        TAILQ_REMOVE(&shard->waiting, sent, of_queue);
-        shard->waiting_count--;
-        shard->waiting_bytes -= sent->command.len;
-        sent_ring_send(shard->set->ring, sent);
-        TAILQ_INSERT_TAIL(&shard->in_flight, sent, of_queue);
-        if (sent->retransmitted) {
-            shard->retransmitted++;
-            metrics_add(M_RETRANSMITTED, 1);
-        }
-        link_send(shard->publishing, sent->command);
-    }
-    if (shard->was_full && shard->waiting_bytes < SHARD_FULL_BYTES / 2) {
+    outbox_pump(shard->outbox);
+    if (shard->was_full && outbox_waiting_bytes(shard->outbox) < SHARD_FULL_BYTES / 2) {
         shard->was_full = false;
         shard->set->callbacks.on_relief(shard->set->callbacks.context);
-    }
-}
-
-/* The publishing link is gone: what was in flight waits again, before everything else, in its order. */
-static void take_back(struct shard *shard)
-{
-    struct sent *sent;
-    while ((sent = TAILQ_LAST(&shard->in_flight, sent_queue)) != NULL) {
-        TAILQ_REMOVE(&shard->in_flight, sent, of_queue);
-        sent_ring_return(shard->set->ring, sent);
-        TAILQ_INSERT_HEAD(&shard->waiting, sent, of_queue);
-        shard->waiting_count++;
-        shard->waiting_bytes += sent->command.len;
     }
 }
 
@@ -263,84 +205,101 @@ static void settle(struct shard_set *set)
         set->callbacks.on_relief(set->callbacks.context);
 }
 
-/* The first confirmed subscriptions make a shard usable, but later ones must not take that away: a new
- * interest is no reason to hold messages. */
-static void judge(struct shard *shard)
-{
-    bool is_usable = shard->is_usable
-                         ? link_is_up(shard->publishing) && link_is_up(shard->subscribing)
-                         : should_be_usable(shard);
-    if (is_usable == shard->is_usable)
-        return;
-    shard->is_usable = is_usable;
-    shard->changed_at = timing_now();
-    shard->downs += !is_usable;
-    tell(shard);
-    shard->set->callbacks.on_change(shard->set->callbacks.context, shard);
-    send_waiting(shard);
-}
-
 static void on_link_change(void *context, struct link *link)
 {
     struct shard *shard = context;
+    struct shard_set *set = shard->set;
+    bool is_up = link_is_up(link);
+    bool was_usable = shard->is_usable;
+    if (link == shard->publishing && is_up)
+        set->callbacks.on_up(set->callbacks.context, shard);
     if (link == shard->publishing && link_state(link) == LINK_DOWN)
-        take_back(shard);
+        outbox_take_back(shard->outbox);
+    if (link == shard->subscribing && is_up)
+        ask_all(shard);
     if (link == shard->subscribing && link_state(link) == LINK_DOWN)
         forget_asked(shard);
-    if (link == shard->subscribing && link_state(link) == LINK_UP)
-        ask_all(shard);
-    bool was_usable = shard->is_usable;
-    judge(shard);
+    shard_set_place(set);
     if (!was_usable && !shard->is_usable && link_state(link) == LINK_DOWN)
-        tell(shard);
-    settle(shard->set);
+        shard_tell(shard);
+    if (is_up)
+        shard_pump(shard);
+    settle(set);
 }
 
 static void on_link_subscribed(void *context, struct link *link UNUSED,
                                struct slice channel, bool is_subscribed)
 {
     struct shard *shard = context;
+    struct shard_set *set = shard->set;
+    if (!is_subscribed || shard->due == 0)
+        return;
     unsigned number;
-    if (!is_subscribed || !partition_of(shard->set, channel, &number))
-        return;
-    struct partition *partition = &shard->set->partitions[number];
-    if (!partition->is_asked || partition->is_confirmed)
-        return;
-    partition->is_confirmed = true;
-    shard->confirmed_count++;
-    check(shard->due > 0);
-    if (--shard->due > 0)
-        return;
-    judge(shard);
-    settle(shard->set);
+    if (partition_of(set, channel, &number)) {
+        struct shard_seat *seat = seat_of(shard, number);
+        if (seat != NULL && seat->is_asked && !seat->is_confirmed) {
+            seat->is_confirmed = true;
+            shard->confirmed_count++;
+        }
+    }
+    /* Confirmations come in the order of SUBSCRIBE: the first ones are of the connect. */
+    shard->due--;
+    if (shard->complete_due > 0 && --shard->complete_due == 0) {
+        shard->is_complete = true;
+        set->callbacks.on_complete(set->callbacks.context, shard, true);
+        shard_set_place(set);
+    }
+    if (shard->due == 0)
+        settle(set);
 }
 
 static void on_link_message(void *context, struct link *link UNUSED, struct slice channel,
                             struct slice payload)
 {
     struct shard *shard = context;
+    struct shard_set *set = shard->set;
     unsigned partition;
-    if (!partition_of(shard->set, channel, &partition))
-        return;
-    shard->received++;
-    shard->set->callbacks.on_message(shard->set->callbacks.context, shard, partition,
-                                     payload);
+    shard->heard_at = standing_now();
+    if (partition_of(set, channel, &partition)) {
+        shard->received++;
+        set->callbacks.on_message(set->callbacks.context, shard, payload);
+    } else if (slice_equals(channel, slice_from_text(set->own_channel)) &&
+               slice_starts_with(payload, SLICE("S1"))) {
+        set->callbacks.on_message(set->callbacks.context, shard, payload);
+    } else {
+        set->callbacks.on_control(set->callbacks.context, shard, payload);
+    }
 }
 
 static void on_link_reply(void *context, struct link *link UNUSED, bool ok,
                           struct slice text)
 {
     struct shard *shard = context;
-    struct sent *sent = TAILQ_FIRST(&shard->in_flight);
-    check(sent != NULL);
-    TAILQ_REMOVE(&shard->in_flight, sent, of_queue);
-    uint64_t took = timing_now() - sent->accepted_at;
-    shard->round_trip =
-        shard->round_trip == 0 ? took : (shard->round_trip * 7 + took) / 8;
-    metrics_observe(M_PUBLISH_SECONDS, took);
-    shard->published += ok;
-    shard->set->callbacks.on_answer(shard->set->callbacks.context, shard, sent, ok, text);
-    send_waiting(shard);
+    struct sent *sent = outbox_replied(shard->outbox);
+    if (sent != NULL) {
+        uint64_t took = timing_now() - sent->accepted_at;
+        shard->round_trip =
+            shard->round_trip == 0 ? took : (shard->round_trip * 7 + took) / 8;
+        metrics_observe(M_PUBLISH_SECONDS, took);
+        shard->published += ok;
+        shard->set->callbacks.on_answer(shard->set->callbacks.context, shard, sent, ok,
+                                        text);
+    }
+    shard_pump(shard);
+}
+
+static void on_outbox_sending(void *context, const struct sent *sent)
+{
+    struct shard *shard = context;
+    shard->set->callbacks.on_sending(shard->set->callbacks.context, sent);
+}
+
+static struct span on_outbox_answer(void *context, uint64_t asker,
+                                    const struct sent *sent)
+{
+    struct shard *shard = context;
+    return shard->set->callbacks.on_retransmit(shard->set->callbacks.context, asker,
+                                               sent);
 }
 
 /* ── public ── */
@@ -353,8 +312,6 @@ static void shard_init(struct shard_set *set, struct event_base *base, struct tu
     shard->index = index;
     shard->config = broker_config_shard(set->config, index);
     shard->changed_at = timing_now();
-    TAILQ_INIT(&shard->waiting);
-    TAILQ_INIT(&shard->in_flight);
     const struct link_callbacks callbacks = {on_link_change, on_link_reply,
                                              on_link_subscribed, on_link_message, shard};
     struct link_config config = {
@@ -364,6 +321,8 @@ static void shard_init(struct shard_set *set, struct event_base *base, struct tu
         .message_max = set->config->payload_max + MESSAGE_EXTRA,
     };
     shard->publishing = link_new(base, turn, set->dns, &config, &callbacks);
+    const struct outbox_callbacks outbox = {on_outbox_sending, on_outbox_answer, shard};
+    shard->outbox = outbox_new(set->ring, shard->publishing, &outbox);
     config.kind = LINK_SUBSCRIBING;
     shard->subscribing = link_new(base, turn, set->dns, &config, &callbacks);
 }
@@ -384,8 +343,7 @@ static struct evdns_base *dns_new(struct event_base *base)
 struct shard_set *shard_set_new(struct event_base *base, struct turn *turn,
                                 const struct broker_config *config,
                                 const struct partition_map *map, struct sent_ring *ring,
-                                const char *client_name,
-                                const struct shard_callbacks *callbacks)
+                                uint64_t origin, const struct shard_callbacks *callbacks)
 {
     struct shard_set *set = must_calloc(1, sizeof(*set));
     set->config = config;
@@ -395,17 +353,29 @@ struct shard_set *shard_set_new(struct event_base *base, struct turn *turn,
     check(set->count > 0);
     set->prefix = must_printf("sidrail1:%s:p:", config->cluster_name);
     set->prefix_len = strlen(set->prefix);
+    set->control_channel = must_printf("sidrail1:%s:c", config->cluster_name);
+    set->own_channel = must_printf("sidrail1:%s:o:%016llx", config->cluster_name,
+                                   (unsigned long long)origin);
+    TAILQ_INIT(&set->homeless);
     set->dns = dns_new(base);
+    char client_name[64];
+    snprintf(client_name, sizeof(client_name), "sidrail-broker-%016llx",
+             (unsigned long long)origin);
     set->partition_count = partition_map_partitions(map);
     set->partitions = must_calloc(set->partition_count, sizeof(struct partition));
     set->shards = must_calloc(set->count, sizeof(struct shard));
     for (size_t i = 0; i < set->count; i++)
         shard_init(set, base, turn, i, client_name);
     for (unsigned i = 0; i < set->partition_count; i++) {
-        uint16_t shard = partition_map_shard(map, i);
-        check(shard < set->count);
-        set->partitions[i].shard = shard;
-        set->shards[shard].partitions++;
+        struct partition *partition = &set->partitions[i];
+        uint16_t home = partition_map_shard(map, i);
+        uint16_t standby = partition_map_standby(map, i);
+        check(home < set->count);
+        partition->seats[0].shard = home;
+        partition->seats[1].shard =
+            standby == PARTITION_NO_SHARD ? SHARD_NOWHERE : standby;
+        partition->sent_to = SHARD_NOWHERE;
+        set->shards[home].partitions++;
     }
     return set;
 }
@@ -413,9 +383,7 @@ struct shard_set *shard_set_new(struct event_base *base, struct turn *turn,
 void shard_set_free(struct shard_set *set)
 {
     for (size_t i = 0; i < set->count; i++) {
-        /* What waits belongs to the ring. */
-        TAILQ_INIT(&set->shards[i].waiting);
-        TAILQ_INIT(&set->shards[i].in_flight);
+        outbox_free(set->shards[i].outbox); /* what waits belongs to the ring */
         link_free(set->shards[i].publishing);
         link_free(set->shards[i].subscribing);
     }
@@ -423,6 +391,8 @@ void shard_set_free(struct shard_set *set)
     free(set->shards);
     free(set->partitions);
     free(set->prefix);
+    free(set->control_channel);
+    free(set->own_channel);
     free(set);
 }
 
@@ -480,6 +450,7 @@ bool shard_set_is_settled(const struct shard_set *set)
 
 void shard_set_tick(struct shard_set *set, uint64_t now)
 {
+    shard_set_place(set);
     if (set->lingering == 0)
         return;
     for (unsigned i = 0; i < set->partition_count; i++) {
@@ -505,7 +476,8 @@ void shard_set_flush(struct shard_set *set, size_t bytes)
 struct shard *shard_of_partition(const struct shard_set *set, unsigned partition)
 {
     check(partition < set->partition_count);
-    return &set->shards[set->partitions[partition].shard];
+    uint16_t shard = set->partitions[partition].sent_to;
+    return shard == SHARD_NOWHERE ? NULL : &set->shards[shard];
 }
 
 size_t shard_set_count(const struct shard_set *set)
@@ -530,20 +502,31 @@ size_t shard_set_usable_count(const struct shard_set *set)
 bool shard_set_is_idle(const struct shard_set *set)
 {
     for (size_t i = 0; i < set->count; i++)
-        if (!TAILQ_EMPTY(&set->shards[i].waiting) ||
-            !TAILQ_EMPTY(&set->shards[i].in_flight))
+        if (!outbox_is_idle(set->shards[i].outbox))
             return false;
-    return true;
+    return TAILQ_EMPTY(&set->homeless);
 }
 
-void shard_enqueue(struct shard *shard, struct sent *sent)
+void shard_send_control(struct shard *shard, struct span command)
 {
-    check(sent->state == SENT_WAITING);
-    TAILQ_INSERT_TAIL(&shard->waiting, sent, of_queue);
-    shard->waiting_count++;
-    shard->waiting_bytes += sent->command.len;
-    shard->was_full |= shard->waiting_bytes > SHARD_FULL_BYTES;
-    send_waiting(shard);
+    outbox_put_control(shard->outbox, command);
+}
+
+void shard_send_answer(struct shard *shard, uint64_t asker, uint16_t partition,
+                       uint64_t sequence)
+{
+    outbox_put_answer(shard->outbox, asker, partition, sequence);
+    shard_pump(shard);
+}
+
+size_t shard_index(const struct shard *shard)
+{
+    return shard->index;
+}
+
+struct slice shard_name(const struct shard *shard)
+{
+    return slice_from_text(shard->config->name);
 }
 
 bool shard_is_usable(const struct shard *shard)
@@ -551,51 +534,70 @@ bool shard_is_usable(const struct shard *shard)
     return shard->is_usable;
 }
 
-bool shard_is_full(const struct shard *shard)
+bool shard_is_up(const struct shard *shard)
 {
-    return shard->is_usable && shard->waiting_bytes > SHARD_FULL_BYTES;
+    return link_is_up(shard->publishing);
 }
 
-const struct sent *shard_first_waiting(const struct shard *shard)
+bool shard_is_complete(const struct shard *shard)
 {
-    return TAILQ_FIRST(&shard->waiting);
+    return shard->is_complete;
+}
+
+uint64_t shard_heard_at(const struct shard *shard)
+{
+    return shard->heard_at;
+}
+
+bool shard_set_is_full(const struct shard_set *set, unsigned partition)
+{
+    const struct shard *shard = shard_of_partition(set, partition);
+    return shard != NULL && shard->is_usable &&
+           outbox_waiting_bytes(shard->outbox) > SHARD_FULL_BYTES;
+}
+
+const struct sent *shard_set_first_waiting(const struct shard_set *set,
+                                           unsigned partition)
+{
+    const struct shard *shard = shard_of_partition(set, partition);
+    return shard != NULL ? outbox_first(shard->outbox) : TAILQ_FIRST(&set->homeless);
 }
 
 static const char *state_text(const struct shard *shard)
 {
     if (shard->is_usable)
         return "up";
-    if (link_is_open(shard->publishing) && link_is_open(shard->subscribing))
-        return shard->due > 0 ? "subscribing" : "suspect";
+    if (link_is_up(shard->publishing) && link_is_up(shard->subscribing)) {
+        if (!shard->is_complete)
+            return "subscribing";
+        return shard->set->is_ready ? "unheard" : "starting";
+    }
     return shard->has_been_down || shard->downs > 0 ? "down" : "connecting";
 }
 
 struct shard_status shard_status(const struct shard *shard)
 {
-    unsigned wanted = 0;
-    const struct shard_set *set = shard->set;
-    for (unsigned i = 0; i < set->partition_count; i++)
-        wanted +=
-            set->partitions[i].shard == shard->index && set->partitions[i].is_wanted;
     const struct link *failed =
-        link_is_open(shard->publishing) ? shard->subscribing : shard->publishing;
+        link_is_up(shard->publishing) ? shard->subscribing : shard->publishing;
+    struct outbox_status outbox = outbox_status(shard->outbox);
     return (struct shard_status){
         .name = shard->config->name,
         .state = state_text(shard),
-        .why = shard->is_usable || link_is_open(failed) ? "" : link_last_text(failed),
+        .why = shard->is_usable || link_is_up(failed) ? "" : link_last_text(failed),
         .changed_at = shard->changed_at,
         .publishing = link_state_text(link_state(shard->publishing)),
         .subscribing = link_state_text(link_state(shard->subscribing)),
         .partitions = shard->partitions,
-        .wanted = wanted,
+        .sent_here = shard->sent_here,
+        .wanted = shard->wanted,
         .confirmed = shard->confirmed_count,
-        .waiting = shard->waiting_count,
-        .waiting_bytes = shard->waiting_bytes,
+        .waiting = outbox.waiting,
+        .waiting_bytes = outbox.waiting_bytes,
         .in_flight = link_in_flight_count(shard->publishing),
         .in_flight_bytes = link_in_flight_bytes(shard->publishing),
         .published = shard->published,
         .received = shard->received,
-        .retransmitted = shard->retransmitted,
+        .retransmitted = outbox.retransmitted,
         .downs = shard->downs,
         .round_trip = shard->round_trip,
     };

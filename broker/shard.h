@@ -1,21 +1,23 @@
 /*
- * The shards: each one Redis with a publishing and a subscribing link, and the partitions that are wanted
- * of it.
+ * The shards: each one Redis with a publishing and a subscribing link, the channels that are wanted of it, and which
+ * partitions are sent there.
  *
- *      publish ─ shard_enqueue ─▶ FIFO ─▶ in flight ─▶ on_confirmed     (publishing link)
- *                                  ▲          │
- *                                  └ link lost┘ in order, first, as retransmissions
+ *      shard_set_send ─▶ outbox of the partition's shard ─▶ in flight ─▶ on_answer    (publishing link)
+ *                          ▲ moves: unconfirmed and just confirmed ones first, in order
  *
- *      interest ─ shard_set_want ─▶ wanted ─▶ SUBSCRIBE ─▶ confirmed    (subscribing link)
- *                                   on_message ◀── partition channel ◀──┘
+ *      shard_set_want ─▶ home and standby of the partition ─▶ SUBSCRIBE ─▶ confirmed  (subscribing link)
+ *      control, own channel: of every shard                    on_message, on_control ◀──┘
  *
- *      DOWN ──both links up and every wanted partition confirmed──▶ USABLE
- *        ▲                                                            │
- *        └──────────── a link is down or suspect ─────────────────────┘
+ *      DOWN ──links up, what was wanted at the connect confirmed (complete), every live broker hears it──▶ USABLE
+ *        ▲                                                                                                   │
+ *        └──────────────────────────────────── any of it ends ───────────────────────────────────────────────┘
  *
- * Nothing is sent to a shard that is not usable, not even when its publishing link is up: what is sent
- * before the own subscriptions stand does not come back. A partition that nobody wants any more stays
- * subscribed for SHARD_LINGER, for the pod that reconnects.
+ *      a partition is sent to   its best-ranked usable shard (back to a better one only after SHARD_FAIL_BACK)
+ *                               none usable: where it is, if that link is up; else the best-ranked one that is up
+ *                               none up: nowhere; it waits here, and own pods are served at once (on_homeless)
+ *
+ * Nothing is sent before shard_set_set_ready(). A partition that nobody wants any more stays subscribed for
+ * SHARD_LINGER, for the pod that reconnects. (docs/broker-protocol.md, "Origin")
  */
 #pragma once
 
@@ -36,28 +38,46 @@ struct turn;
 /* Want every partition: unmodified pods, patterns. */
 #define SHARD_ALL_PARTITIONS UINT32_MAX
 
+/* Usable for so long before partitions come back to it. */
+#define SHARD_FAIL_BACK SECONDS(5)
+
+/* Sent again at a move though confirmed: Redis may have replied and not yet written to subscribers. */
+#define SHARD_CONFIRMED_LATELY MILLISECONDS(250)
+
 struct shard_callbacks {
-    /* The shard has become usable, or ceased to be. */
+    /* A shard has become usable or ceased to be: whoever waits may look again. */
     void (*on_change)(void *context, struct shard *shard);
     /* The shard answered `sent`, which is off every queue: confirm it, or (ok is false: an error) not. */
     void (*on_answer)(void *context, struct shard *shard, struct sent *sent, bool ok,
                       struct slice text);
-    void (*on_message)(void *context, struct shard *shard, unsigned partition,
-                       struct slice bytes);
+    /* An envelope, from a partition's channel or from the own one; anything on the control channel, and
+     * what is no envelope on the own one. */
+    void (*on_message)(void *context, struct shard *shard, struct slice bytes);
+    void (*on_control)(void *context, struct shard *shard, struct slice bytes);
     /* A partition begins or ceases to be received. */
     void (*on_wanted)(void *context, unsigned partition, bool is_wanted);
     /* No confirmation is due any more, or a FIFO that was full has room: whoever waits may look again. */
     void (*on_relief)(void *context);
+    /* The publishing link is up and has carried nothing yet; the subscribing link has become complete, or is no
+     * longer. */
+    void (*on_up)(void *context, struct shard *shard);
+    void (*on_complete)(void *context, struct shard *shard, bool is_complete);
+    /* A message is given to a link; the command that carries it to one broker alone (borrowed). */
+    void (*on_sending)(void *context, const struct sent *sent);
+    struct span (*on_retransmit)(void *context, uint64_t asker, const struct sent *sent);
+    /* No shard of the partition can be sent to. */
+    void (*on_homeless)(void *context, unsigned partition);
+    /* Do all live brokers hear this shard? */
+    bool (*is_heard)(void *context, size_t shard);
     void *context;
 };
 
-/* All pointers are borrowed. `client_name` is how the links call themselves. Links are down
- * until shard_set_start. */
+/* All pointers are borrowed. `origin` names the own channel and the links. Links are down until
+ * shard_set_start. */
 struct shard_set *shard_set_new(struct event_base *base, struct turn *turn,
                                 const struct broker_config *config,
                                 const struct partition_map *map, struct sent_ring *ring,
-                                const char *client_name,
-                                const struct shard_callbacks *callbacks);
+                                uint64_t origin, const struct shard_callbacks *callbacks);
 void shard_set_free(struct shard_set *set);
 void shard_set_start(struct shard_set *set);
 
@@ -71,12 +91,19 @@ bool shard_set_is_wanted(const struct shard_set *set, unsigned partition);
 /* False while a confirmation is due from a shard that is up, or a first connection is under way. */
 bool shard_set_is_settled(const struct shard_set *set);
 
-/* Once a second. */
+/* A few times a second. */
 void shard_set_tick(struct shard_set *set, uint64_t now);
 
 /* Writes what is queued, of links that have at least `bytes` queued. */
 void shard_set_flush(struct shard_set *set, size_t bytes);
 
+/* From now on messages are sent. */
+void shard_set_set_ready(struct shard_set *set);
+
+/* Looks again where partitions are to be sent, after something that is_heard() depends on has changed. */
+void shard_set_place(struct shard_set *set);
+
+/* Where the partition is sent now; NULL: nowhere. */
 struct shard *shard_of_partition(const struct shard_set *set, unsigned partition);
 size_t shard_set_count(const struct shard_set *set);
 struct shard *shard_set_get(const struct shard_set *set, size_t index);
@@ -85,26 +112,39 @@ size_t shard_set_usable_count(const struct shard_set *set);
 /* Nothing waits and nothing is in flight. */
 bool shard_set_is_idle(const struct shard_set *set);
 
-/* Puts a WAITING message at the end of the shard's FIFO, and sends what may be sent. */
-void shard_enqueue(struct shard *shard, struct sent *sent);
+/* Puts a WAITING message behind those of its partition, and sends what may be sent. */
+void shard_set_send(struct shard_set *set, struct sent *sent);
 
+/* Control to one channel's suffix behind "sidrail1:<cluster>:"; dropped when the link is down. `command` is held. */
+void shard_send_control(struct shard *shard, struct span command);
+void shard_send_answer(struct shard *shard, uint64_t asker, uint16_t partition,
+                       uint64_t sequence);
+
+size_t shard_index(const struct shard *shard);
+struct slice shard_name(const struct shard *shard);
 bool shard_is_usable(const struct shard *shard);
+bool shard_is_up(const struct shard *shard);       /* the publishing link */
+bool shard_is_complete(const struct shard *shard); /* the subscribing link */
 
-/* A usable shard that is behind: who publishes should wait for on_relief. It bounds the time that a message
- * waits, where the spill bounds what waits for a shard that is down. */
-bool shard_is_full(const struct shard *shard);
+/* When the subscribing link brought the last message; standing_now(). */
+uint64_t shard_heard_at(const struct shard *shard);
 
-/* The oldest message that waits, NULL if none. */
-const struct sent *shard_first_waiting(const struct shard *shard);
+/* The partition's shard is usable and behind: who publishes should wait for on_relief. It bounds the time that a
+ * message waits, where the spill bounds what waits for a shard that is down. */
+bool shard_set_is_full(const struct shard_set *set, unsigned partition);
+
+/* The oldest message that waits where this partition is sent, NULL if none. */
+const struct sent *shard_set_first_waiting(const struct shard_set *set,
+                                           unsigned partition);
 
 /* For people and metrics. */
 struct shard_status {
     const char *name;
-    const char *state;                    /* up, down, suspect, connecting, subscribing */
-    const char *why;                      /* "" while up */
-    uint64_t changed_at;                  /* timing_now() */
+    const char *state;   /* up, down, starting, unheard, connecting, subscribing */
+    const char *why;     /* "" while up */
+    uint64_t changed_at; /* timing_now() */
     const char *publishing, *subscribing; /* states of the links */
-    unsigned partitions, wanted, confirmed;
+    unsigned partitions, sent_here, wanted, confirmed;
     size_t waiting, waiting_bytes, in_flight, in_flight_bytes;
     uint64_t published, received, retransmitted, downs;
     uint64_t round_trip; /* microseconds, of the last confirmed message; smoothed */

@@ -1,0 +1,606 @@
+#include "broker/herald.h"
+
+#include "broker/broker_metrics.h"
+#include "broker/envelope.h"
+#include "broker/receive.h"
+#include "broker/shard.h"
+#include "broker/standing_clock.h"
+#include "broker/tails.h"
+#include "shared/log.h"
+
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define BEAT_EVERY      SECONDS(1)
+#define WHERE_EVERY     MILLISECONDS(300)
+#define WHERE_APART     MILLISECONDS(20)
+#define HEARS_WITHIN    MILLISECONDS(1500) /* a shard that brought something so lately */
+#define START_FOR_LINKS SECONDS(3)
+#define DISCOVER_FOR    MILLISECONDS(500)
+
+/* Tails beyond this are left out of a heartbeat: it stays below 64 KiB. */
+#define TAILS_IN_BEAT 4096
+
+/* Where the flags are in an envelope; its bytes are frozen (envelope.h). */
+#define FLAGS_OFFSET 3
+
+struct herald {
+    struct herald_config config;
+    struct chunk_writer writer;
+    struct evbuffer *out;
+    struct event *beat; /* at once, and each second */
+    bool beat_is_due;
+    uint64_t number;
+    uint64_t started_at;  /* timing_now() */
+    uint64_t complete_at; /* standing_now() when the first shard was; 0: none yet */
+    uint64_t ready_at;    /* timing_now(); 0: not ready */
+    uint64_t *want_numbers;
+    bool has_new_wants;     /* subscriptions of them are not confirmed yet */
+    uint64_t joined_number; /* answers to later questions complete the wants */
+    unsigned turn;          /* of shards, for what may go on any of them */
+};
+
+/* ── sending ── */
+
+/* PUBLISH of what lies in herald->out to "sidrail1:<cluster>:<suffix>". Borrowed until the next one. */
+static struct span make_command(struct herald *herald, const char *suffix)
+{
+    char head[192];
+    size_t len = evbuffer_get_length(herald->out);
+    int head_len = snprintf(
+        head, sizeof(head), "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\nsidrail1:%s:%s\r\n$%zu\r\n",
+        strlen("sidrail1::") + strlen(herald->config.cluster) + strlen(suffix),
+        herald->config.cluster, suffix, len);
+    check(head_len > 0 && (size_t)head_len < sizeof(head));
+    size_t whole = (size_t)head_len + len + 2;
+    chunk_writer_rewind(&herald->writer);
+    char *room = chunk_writer_reserve(&herald->writer, whole);
+    memcpy(room, head, (size_t)head_len);
+    check(evbuffer_remove(herald->out, room + head_len, len) == (int)len);
+    memcpy(room + whole - 2, "\r\n", 2);
+    return chunk_writer_commit(&herald->writer, whole);
+}
+
+static void write_own_channel(uint64_t origin, char suffix[32])
+{
+    snprintf(suffix, 32, "o:%016llx", (unsigned long long)origin);
+}
+
+static struct shard *find_shard(const struct herald *herald, struct slice name)
+{
+    for (size_t i = 0; name.len > 0 && i < shard_set_count(herald->config.shards); i++) {
+        struct shard *shard = shard_set_get(herald->config.shards, i);
+        if (slice_equals(shard_name(shard), name))
+            return shard;
+    }
+    return NULL;
+}
+
+/* Where another broker hears us: the shard that it named, else one where it is subscribed, else any; each in turn.
+ * NULL: no link is up. */
+static struct shard *shard_towards(struct herald *herald, uint64_t origin,
+                                   struct slice name)
+{
+    struct shard *named = find_shard(herald, name);
+    if (named != NULL && shard_is_up(named))
+        return named;
+    const struct peer *peer = peer_find(herald->config.peers, origin);
+    size_t count = shard_set_count(herald->config.shards);
+    struct shard *other = NULL;
+    for (size_t i = 0; i < count; i++) {
+        struct shard *shard =
+            shard_set_get(herald->config.shards, (herald->turn + i) % count);
+        if (!shard_is_up(shard))
+            continue;
+        if (peer != NULL && peer_is_subscribed(peer, shard_index(shard))) {
+            herald->turn = (unsigned)(shard_index(shard) + 1);
+            return shard;
+        }
+        if (other == NULL)
+            other = shard;
+    }
+    if (other != NULL)
+        herald->turn = (unsigned)(shard_index(other) + 1);
+    return other;
+}
+
+/* A shard on which we hear, each in turn; empty: none. */
+static struct slice answer_on(struct herald *herald)
+{
+    uint64_t now = standing_now();
+    size_t count = shard_set_count(herald->config.shards);
+    for (size_t i = 0; i < count; i++) {
+        const struct shard *shard =
+            shard_set_get(herald->config.shards, (herald->number + i) % count);
+        if (shard_is_complete(shard) && now - shard_heard_at(shard) < HEARS_WITHIN)
+            return shard_name(shard);
+    }
+    return SLICE("");
+}
+
+static void send_to(struct herald *herald, uint64_t origin, struct control *control,
+                    struct slice shard_wanted)
+{
+    struct shard *shard = shard_towards(herald, origin, shard_wanted);
+    if (shard == NULL)
+        return;
+    control->sender = herald->config.origin;
+    control->number = herald->number;
+    char suffix[32];
+    write_own_channel(origin, suffix);
+    control_write(control, herald->out);
+    shard_send_control(shard, make_command(herald, suffix));
+}
+
+/* ── heartbeats ── */
+
+struct facts_parts {
+    struct evbuffer *carries, *subscribed, *tails;
+    size_t tail_count;
+};
+
+static void add_tail(void *context, unsigned partition, uint64_t sequence)
+{
+    struct facts_parts *parts = context;
+    if (parts->tail_count == TAILS_IN_BEAT)
+        return;
+    parts->tail_count++;
+    control_add_position(parts->tails, (uint16_t)partition, sequence);
+}
+
+static struct control_list list_of(struct evbuffer *buffer, size_t count)
+{
+    size_t len = evbuffer_get_length(buffer);
+    return (struct control_list){
+        count, len > 0 ? slice_of(evbuffer_pullup(buffer, -1), len) : SLICE("")};
+}
+
+static void parts_free(struct facts_parts *parts)
+{
+    evbuffer_free(parts->carries);
+    evbuffer_free(parts->subscribed);
+    evbuffer_free(parts->tails);
+}
+
+/* The facts' lists lie in `parts`. */
+static struct control_facts make_facts(struct herald *herald, struct facts_parts *parts)
+{
+    *parts = (struct facts_parts){evbuffer_new(), evbuffer_new(), evbuffer_new(), 0};
+    size_t subscribed = 0;
+    size_t count = shard_set_count(herald->config.shards);
+    for (size_t i = 0; i < count && subscribed < 255; i++) {
+        const struct shard *shard = shard_set_get(herald->config.shards, i);
+        if (!shard_is_complete(shard))
+            continue;
+        control_add_name(parts->subscribed, shard_name(shard));
+        subscribed++;
+    }
+    control_add_hash(parts->carries, herald->config.map_hash);
+    tails_walk(herald->config.tails, standing_now(), add_tail, parts);
+    return (struct control_facts){
+        .flags = herald->ready_at != 0 ? CONTROL_READY : 0,
+        .age = herald->ready_at != 0 ? (timing_now() - herald->ready_at) / 1000 : 0,
+        .used = herald->config.map_hash,
+        .loaded = herald->config.map_hash,
+        .carries = list_of(parts->carries, 1),
+        .subscribed = list_of(parts->subscribed, subscribed),
+        .tails = list_of(parts->tails, parts->tail_count),
+    };
+}
+
+/* On one shard, or on all of which the link is up. */
+static void beat(struct herald *herald, struct shard *only)
+{
+    struct facts_parts parts;
+    struct control control = {.kind = CONTROL_HEARTBEAT,
+                              .sender = herald->config.origin,
+                              .number = ++herald->number,
+                              .facts = make_facts(herald, &parts)};
+    control_write(&control, herald->out);
+    parts_free(&parts);
+    struct span command = make_command(herald, "c");
+    span_hold(command);
+    for (size_t i = 0; i < shard_set_count(herald->config.shards); i++) {
+        struct shard *shard = shard_set_get(herald->config.shards, i);
+        if (only == NULL || shard == only)
+            shard_send_control(shard, command);
+    }
+    span_release(command);
+}
+
+static void set_beat(struct herald *herald, uint64_t after)
+{
+    struct timeval interval = timing_to_timeval(after);
+    check(event_add(herald->beat, &interval) == 0);
+}
+
+/* Something has changed: once, at the end of this turn. */
+static void beat_soon(struct herald *herald)
+{
+    if (herald->beat_is_due)
+        return;
+    herald->beat_is_due = true;
+    set_beat(herald, MILLISECONDS(1));
+}
+
+static void on_beat(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct herald *herald = argument;
+    herald->beat_is_due = false;
+    beat(herald, NULL);
+    set_beat(herald, BEAT_EVERY);
+}
+
+/* ── ready ── */
+
+static bool has_questions(const struct herald *herald)
+{
+    uint64_t now = standing_now();
+    const struct peer *peer;
+    for (peer = peer_first(herald->config.peers); peer != NULL;
+         peer = TAILQ_NEXT(peer, of_table))
+        if (peer_is_live(peer, now) && peer->question != 0)
+            return true;
+    return false;
+}
+
+/* Those who route differently must not route together. */
+static bool has_other_map(const struct herald *herald)
+{
+    uint64_t now = standing_now();
+    const struct peer *peer;
+    for (peer = peer_first(herald->config.peers); peer != NULL;
+         peer = TAILQ_NEXT(peer, of_table))
+        if (peer_is_live(peer, now) && peer->used != herald->config.map_hash)
+            return true;
+    return false;
+}
+
+static void look_ready(struct herald *herald)
+{
+    if (herald->ready_at != 0)
+        return;
+    size_t count = shard_set_count(herald->config.shards);
+    size_t complete = 0;
+    for (size_t i = 0; i < count; i++)
+        complete += shard_is_complete(shard_set_get(herald->config.shards, i));
+    if (complete == 0)
+        return;
+    uint64_t now = standing_now();
+    if (herald->complete_at == 0) {
+        herald->complete_at = now;
+        beat_soon(herald); /* not ready yet: the others answer at once */
+    }
+    if ((complete < count && timing_now() - herald->started_at < START_FOR_LINKS) ||
+        now - herald->complete_at < DISCOVER_FOR || has_other_map(herald) ||
+        has_questions(herald))
+        return;
+    herald->ready_at = timing_now();
+    beat(herald, NULL);
+    log_info(LOG_SUBJECT("brokers"), "ready",
+             LOG_UNSIGNED("others", peer_live_count(herald->config.peers, now)));
+    shard_set_set_ready(herald->config.shards);
+    herald->config.on_joined(herald->config.context);
+}
+
+/* ── questions ── */
+
+static void ask_where(struct herald *herald, struct peer *peer)
+{
+    peer->question = ++herald->number;
+    peer->asked_at = standing_now();
+    peer->asks_again = false;
+    struct control control = {.kind = CONTROL_WHERE, .shard = answer_on(herald)};
+    send_to(herald, peer->origin, &control, SLICE(""));
+}
+
+void herald_ask_where(struct herald *herald, uint64_t origin)
+{
+    uint64_t now = standing_now();
+    struct peer *peer = peer_get(herald->config.peers, origin, now);
+    if (peer == NULL || origin == herald->config.origin)
+        return;
+    if (now - peer->asked_at < WHERE_APART)
+        peer->asks_again = true; /* soon */
+    else
+        ask_where(herald, peer);
+}
+
+static void ask_all_where(struct herald *herald)
+{
+    uint64_t now = standing_now();
+    struct peer *peer;
+    for (peer = peer_first(herald->config.peers); peer != NULL;
+         peer = TAILQ_NEXT(peer, of_table))
+        if (peer_is_live(peer, now))
+            ask_where(herald, peer);
+}
+
+static void ask_again(struct herald *herald)
+{
+    uint64_t now = standing_now();
+    struct peer *peer;
+    for (peer = peer_first(herald->config.peers); peer != NULL;
+         peer = TAILQ_NEXT(peer, of_table)) {
+        bool is_late = peer->question != 0 && now - peer->asked_at > WHERE_EVERY;
+        if (is_late || (peer->asks_again && now - peer->asked_at >= WHERE_APART))
+            ask_where(herald, peer);
+    }
+}
+
+void herald_ask(struct herald *herald, uint64_t origin, const struct control_list *ranges)
+{
+    herald->number++;
+    struct control control = {
+        .kind = CONTROL_ASK, .shard = answer_on(herald), .ranges = *ranges};
+    send_to(herald, origin, &control, SLICE(""));
+}
+
+/* ── answers ── */
+
+struct places {
+    struct evbuffer *list;
+    size_t count;
+};
+
+static void take_where(struct herald *herald, const struct control *question)
+{
+    struct places places = {evbuffer_new(), 0};
+    for (unsigned i = 0; i < herald->config.partitions && places.count < 65535; i++) {
+        uint64_t last = tails_last(herald->config.tails, i);
+        if (last == 0)
+            continue;
+        control_add_position(places.list, (uint16_t)i, last);
+        places.count++;
+    }
+    struct facts_parts parts;
+    herald->number++;
+    struct control control = {.kind = CONTROL_POSITIONS,
+                              .question = question->number,
+                              .facts = make_facts(herald, &parts),
+                              .places = list_of(places.list, places.count)};
+    send_to(herald, question->sender, &control, question->shard);
+    parts_free(&parts);
+    evbuffer_free(places.list);
+}
+
+static void take_ask(struct herald *herald, const struct control *ask)
+{
+    struct evbuffer *gone = evbuffer_new();
+    size_t gone_count = 0;
+    struct control_list ranges = ask->ranges;
+    uint16_t partition;
+    uint64_t first;
+    unsigned count;
+    while (control_next_range(&ranges, &partition, &first, &count)) {
+        if (partition >= herald->config.partitions)
+            continue;
+        struct shard *shard = shard_towards(herald, ask->sender, ask->shard);
+        for (uint64_t i = first; i < first + count; i++) {
+            if (sent_ring_find(herald->config.ring, partition, i) != NULL) {
+                if (shard != NULL)
+                    shard_send_answer(shard, ask->sender, partition, i);
+            } else if (i <= tails_last(herald->config.tails, partition) &&
+                       gone_count < CONTROL_RANGES_MAX) {
+                control_add_range(gone, partition, i, 1);
+                gone_count++;
+            }
+        }
+    }
+    if (gone_count > 0) {
+        herald->number++;
+        struct control control = {.kind = CONTROL_GONE,
+                                  .ranges = list_of(gone, gone_count)};
+        send_to(herald, ask->sender, &control, ask->shard);
+    }
+    evbuffer_free(gone);
+}
+
+struct span herald_retransmit(struct herald *herald, uint64_t asker,
+                              const struct sent *sent)
+{
+    struct slice envelope = sent_envelope(sent);
+    char flags = (char)(envelope.data[FLAGS_OFFSET] | ENVELOPE_RETRANSMIT);
+    evbuffer_add(herald->out, envelope.data, FLAGS_OFFSET);
+    evbuffer_add(herald->out, &flags, 1);
+    evbuffer_add(herald->out, envelope.data + FLAGS_OFFSET + 1,
+                 envelope.len - FLAGS_OFFSET - 1);
+    char suffix[32];
+    write_own_channel(asker, suffix);
+    return make_command(herald, suffix);
+}
+
+/* ── what the others say ── */
+
+static void tell_new(const struct peer *peer)
+{
+    log_info(LOG_SUBJECT("brokers"), "heard", LOG_UNSIGNED("origin", peer->origin),
+             LOG_BOOL("ready", peer->is_ready));
+}
+
+static void take_facts(struct herald *herald, const struct control *control)
+{
+    struct peer *peer;
+    bool was_known = peer_find(herald->config.peers, control->sender) != NULL &&
+                     peer_find(herald->config.peers, control->sender)->has_ready_at;
+    enum peer_news news =
+        peer_hear(herald->config.peers, control, standing_now(), timing_now(), &peer);
+    if (news == PEER_OLD)
+        return;
+    if (!was_known) {
+        tell_new(peer);
+        receiver_set_age(herald->config.receiver, peer->origin, peer->ready_at);
+    }
+    if (!peer->is_ready || news == PEER_NOW_READY) {
+        if (herald->ready_at != 0)
+            beat_soon(
+                herald); /* the newcomer must hear of us before it can count on us */
+        else if (peer->is_ready)
+            herald_ask_where(herald, peer->origin);
+    }
+    if (peer->is_ready && peer->used != herald->config.map_hash && news == PEER_NOW_READY)
+        log_error(
+            LOG_SUBJECT("brokers"),
+            "another broker has other partitions, order, shards, weights or channels",
+            LOG_UNSIGNED("origin", peer->origin));
+    struct control_list tails = control->facts.tails;
+    uint16_t partition;
+    uint64_t sequence;
+    while (control_next_position(&tails, &partition, &sequence))
+        receiver_hear_of(herald->config.receiver, peer->origin, partition, sequence);
+    shard_set_place(herald->config.shards);
+}
+
+static void take_positions(struct herald *herald, const struct control *control)
+{
+    struct peer *peer = peer_find(herald->config.peers, control->sender);
+    if (peer == NULL || peer->question == 0 || control->question < peer->question)
+        return;
+    peer->question = 0;
+    peer->answered_question = control->question;
+    uint64_t *lasts = must_calloc(herald->config.partitions, sizeof(uint64_t));
+    struct control_list places = control->places;
+    uint16_t partition;
+    uint64_t last;
+    while (control_next_position(&places, &partition, &last))
+        if (partition < herald->config.partitions)
+            lasts[partition] = last;
+    take_facts(herald, control);
+    for (unsigned i = 0; i < herald->config.partitions; i++) {
+        if (control->question > herald->want_numbers[i])
+            receiver_set_base(herald->config.receiver, control->sender, i, lasts[i]);
+        receiver_hear_of(herald->config.receiver, control->sender, i, lasts[i]);
+    }
+    free(lasts);
+    look_ready(herald);
+    herald->config.on_joined(herald->config.context);
+}
+
+void herald_take(struct herald *herald, struct slice bytes)
+{
+    struct control control;
+    if (control_parse(bytes, &control) != CONTROL_OK || control.sender == 0 ||
+        control.number == 0) {
+        metrics_add(M_CONTROL_BAD, 1);
+        return;
+    }
+    if (control.sender == herald->config.origin)
+        return;
+    switch ((enum control_kind)control.kind) {
+    case CONTROL_HEARTBEAT:
+        take_facts(herald, &control);
+        return;
+    case CONTROL_ASK:
+        take_ask(herald, &control);
+        return;
+    case CONTROL_WHERE:
+        take_where(herald, &control);
+        return;
+    case CONTROL_POSITIONS:
+        take_positions(herald, &control);
+        return;
+    case CONTROL_GONE:
+        receiver_take_gone(herald->config.receiver, control.sender, control.ranges);
+        return;
+    case CONTROL_JOINED:
+        return; /* nobody waits for it */
+    }
+    unreachable();
+}
+
+/* ── public ── */
+
+struct herald *herald_new(struct event_base *base, const struct herald_config *config)
+{
+    struct herald *herald = must_calloc(1, sizeof(*herald));
+    herald->config = *config;
+    herald->out = evbuffer_new();
+    herald->beat = event_new(base, -1, 0, on_beat, herald);
+    check(herald->out != NULL && herald->beat != NULL);
+    herald->want_numbers = must_calloc(config->partitions, sizeof(uint64_t));
+    herald->started_at = timing_now();
+    set_beat(herald, BEAT_EVERY);
+    return herald;
+}
+
+void herald_free(struct herald *herald)
+{
+    event_free(herald->beat);
+    evbuffer_free(herald->out);
+    chunk_writer_cleanup(&herald->writer);
+    free(herald->want_numbers);
+    free(herald);
+}
+
+void herald_shard_up(struct herald *herald, struct shard *shard)
+{
+    if (herald->ready_at != 0 || herald->complete_at != 0)
+        beat(herald, shard);
+}
+
+void herald_shard_complete(struct herald *herald, struct shard *shard UNUSED,
+                           bool is_complete)
+{
+    /* What was pushed while nothing was subscribed is lost: where are the others? */
+    if (is_complete)
+        ask_all_where(herald);
+    beat_soon(herald);
+    look_ready(herald);
+}
+
+bool herald_is_heard(const struct herald *herald, size_t shard)
+{
+    return peers_hear_shard(herald->config.peers, shard, herald->config.map_hash,
+                            standing_now());
+}
+
+void herald_note_want(struct herald *herald, unsigned partition)
+{
+    check(partition < herald->config.partitions);
+    herald->want_numbers[partition] = herald->number;
+    herald->has_new_wants = true;
+}
+
+void herald_settle(struct herald *herald)
+{
+    if (!herald->has_new_wants)
+        return;
+    herald->has_new_wants = false;
+    herald->joined_number = herald->number;
+    ask_all_where(herald);
+}
+
+bool herald_is_joined(const struct herald *herald)
+{
+    if (herald->complete_at == 0)
+        return true;
+    if (herald->ready_at == 0 || herald->has_new_wants)
+        return false;
+    uint64_t now = standing_now();
+    const struct peer *peer;
+    for (peer = peer_first(herald->config.peers); peer != NULL;
+         peer = TAILQ_NEXT(peer, of_table))
+        if (peer_is_live(peer, now) && peer->answered_question <= herald->joined_number &&
+            peer->question != 0)
+            return false;
+    return true;
+}
+
+bool herald_is_ready(const struct herald *herald)
+{
+    return herald->ready_at != 0;
+}
+
+void herald_tick(struct herald *herald)
+{
+    look_ready(herald);
+    ask_again(herald);
+    uint64_t origin;
+    while ((origin = peer_bury(herald->config.peers, standing_now())) != 0) {
+        log_info(LOG_SUBJECT("brokers"), "silent, forgotten",
+                 LOG_UNSIGNED("origin", origin));
+        receiver_forget_origin(herald->config.receiver, origin);
+    }
+}

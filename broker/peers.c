@@ -1,0 +1,212 @@
+#include "broker/peers.h"
+
+#include <stdlib.h>
+
+struct tomb {
+    uint64_t origin;
+    uint64_t number;
+};
+
+struct peer_table {
+    peer_shard_cb find_shard;
+    void *context;
+    TAILQ_HEAD(, peer) peers;
+    unsigned count;
+    struct tomb tombs[PEERS_TOMBS_MAX];
+    unsigned tomb_count, tomb_next;
+};
+
+struct peer_table *peer_table_new(peer_shard_cb find_shard, void *context)
+{
+    struct peer_table *table = must_calloc(1, sizeof(*table));
+    table->find_shard = find_shard;
+    table->context = context;
+    TAILQ_INIT(&table->peers);
+    return table;
+}
+
+static void remove_peer(struct peer_table *table, struct peer *peer)
+{
+    TAILQ_REMOVE(&table->peers, peer, of_table);
+    table->count--;
+    free(peer);
+}
+
+void peer_table_free(struct peer_table *table)
+{
+    struct peer *peer;
+    while ((peer = TAILQ_FIRST(&table->peers)) != NULL)
+        remove_peer(table, peer);
+    free(table);
+}
+
+/* Its index, or -1. */
+static int tomb_find(const struct peer_table *table, uint64_t origin)
+{
+    for (unsigned i = 0; i < table->tomb_count; i++)
+        if (table->tombs[i].origin == origin)
+            return (int)i;
+    return -1;
+}
+
+static void entomb(struct peer_table *table, const struct peer *peer)
+{
+    table->tombs[table->tomb_next] = (struct tomb){peer->origin, peer->number};
+    table->tomb_next = (table->tomb_next + 1) % PEERS_TOMBS_MAX;
+    if (table->tomb_count < PEERS_TOMBS_MAX)
+        table->tomb_count++;
+}
+
+static struct peer *add_peer(struct peer_table *table, uint64_t origin, uint64_t standing)
+{
+    if (table->count == PEERS_MAX) {
+        struct peer *silent = TAILQ_FIRST(&table->peers);
+        struct peer *peer;
+        TAILQ_FOREACH(peer, &table->peers, of_table)
+        if (peer->heard_at < silent->heard_at)
+            silent = peer;
+        entomb(table, silent);
+        remove_peer(table, silent);
+    }
+    struct peer *peer = must_calloc(1, sizeof(*peer));
+    peer->origin = origin;
+    peer->heard_at = standing;
+    TAILQ_INSERT_TAIL(&table->peers, peer, of_table);
+    table->count++;
+    return peer;
+}
+
+struct peer *peer_find(const struct peer_table *table, uint64_t origin)
+{
+    struct peer *peer;
+    TAILQ_FOREACH(peer, &table->peers, of_table)
+    if (peer->origin == origin)
+        return peer;
+    return NULL;
+}
+
+struct peer *peer_get(struct peer_table *table, uint64_t origin, uint64_t standing)
+{
+    struct peer *peer = peer_find(table, origin);
+    if (peer == NULL && !peer_is_tomb(table, origin))
+        peer = add_peer(table, origin, standing);
+    return peer;
+}
+
+static void take_facts(struct peer_table *table, struct peer *peer,
+                       const struct control_facts *facts)
+{
+    peer->used = facts->used;
+    peer->loaded = facts->loaded;
+    peer->carries_count = 0;
+    struct control_list list = facts->carries;
+    uint64_t hash;
+    while (control_next_hash(&list, &hash))
+        peer->carries[peer->carries_count++] = hash;
+    memset(peer->subscribed, 0, sizeof(peer->subscribed));
+    struct slice name;
+    for (list = facts->subscribed; control_next_name(&list, &name);) {
+        int shard = table->find_shard(table->context, name);
+        if (shard >= 0 && shard < PEER_SHARDS_MAX)
+            peer->subscribed[shard / 8] |= (uint8_t)(1U << (shard % 8));
+    }
+}
+
+enum peer_news peer_hear(struct peer_table *table, const struct control *control,
+                         uint64_t standing, uint64_t now, struct peer **found)
+{
+    *found = NULL;
+    int tomb = tomb_find(table, control->sender);
+    if (tomb >= 0) {
+        if (control->number <= table->tombs[tomb].number)
+            return PEER_OLD;
+        table->tombs[tomb].origin = 0; /* no origin is 0 */
+    }
+    struct peer *peer = peer_get(table, control->sender, standing);
+    *found = peer;
+    if (control->number <= peer->number)
+        return PEER_OLD;
+    const struct control_facts *facts = &control->facts;
+    bool is_new = !peer->has_ready_at;
+    bool was_ready = peer->is_ready;
+    peer->number = control->number;
+    peer->heard_at = standing;
+    peer->is_ready = (facts->flags & CONTROL_READY) != 0;
+    take_facts(table, peer, facts);
+    if (is_new) {
+        /* What is not ready yet has sent nothing. */
+        uint64_t age = facts->age < now / 1000 ? facts->age * 1000 : now;
+        peer->has_ready_at = true;
+        peer->ready_at = peer->is_ready ? now - age : now;
+    }
+    if (peer->is_ready && !was_ready)
+        return PEER_NOW_READY;
+    return is_new ? PEER_NEW : PEER_KNOWN;
+}
+
+bool peer_is_tomb(const struct peer_table *table, uint64_t origin)
+{
+    return tomb_find(table, origin) >= 0;
+}
+
+bool peer_is_live(const struct peer *peer, uint64_t standing)
+{
+    return peer->is_ready && standing - peer->heard_at <= PEER_LIVE;
+}
+
+bool peer_is_silent(const struct peer *peer, uint64_t standing)
+{
+    return standing - peer->heard_at > PEER_SILENT;
+}
+
+bool peer_is_subscribed(const struct peer *peer, size_t shard)
+{
+    return shard < PEER_SHARDS_MAX &&
+           (peer->subscribed[shard / 8] & (1U << (shard % 8))) != 0;
+}
+
+bool peer_carries(const struct peer *peer, uint64_t map)
+{
+    for (unsigned i = 0; i < peer->carries_count; i++)
+        if (peer->carries[i] == map)
+            return true;
+    return false;
+}
+
+struct peer *peer_first(const struct peer_table *table)
+{
+    return TAILQ_FIRST(&table->peers);
+}
+
+unsigned peer_live_count(const struct peer_table *table, uint64_t standing)
+{
+    unsigned count = 0;
+    const struct peer *peer;
+    TAILQ_FOREACH(peer, &table->peers, of_table)
+    count += peer_is_live(peer, standing);
+    return count;
+}
+
+bool peers_hear_shard(const struct peer_table *table, size_t shard, uint64_t map,
+                      uint64_t standing)
+{
+    const struct peer *peer;
+    TAILQ_FOREACH(peer, &table->peers, of_table)
+    if (peer_is_live(peer, standing) &&
+        !(peer_is_subscribed(peer, shard) && peer_carries(peer, map)))
+        return false;
+    return true;
+}
+
+uint64_t peer_bury(struct peer_table *table, uint64_t standing)
+{
+    struct peer *peer;
+    TAILQ_FOREACH(peer, &table->peers, of_table)
+    if (standing - peer->heard_at > PEER_KEEP) {
+        uint64_t origin = peer->origin;
+        entomb(table, peer);
+        remove_peer(table, peer);
+        return origin;
+    }
+    return 0;
+}

@@ -1,0 +1,87 @@
+/*
+ * The other brokers, as far as their heartbeats tell.
+ *
+ *     heartbeat ─ newer than the newest? ─▶ facts ─▶ LIVE: READY and heard within 5 s
+ *                     └ no: ignored                    │ silent for 70 s
+ *                                                      ▼
+ *                                                    tomb: its messages are dropped until a heartbeat with a
+ *                                                          higher number comes
+ *
+ * Times are of standing_now(), but `ready_at`: an age counts also while this broker was stopped.
+ */
+#pragma once
+
+#include "broker/control.h"
+#include "shared/timing.h"
+
+#include <sys/queue.h>
+
+#define PEER_LIVE        SECONDS(5)
+#define PEER_SILENT      MILLISECONDS(2500)
+#define PEER_KEEP        SECONDS(70)
+#define PEERS_MAX        1024
+#define PEERS_TOMBS_MAX  1024
+#define PEER_SHARDS_MAX  1024
+#define PEER_CARRIES_MAX 255
+
+struct peer {
+    uint64_t origin;
+    uint64_t number;   /* of its newest heartbeat; 0: none yet, only messages */
+    uint64_t heard_at; /* its newest heartbeat */
+    bool is_ready;
+    bool has_ready_at;
+    uint64_t
+        ready_at; /* timing_now() when it became READY, or was first heard before that */
+    uint64_t used, loaded;
+    unsigned carries_count;
+    uint64_t carries[PEER_CARRIES_MAX];
+    uint8_t subscribed[PEER_SHARDS_MAX / 8]; /* by index of this broker's configuration */
+    uint64_t answered_at;                    /* a message of it that was missing came */
+    /* Its positions: the question that waits for an answer (0: none), when it was asked, whether another is due
+     * soon, and the newest question that was answered. */
+    uint64_t question, asked_at;
+    bool asks_again;
+    uint64_t answered_question;
+    TAILQ_ENTRY(peer) of_table;
+};
+
+enum peer_news {
+    PEER_OLD,       /* a copy, or late: nothing was changed */
+    PEER_KNOWN,     /* its facts are taken */
+    PEER_NEW,       /* and it is heard for the first time: ready_at is set */
+    PEER_NOW_READY, /* heard READY for the first time; has_ready_at may be older */
+};
+
+struct peer_table;
+
+/* Index of a shard by its name, or -1. */
+typedef int (*peer_shard_cb)(void *context, struct slice name);
+
+struct peer_table *peer_table_new(peer_shard_cb find_shard, void *context);
+void peer_table_free(struct peer_table *table);
+
+/* Takes a HEARTBEAT's or POSITIONS' facts. `*peer` is set but for PEER_OLD of a tomb (NULL). */
+enum peer_news peer_hear(struct peer_table *table, const struct control *control,
+                         uint64_t standing, uint64_t now, struct peer **peer);
+
+/* NULL: not known. */
+struct peer *peer_find(const struct peer_table *table, uint64_t origin);
+
+/* Finds, or makes one that only messages were heard of. NULL: a tomb. */
+struct peer *peer_get(struct peer_table *table, uint64_t origin, uint64_t standing);
+
+bool peer_is_tomb(const struct peer_table *table, uint64_t origin);
+bool peer_is_live(const struct peer *peer, uint64_t standing);
+bool peer_is_silent(const struct peer *peer, uint64_t standing);
+bool peer_is_subscribed(const struct peer *peer, size_t shard);
+bool peer_carries(const struct peer *peer, uint64_t map);
+
+struct peer *peer_first(const struct peer_table *table);
+unsigned peer_live_count(const struct peer_table *table, uint64_t standing);
+
+/* Do all that are live hear the shard, and carry the map? */
+bool peers_hear_shard(const struct peer_table *table, size_t shard, uint64_t map,
+                      uint64_t standing);
+
+/* Buries one that was silent for PEER_KEEP; 0: none. Again until 0. */
+uint64_t peer_bury(struct peer_table *table, uint64_t standing);
