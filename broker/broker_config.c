@@ -251,7 +251,7 @@ static const struct option_row rows[] = {
      .help = "Messages wait this long for company; auto is the end of a loop turn."
              "all."},
     {"resend.window", OPTION_DURATION, AT(broker_config, resend_window),
-     .standard = "10s", .minimum = SECONDS(1), .maximum = SECONDS(600),
+     .standard = "20s", .minimum = SECONDS(1), .maximum = SECONDS(600),
      .reload = OPTION_RESTART,
      .help = "How long own messages are kept after their shard confirmed them."},
     {"resend.bytes", OPTION_SIZE, AT(broker_config, resend_bytes), .standard = "16MiB",
