@@ -2,7 +2,7 @@
 # The environments that tests and the demo run in, made on demand under .run/env. Sourced by ./run.
 #
 #   tests/env/NAME.txt               ─▶ .run/env/NAME/         a Python environment (bin/python, bin/gunicorn, …)
-#   tests/env/node/package-lock.json ─▶ .run/env/node/node_modules
+#   tests/env/NAME/package-lock.json ─▶ .run/env/NAME/node_modules
 #
 # Each holds a stamp: the hash of what it was made from. A stamp that differs makes it anew.
 
@@ -47,19 +47,19 @@ need_python_environment() { # NAME...
     done
 }
 
-make_node_environment() {
-    local folder=$environments/node
+make_node_environment() { # NAME
+    local folder=$environments/$1
     rm -rf "$folder"
     mkdir -p "$folder"
-    cp "$root"/tests/env/node/package*.json "$folder"
+    cp "$root/tests/env/$1"/package*.json "$folder"
     (cd "$folder" && try_thrice npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
 }
 
-need_node_environment() {
+need_node_environment() { # NAME
     local hash
-    hash=$(node --version | hash_of - "$root"/tests/env/node/package*.json)
-    is_fresh "$environments/node" "$hash" && return
-    say "node environment"
-    quietly env-node make_node_environment
-    echo "$hash" >"$environments/node/.stamp"
+    hash=$(node --version | hash_of - "$root/tests/env/$1"/package*.json)
+    is_fresh "$environments/$1" "$hash" && return
+    say "node environment: $1"
+    quietly "env-$1" make_node_environment "$1"
+    echo "$hash" >"$environments/$1/.stamp"
 }

@@ -48,7 +48,7 @@ may_become_root() {
     sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }
 }
 
-# need_packages GROUP... : installs what is missing of packages_GROUP; groups python and node are met by any
+# need_packages GROUP... : installs what is missing of packages_GROUP; groups python, node and conformance are met by any
 # interpreter that is new enough.
 need_packages() {
     local group package missing=() names
@@ -57,7 +57,7 @@ need_packages() {
         python)
             find_python >/dev/null || missing+=(python3 python3-venv)
             ;;
-        node)
+        node | conformance)
             have_node || missing+=(nodejs npm)
             ;;
         *)
