@@ -59,18 +59,32 @@ static enum parse_result read_sid(struct slice value, struct engine_query *facts
 {
     size_t at = 0;
     size_t len = 0;
+    facts->sid_raw = value;
+    if (value.len <= ENGINE_SID_MAX && http_chars_only(value, HTTP_CHAR_UNRESERVED)) {
+        facts->sid = value; /* as it always is: nothing is encoded */
+        return PARSE_DONE;
+    }
     while (at < value.len) {
         char byte = decode_next(value, &at, true);
         if (len == ENGINE_SID_MAX || !http_char_is(byte, HTTP_CHAR_UNRESERVED))
             return refuse(facts, "Session ID unknown");
         facts->sid_decoded[len++] = byte;
     }
-    facts->sid_raw = value;
-    facts->sid = len == value.len ? value : slice_of(facts->sid_decoded, len);
+    facts->sid = slice_of(facts->sid_decoded, len);
     return PARSE_DONE;
 }
 
-enum parameter { PARAMETER_SID, PARAMETER_EIO, PARAMETER_TRANSPORT, PARAMETER_OTHER };
+enum parameter {
+    PARAMETER_SID,
+    PARAMETER_EIO,
+    PARAMETER_TRANSPORT,
+    PARAMETERS_ONCE, /* those before are given at most once */
+    PARAMETER_JSONP = PARAMETERS_ONCE,
+    PARAMETER_BASE64,
+    PARAMETER_OTHER,
+};
+
+#define PARAMETER_NAME_MAX 9u
 
 static enum parameter find_parameter(struct slice name)
 {
@@ -78,9 +92,19 @@ static enum parameter find_parameter(struct slice name)
         [PARAMETER_SID] = SLICE_INIT("sid"),
         [PARAMETER_EIO] = SLICE_INIT("EIO"),
         [PARAMETER_TRANSPORT] = SLICE_INIT("transport"),
+        [PARAMETER_JSONP] = SLICE_INIT("j"),
+        [PARAMETER_BASE64] = SLICE_INIT("b64"),
     };
+    char decoded[PARAMETER_NAME_MAX];
+    size_t at = 0;
+    size_t len = 0;
+    while (at < name.len) {
+        if (len == sizeof(decoded))
+            return PARAMETER_OTHER;
+        decoded[len++] = decode_next(name, &at, true);
+    }
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        if (decodes_to(name, names[i]))
+        if (slice_equals(slice_of(decoded, len), names[i]))
             return (enum parameter)i;
     return PARAMETER_OTHER;
 }
@@ -93,7 +117,7 @@ static bool hides_parameter(struct slice part)
     if (slice_find(part, ';') == part.len || !slice_cut(&part, ';', &piece))
         return false;
     while (slice_cut(&part, ';', &piece))
-        if (find_parameter(slice_to(piece, slice_find(piece, '='))) != PARAMETER_OTHER)
+        if (find_parameter(slice_to(piece, slice_find(piece, '='))) < PARAMETERS_ONCE)
             return true;
     return false;
 }
@@ -120,15 +144,15 @@ enum parse_result engine_query_parse(struct slice query, struct engine_query *fa
     facts->is_jsonp = facts->is_base64 = false;
     facts->sid = facts->sid_raw = slice_of(NULL, 0);
     facts->refusal = (struct http_refusal){0};
-    bool seen[PARAMETER_OTHER] = {false};
+    bool seen[PARAMETERS_ONCE] = {false};
     struct slice part;
     while (slice_cut(&query, '&', &part)) {
         struct slice name = slice_to(part, slice_find(part, '='));
         struct slice value = slice_from(part, name.len + 1);
         enum parameter parameter = find_parameter(name);
-        if (hides_parameter(part) || (parameter != PARAMETER_OTHER && seen[parameter]))
+        if (hides_parameter(part) || (parameter < PARAMETERS_ONCE && seen[parameter]))
             return refuse(facts, "EIO, transport or sid given twice");
-        if (parameter != PARAMETER_OTHER)
+        if (parameter < PARAMETERS_ONCE)
             seen[parameter] = true;
         if (parameter == PARAMETER_SID && read_sid(value, facts) != PARSE_DONE)
             return PARSE_BAD;
@@ -136,8 +160,8 @@ enum parse_result engine_query_parse(struct slice query, struct engine_query *fa
             read_version(value, facts);
         if (parameter == PARAMETER_TRANSPORT)
             read_transport(value, facts);
-        facts->is_jsonp = facts->is_jsonp || decodes_to(name, SLICE("j"));
-        facts->is_base64 = facts->is_base64 || decodes_to(name, SLICE("b64"));
+        facts->is_jsonp = facts->is_jsonp || parameter == PARAMETER_JSONP;
+        facts->is_base64 = facts->is_base64 || parameter == PARAMETER_BASE64;
     }
     return PARSE_DONE;
 }
@@ -146,6 +170,8 @@ struct slice engine_sid_tail(const struct engine_query *facts, size_t count)
 {
     size_t at = 0;
     size_t kept = facts->sid.len - min_size(count, facts->sid.len);
+    if (facts->sid.data == facts->sid_raw.data)
+        return slice_from(facts->sid_raw, kept);
     while (kept-- > 0)
         decode_next(facts->sid_raw, &at, true);
     return slice_from(facts->sid_raw, at);
@@ -154,9 +180,12 @@ struct slice engine_sid_tail(const struct engine_query *facts, size_t count)
 bool engine_path_match(struct slice raw_path, const struct slice *paths, size_t count,
                        struct engine_path *match)
 {
+    bool has_escape = slice_find(raw_path, '%') < raw_path.len;
     for (size_t i = 0; i < count; i++) {
         size_t at = 0;
         size_t len = 0;
+        if (!has_escape && slice_starts_with(raw_path, paths[i]))
+            at = len = paths[i].len;
         while (len < paths[i].len && at < raw_path.len &&
                decode_next(raw_path, &at, false) == paths[i].data[len])
             len++;

@@ -230,8 +230,9 @@ static enum parse_result split_target(struct http_request *request)
 static enum parse_result parse_target(struct cursor *cursor, struct http_request *request)
 {
     const char *begin = cursor->at;
-    while (cursor->at < cursor->end && http_char_is(*cursor->at, HTTP_CHAR_QUERY) &&
-           cursor->at - begin <= HTTP_TARGET_MAX)
+    const char *stop =
+        begin + min_size((size_t)(cursor->end - begin), (size_t)HTTP_TARGET_MAX + 1);
+    while (cursor->at < stop && http_char_is(*cursor->at, HTTP_CHAR_QUERY))
         cursor->at++;
     size_t len = (size_t)(cursor->at - begin);
     if (len > HTTP_TARGET_MAX)

@@ -5,13 +5,28 @@ static unsigned char lower(char byte)
     return (unsigned char)(byte >= 'A' && byte <= 'Z' ? byte + ('a' - 'A') : byte);
 }
 
+/* The eight bytes at `text`, letters in lower case: bit 7 of `from_a ^ behind_z` marks those in A-Z. */
+static uint64_t lower_word(const char *text)
+{
+    const uint64_t ones = 0x0101010101010101u, tops = ones << 7;
+    uint64_t word;
+    memcpy(&word, text, sizeof word);
+    uint64_t low = word & ~tops;
+    uint64_t from_a = low + ones * (0x80 - 'A'), behind_z = low + ones * (0x7f - 'Z');
+    return word | ((from_a ^ behind_z) & ~word & tops) >> 2;
+}
+
 bool slice_equals_nocase(struct slice a, struct slice b)
 {
     /* not strncasecmp: it stops at a NUL and asks the locale */
     if (a.len != b.len)
         return false;
-    for (size_t i = 0; i < a.len; i++)
-        if (lower(a.data[i]) != lower(b.data[i]))
+    size_t i = 0;
+    for (; a.len - i >= sizeof(uint64_t); i += sizeof(uint64_t))
+        if (lower_word(a.data + i) != lower_word(b.data + i))
+            return false;
+    for (; i < a.len; i++)
+        if (a.data[i] != b.data[i] && lower(a.data[i]) != lower(b.data[i]))
             return false;
     return true;
 }
@@ -25,17 +40,6 @@ bool slice_ends_with(struct slice text, struct slice suffix)
 {
     return text.len >= suffix.len &&
            slice_equals(slice_from(text, text.len - suffix.len), suffix);
-}
-
-struct slice slice_from(struct slice text, size_t offset)
-{
-    offset = min_size(offset, text.len);
-    return offset == 0 ? text : slice_of(text.data + offset, text.len - offset);
-}
-
-struct slice slice_to(struct slice text, size_t len)
-{
-    return slice_of(text.data, min_size(len, text.len));
 }
 
 size_t slice_find(struct slice text, char byte)

@@ -46,10 +46,17 @@ bool slice_starts_with(struct slice text, struct slice prefix);
 bool slice_ends_with(struct slice text, struct slice suffix);
 
 /* From `offset` to the end; empty when the slice is not that long. */
-struct slice slice_from(struct slice text, size_t offset);
+static inline struct slice slice_from(struct slice text, size_t offset)
+{
+    offset = min_size(offset, text.len);
+    return offset == 0 ? text : slice_of(text.data + offset, text.len - offset);
+}
 
 /* At most the first `len` bytes. */
-struct slice slice_to(struct slice text, size_t len);
+static inline struct slice slice_to(struct slice text, size_t len)
+{
+    return slice_of(text.data, min_size(len, text.len));
+}
 
 /* Place of the first / last `byte`, or text.len when there is none. */
 size_t slice_find(struct slice text, char byte);
