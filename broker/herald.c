@@ -314,7 +314,7 @@ static void ask_all_where(struct herald *herald)
     struct peer *peer;
     for (peer = peer_first(herald->config.peers); peer != NULL;
          peer = TAILQ_NEXT(peer, of_table))
-        if (peer_is_live(peer, now))
+        if (peer_is_present(peer, now))
             ask_where(herald, peer);
 }
 
@@ -423,16 +423,14 @@ static void tell_new(const struct peer *peer)
 static void take_facts(struct herald *herald, const struct control *control)
 {
     struct peer *peer;
-    bool was_known = peer_find(herald->config.peers, control->sender) != NULL &&
-                     peer_find(herald->config.peers, control->sender)->has_ready_at;
     enum peer_news news =
         peer_hear(herald->config.peers, control, standing_now(), timing_now(), &peer);
     if (news == PEER_OLD)
         return;
-    if (!was_known) {
+    if (news != PEER_KNOWN)
         tell_new(peer);
+    if (news == PEER_NOW_READY)
         receiver_set_age(herald->config.receiver, peer->origin, peer->ready_at);
-    }
     if (!peer->is_ready || news == PEER_NOW_READY) {
         if (herald->ready_at != 0)
             beat_soon(
@@ -582,8 +580,8 @@ bool herald_is_joined(const struct herald *herald)
     const struct peer *peer;
     for (peer = peer_first(herald->config.peers); peer != NULL;
          peer = TAILQ_NEXT(peer, of_table))
-        if (peer_is_live(peer, now) && peer->answered_question <= herald->joined_number &&
-            peer->question != 0)
+        if (peer_is_present(peer, now) &&
+            peer->answered_question <= herald->joined_number && peer->question != 0)
             return false;
     return true;
 }

@@ -127,20 +127,17 @@ enum peer_news peer_hear(struct peer_table *table, const struct control *control
     if (control->number <= peer->number)
         return PEER_OLD;
     const struct control_facts *facts = &control->facts;
-    bool is_new = !peer->has_ready_at;
-    bool was_ready = peer->is_ready;
+    bool is_new = peer->number == 0;
     peer->number = control->number;
     peer->heard_at = standing;
     peer->is_ready = (facts->flags & CONTROL_READY) != 0;
     take_facts(table, peer, facts);
-    if (is_new) {
-        /* What is not ready yet has sent nothing. */
+    if (peer->is_ready && !peer->has_ready_at) {
         uint64_t age = facts->age < now / 1000 ? facts->age * 1000 : now;
         peer->has_ready_at = true;
-        peer->ready_at = peer->is_ready ? now - age : now;
-    }
-    if (peer->is_ready && !was_ready)
+        peer->ready_at = now - age;
         return PEER_NOW_READY;
+    }
     return is_new ? PEER_NEW : PEER_KNOWN;
 }
 
@@ -152,6 +149,11 @@ bool peer_is_tomb(const struct peer_table *table, uint64_t origin)
 bool peer_is_live(const struct peer *peer, uint64_t standing)
 {
     return peer->is_ready && standing - peer->heard_at <= PEER_LIVE;
+}
+
+bool peer_is_present(const struct peer *peer, uint64_t standing)
+{
+    return peer->number != 0 && standing - peer->heard_at <= PEER_LIVE;
 }
 
 bool peer_is_silent(const struct peer *peer, uint64_t standing)

@@ -48,8 +48,8 @@ struct peer {
 enum peer_news {
     PEER_OLD,       /* a copy, or late: nothing was changed */
     PEER_KNOWN,     /* its facts are taken */
-    PEER_NEW,       /* and it is heard for the first time: ready_at is set */
-    PEER_NOW_READY, /* heard READY for the first time; has_ready_at may be older */
+    PEER_NEW,       /* and it is heard for the first time */
+    PEER_NOW_READY, /* and it is heard READY for the first time: ready_at is set */
 };
 
 struct peer_table;
@@ -72,6 +72,9 @@ struct peer *peer_get(struct peer_table *table, uint64_t origin, uint64_t standi
 
 bool peer_is_tomb(const struct peer_table *table, uint64_t origin);
 bool peer_is_live(const struct peer *peer, uint64_t standing);
+
+/* Live, or about to be: heard as lately, READY or not. */
+bool peer_is_present(const struct peer *peer, uint64_t standing);
 bool peer_is_silent(const struct peer *peer, uint64_t standing);
 bool peer_is_subscribed(const struct peer *peer, size_t shard);
 bool peer_carries(const struct peer *peer, uint64_t map);
