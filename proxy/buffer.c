@@ -5,21 +5,33 @@
 #include <malloc.h>
 #include <stdlib.h>
 
+#define TELL_BYTES 16384u /* a turn's change that is counted at once */
+
 void buffer_pool_init(struct buffer_pool *pool, atomic_size_t *held, size_t limit)
 {
     *pool = (struct buffer_pool){.held = held, .limit = limit};
 }
 
+void buffer_pool_tell(struct buffer_pool *pool)
+{
+    if (pool->own == pool->told)
+        return;
+    atomic_fetch_add_explicit(pool->held, pool->own - pool->told, memory_order_relaxed);
+    pool->told = pool->own;
+}
+
 void buffer_pool_cleanup(struct buffer_pool *pool)
 {
+    buffer_pool_tell(pool);
     while (pool->kept_count > 0)
         free(pool->kept[--pool->kept_count]);
 }
 
 bool buffer_pool_has_room(const struct buffer_pool *pool)
 {
-    return pool->limit == 0 ||
-           atomic_load_explicit(pool->held, memory_order_relaxed) < pool->limit;
+    return pool->limit == 0 || atomic_load_explicit(pool->held, memory_order_relaxed) +
+                                       pool->own - pool->told <
+                                   pool->limit;
 }
 
 void buffer_pool_trim(struct buffer_pool *pool)
@@ -33,8 +45,11 @@ void buffer_pool_trim(struct buffer_pool *pool)
 
 static void count(struct buffer_pool *pool, ptrdiff_t bytes)
 {
-    atomic_fetch_add_explicit(pool->held, (size_t)bytes, memory_order_relaxed);
     pool->own += (size_t)bytes;
+    size_t untold =
+        pool->own > pool->told ? pool->own - pool->told : pool->told - pool->own;
+    if (untold >= TELL_BYTES)
+        buffer_pool_tell(pool);
     pool->peak = max_size(pool->peak, pool->own);
 }
 

@@ -8,7 +8,9 @@
  *          |  taken already     |  waiting        |  room              |
  *
  * Every worker has a buffer_pool: it keeps a few small buffers for reuse and counts what its buffers
- * hold against limits.buffered_bytes, which all workers share. One thread uses one pool.
+ * hold against limits.buffered_bytes, which all workers share: at the end of a turn, or as soon as it is much,
+ * since requests that use a buffer for a moment would have all threads fight for that number. One thread uses one
+ * pool.
  */
 #pragma once
 
@@ -27,6 +29,7 @@ struct buffer {
 
 struct buffer_pool {
     atomic_size_t *held; /* bytes of all pools, borrowed */
+    size_t told;         /* of `own`: what is in there */
     size_t limit;        /* limits.buffered_bytes; 0: none */
     size_t own, peak; /* bytes of this pool: now, and the most since buffer_pool_trim() */
     struct buffer *kept[BUFFER_KEPT];
@@ -40,6 +43,9 @@ void buffer_pool_cleanup(struct buffer_pool *pool);
 /* Gives memory that malloc holds for a burst that is over back to the system: when the pool holds less than a
  * quarter of its peak. Takes about a millisecond. */
 void buffer_pool_trim(struct buffer_pool *pool);
+
+/* At the end of a turn: what the pool holds is counted. */
+void buffer_pool_tell(struct buffer_pool *pool);
 
 /* False when limits.buffered_bytes are used up: the owner should refuse new work. */
 bool buffer_pool_has_room(const struct buffer_pool *pool);

@@ -36,7 +36,6 @@ struct upstream;
 #define ENDPOINT_SUSPECT_FAILURES 3
 
 struct endpoint {
-    atomic_uint holders;
     struct upstream *upstream; /* one reference */
     char *identity;            /* pod UID, else configured id, else address */
     char *label;               /* rendezvous label: StatefulSet hostname, else identity */
@@ -46,13 +45,17 @@ struct endpoint {
     uint64_t created; /* of timing_now() */
     bool is_founder;  /* was there when its upstream began: no warming, no slow start */
 
+    atomic_uint failures; /* connect failures in a row */
+    atomic_uint probes;   /* sent since the suspicion began */
+    _Atomic uint64_t suspect_until;
+
+    /* Every route reads what is above, and every request changes what is below. */
+    char apart[CACHE_LINE];
+    atomic_uint holders;
     atomic_uint tunnels;
     atomic_uint polls;            /* exchanges in flight, long polls above all */
     _Atomic uint64_t placed_last; /* the second of the last handshake */
     _Atomic uint64_t placed[ENDPOINT_PLACED_SECONDS]; /* second << 24 | count, a ring */
-    atomic_uint failures;                             /* connect failures in a row */
-    atomic_uint probes;                               /* sent since the suspicion began */
-    _Atomic uint64_t suspect_until;
     _Atomic uint64_t handshakes_total;
 };
 

@@ -107,6 +107,7 @@ static void end_turn(struct worker *worker)
         metrics_add_by(M_TUNNEL_FRAMES, to, (int64_t)worker->relayed[to].frames);
         worker->relayed[to].bytes = worker->relayed[to].frames = 0;
     }
+    buffer_pool_tell(&worker->buffers);
     if (worker->buffers.peak > BURST_BYTES && worker->trim.on_due == NULL)
         deadline_set(&worker->wheel, &worker->trim, BURST_MS, on_burst_over);
     while ((client = TAILQ_FIRST(&worker->closed)) != NULL)

@@ -50,13 +50,15 @@ TAILQ_HEAD(client_list, client);
 
 /* What all threads of the process share besides snapshots. */
 struct process {
-    atomic_size_t buffered_bytes;
-    atomic_uint clients;         /* open now, all workers */
     struct admission *admission; /* owned by whoever owns the process */
+    atomic_bool is_draining;     /* answers close their connections */
+    uint64_t started;            /* timing_now() */
+    char via[32];                /* our name in Via, of this process alone */
+    /* Every request reads what is above: what connections change lies on another cache line. */
+    char apart[CACHE_LINE];
+    atomic_size_t buffered_bytes;
+    atomic_uint clients; /* open now, all workers */
     _Atomic uint64_t client_ids;
-    atomic_bool is_draining; /* answers close their connections */
-    uint64_t started;        /* timing_now() */
-    char via[32];            /* our name in Via, of this process alone */
 };
 
 /* What a listener says about its clients. Immutable, outlives them. */

@@ -14,6 +14,10 @@
 #define NO_RETURN            __attribute__((noreturn))
 #define UNUSED               __attribute__((unused))
 
+/* Bytes that two CPUs cannot write to at once without taking them from each other; a pair of 64, which are fetched
+ * together. */
+#define CACHE_LINE 128
+
 #define ARRAY_LEN(array) (sizeof(array) / sizeof((array)[0]))
 
 /* The object of type `type` whose member `member` is at `pointer`. */

@@ -24,6 +24,7 @@ static void test_what_is_appended_is_taken_in_order(void **state)
     }
     buffer_take(&pool, &buffer, buffer_len(buffer));
     assert_null(buffer);
+    buffer_pool_tell(&pool);
     assert_int_equal(0, held);
     buffer_pool_cleanup(&pool);
 }
@@ -38,9 +39,19 @@ static void test_pools_count_against_one_limit(void **state)
     buffer_pool_init(&b, &held, 5000);
     assert_true(buffer_pool_has_room(&b));
     buffer_reserve(&a, &buffer, 6000);
+    assert_false(buffer_pool_has_room(&a));
+    assert_true(buffer_pool_has_room(&b)); /* until the turn is over */
+    buffer_pool_tell(&a);
+    assert_int_equal(6000, held);
     assert_false(buffer_pool_has_room(&b));
     buffer_drop(&a, &buffer);
+    assert_true(buffer_pool_has_room(&a));
+    buffer_pool_tell(&a);
     assert_true(buffer_pool_has_room(&b));
+    buffer_reserve(&a, &buffer, 60000); /* much: at once */
+    assert_int_equal(60000, held);
+    buffer_drop(&a, &buffer);
+    assert_int_equal(0, held);
     buffer_pool_cleanup(&a);
     buffer_pool_cleanup(&b);
 }
