@@ -5,6 +5,7 @@
 
 #include "proxy/discovery_dns.h"
 #include "proxy/discovery_file.h"
+#include "proxy/discovery_k8s.h"
 #include "proxy/discovery_static.h"
 #include "proxy/endpoint_list.h"
 #include "proxy/health_check.h"
@@ -134,7 +135,7 @@ static void on_tick(evutil_socket_t fd, short what, void *argument)
 
 /* ---- what sources tell ---- */
 
-static void on_list(void *owner, const struct endpoint_spec *specs, size_t len)
+static void on_well(void *owner)
 {
     struct discovered *it = owner;
     if (it->trouble != NULL)
@@ -142,6 +143,12 @@ static void on_list(void *owner, const struct endpoint_spec *specs, size_t len)
                  LOG_TEXT("upstream", it->config->name));
     free(it->trouble);
     it->trouble = NULL;
+}
+
+static void on_list(void *owner, const struct endpoint_spec *specs, size_t len)
+{
+    struct discovered *it = owner;
+    on_well(owner);
     it->lists++;
     it->listed_at = timing_now();
     metrics_add_by(M_DISCOVERY_LISTS, it->config->discovery.kind, 1);
@@ -166,8 +173,8 @@ static void on_trouble(void *owner, const char *why)
     it->trouble = trouble;
 }
 
-static const struct source_callbacks source_callbacks = {.on_list = on_list,
-                                                         .on_trouble = on_trouble};
+static const struct source_callbacks source_callbacks = {
+    .on_list = on_list, .on_well = on_well, .on_trouble = on_trouble};
 
 /* ---- what health checks tell ---- */
 
@@ -199,6 +206,8 @@ static const struct source_kind *kind_of(const struct upstream_config *config)
         return &discovery_file;
     case DISCOVERY_DNS:
         return &discovery_dns;
+    case DISCOVERY_KUBERNETES:
+        return &discovery_k8s;
     }
     unreachable();
 }
@@ -210,6 +219,8 @@ static struct endpoint_list_options list_options(const struct upstream_config *c
         options.absence = 0;
     if (config->discovery.kind == DISCOVERY_DNS)
         options.vanished = config->drain.window;
+    if (config->discovery.kind == DISCOVERY_KUBERNETES)
+        options.empty_hold = config->discovery.kubernetes.empty_hold;
     return options;
 }
 

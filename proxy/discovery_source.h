@@ -16,6 +16,8 @@ struct event_base;
 struct source_callbacks {
     /* Everything that is there now; text is borrowed until it returns. */
     void (*on_list)(void *owner, const struct endpoint_spec *specs, size_t len);
+    /* It can be learned from again, and the last list still holds. */
+    void (*on_well)(void *owner);
     /* What keeps the source from learning, in words; the last list stays. Told once for each attempt. */
     void (*on_trouble)(void *owner, const char *why);
 };

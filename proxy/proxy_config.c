@@ -31,7 +31,8 @@ static void derive_hash_by(struct affinity_config *affinity)
 
 static void derive_upstream(struct upstream_config *upstream)
 {
-    upstream->discovery.kind = upstream->discovery.has_dns           ? DISCOVERY_DNS
+    upstream->discovery.kind = upstream->discovery.has_kubernetes ? DISCOVERY_KUBERNETES
+                               : upstream->discovery.has_dns      ? DISCOVERY_DNS
                                : upstream->discovery.file[0] != '\0' ? DISCOVERY_FILE
                                                                      : DISCOVERY_STATIC;
     derive_hash_by(&upstream->affinity);

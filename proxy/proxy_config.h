@@ -54,8 +54,15 @@ struct listener_config {
 enum endpoint_start { ENDPOINT_START_READY, ENDPOINT_START_DRAINING };
 
 /* Where an upstream's endpoints come from. */
-enum discovery_kind { DISCOVERY_STATIC, DISCOVERY_FILE, DISCOVERY_DNS };
-#define DISCOVERY_KINDS 3
+enum discovery_kind {
+    DISCOVERY_STATIC,
+    DISCOVERY_FILE,
+    DISCOVERY_DNS,
+    DISCOVERY_KUBERNETES
+};
+#define DISCOVERY_KINDS 4
+
+enum ip_family { IP_FAMILY_AUTO, IP_FAMILY_V4, IP_FAMILY_V6 };
 
 /* One endpoint of discovery.static. */
 struct endpoint_config {
@@ -111,6 +118,19 @@ struct upstream_config {
             uint64_t interval;
             char *server; /* IP[:port]; "" = those of /etc/resolv.conf */
         } dns;
+        bool has_kubernetes;
+        struct {
+            char *namespace_name; /* "" = our pod's */
+            char *service;
+            struct text_list ports; /* names or numbers */
+            int ip_family;          /* enum ip_family */
+            uint64_t empty_hold;
+            char *api_server; /* "" = the cluster's */
+            char *token_file; /* "" = no token */
+            char *ca_file;    /* "" = the system's */
+            uint64_t watch_time;
+            uint64_t relist;
+        } kubernetes;
 
         /* derived */
         enum discovery_kind kind;

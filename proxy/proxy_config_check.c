@@ -138,6 +138,24 @@ const char *proxy_check_dns_server(const void *text)
     return is_ip ? NULL : "must be IP or IP:port";
 }
 
+const char *proxy_check_label(const void *text)
+{
+    return consists_of(text_of(text), "-") ? NULL : "may have letters, digits and '-'";
+}
+
+const char *proxy_check_api_server(const void *text)
+{
+    struct slice url = text_of(text);
+    struct address address;
+    const char *why;
+    bool is_tls = slice_starts_with(url, SLICE("https://"));
+    if (url.len == 0)
+        return NULL;
+    if (!is_tls && !slice_starts_with(url, SLICE("http://")))
+        return "must begin with https:// or http://";
+    return address_parse(slice_from(url, is_tls ? 8 : 7), &address, &why) ? NULL : why;
+}
+
 const char *proxy_check_host(const void *text)
 {
     struct slice host = text_of(text);
@@ -244,12 +262,13 @@ void proxy_check_upstream(void *object, const struct option_place *place)
 {
     const struct upstream_config *upstream = object;
     static const char *const sources[] = {"discovery.static", "discovery.file",
-                                          "discovery.dns"};
+                                          "discovery.dns", "discovery.kubernetes"};
     size_t given = 0;
     for (size_t i = 0; i < ARRAY_LEN(sources); i++)
         given += option_is_given(place, sources[i]);
     if (given != 1)
-        option_error(place, "discovery", "needs exactly one source: static, file or dns");
+        option_error(place, "discovery",
+                     "needs exactly one source: static, file, dns or kubernetes");
     else if (option_is_given(place, "discovery.file") &&
              upstream->discovery.file[0] == '\0')
         option_error(place, "discovery.file", "must be a path");

@@ -16,6 +16,8 @@ const char *proxy_check_hash_by(const void *text); /* auto, client_ip, header:NA
 const char *proxy_check_health_path(const void *text); /* /path?query as it is sent */
 const char *proxy_check_dns_name(const void *text);
 const char *proxy_check_dns_server(const void *text);  /* IP, IP:port, or empty */
+const char *proxy_check_label(const void *text);       /* RFC 1123, or empty */
+const char *proxy_check_api_server(const void *text);  /* http[s]://IP:port, or empty */
 const char *proxy_check_host(const void *text);        /* exact, *.example.com, * */
 const char *proxy_check_path(const void *text);        /* of a route */
 const char *proxy_check_engine_path(const void *text); /* begins and ends with '/' */

@@ -19,6 +19,7 @@ static const char *const same_site_words[] = {"auto", "none", "lax", "strict", N
 static const char *const secure_words[] = {"auto", "true", "false", NULL};
 static const char *const draining_words[] = {"last_resort", "never", NULL};
 static const char *const health_words[] = {"tcp", "http", "none", NULL};
+static const char *const family_words[] = {"auto", "ipv4", "ipv6", NULL};
 static const char *const start_words[] = {"ready", "draining", NULL};
 static const char *const tls_version_words[] = {"1.2", "1.3", NULL};
 static const char *const access_words[] = {"errors", "all", "off", NULL};
@@ -114,6 +115,48 @@ static const struct option_row upstream_rows[] = {
     {"discovery.dns.server", OPTION_TEXT, AT(discovery.dns.server), .maximum = 64,
      .check = proxy_check_dns_server, .reload = OPTION_LIVE,
      .help = "IP or IP:port of the name server; empty: those of /etc/resolv.conf."},
+    {"discovery.kubernetes", OPTION_OBJECT, AT(discovery.has_kubernetes),
+     .reload = OPTION_LIVE,
+     .help = "Instead: the EndpointSlices of a Service, listed and watched."},
+    {"discovery.kubernetes.namespace", OPTION_TEXT,
+     AT(discovery.kubernetes.namespace_name), .maximum = 63, .check = proxy_check_label,
+     .reload = OPTION_LIVE, .help = "Its namespace; empty: the one of our pod."},
+    {"discovery.kubernetes.service", OPTION_TEXT, AT(discovery.kubernetes.service),
+     .required = true, .minimum = 1, .maximum = 63, .check = proxy_check_label,
+     .reload = OPTION_LIVE, .help = "Its name."},
+    {"discovery.kubernetes.ports", OPTION_TEXT_LIST, AT(discovery.kubernetes.ports),
+     .required = true, .minimum = 1, .maximum = 100, .reload = OPTION_LIVE,
+     .help = "Names of the Service's ports, or numbers of the pods'; each is an endpoint "
+             "of its own."},
+    {"discovery.kubernetes.ip_family", OPTION_ENUM, AT(discovery.kubernetes.ip_family),
+     .words = family_words, .standard = "auto", .reload = OPTION_LIVE,
+     .help = "Which address of a pod with both; auto: of the family of POD_IP, else "
+             "IPv4, else what there is."},
+    {"discovery.kubernetes.empty_hold", OPTION_DURATION,
+     AT(discovery.kubernetes.empty_hold), .standard = "30s", .minimum = 0,
+     .maximum = HOURS(24), .reload = OPTION_LIVE,
+     .help = "When no endpoint is listed any more the last ones drain for so long."},
+    {"discovery.kubernetes.api_server", OPTION_TEXT, AT(discovery.kubernetes.api_server),
+     .maximum = 200, .check = proxy_check_api_server, .reload = OPTION_LIVE,
+     .help = "https://IP:port or http://IP:port; empty: the cluster's, from the pod's "
+             "environment."},
+    {"discovery.kubernetes.token_file", OPTION_TEXT, AT(discovery.kubernetes.token_file),
+     .standard = "/var/run/secrets/kubernetes.io/serviceaccount/token", .maximum = 4096,
+     .reload = OPTION_LIVE, .help = "Read anew for each request; empty: none is sent."},
+    {"discovery.kubernetes.ca_file", OPTION_TEXT, AT(discovery.kubernetes.ca_file),
+     .standard = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", .maximum = 4096,
+     .reload = OPTION_LIVE,
+     .help = "Authorities of the API's certificate, read anew for each request; empty: "
+             "the system's."},
+    {"discovery.kubernetes.watch_time", OPTION_DURATION,
+     AT(discovery.kubernetes.watch_time), .standard = "5m",
+     .minimum = (int64_t)SECONDS(1), .maximum = HOURS(1), .reload = OPTION_LIVE,
+     .help = "A watch is asked for this time to twice of it, at random."},
+    {"discovery.kubernetes.relist", OPTION_DURATION, AT(discovery.kubernetes.relist),
+     .standard = "20m", .minimum = (int64_t)SECONDS(1), .maximum = HOURS(24),
+     .reload = OPTION_LIVE,
+     .help = "When a watch ends so long after the last list, up to half more, the slices "
+             "are listed anew."},
     {"drain.window", OPTION_DURATION, AT(drain.window), .standard = "20s", .minimum = 0,
      .maximum = HOURS(24), .reload = OPTION_LIVE,
      .help = "How long an endpoint that has vanished from DNS keeps its sessions while "

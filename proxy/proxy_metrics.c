@@ -71,6 +71,7 @@ const char *discovery_source_label(int value)
         [DISCOVERY_STATIC] = "static",
         [DISCOVERY_FILE] = "file",
         [DISCOVERY_DNS] = "dns",
+        [DISCOVERY_KUBERNETES] = "kubernetes",
     };
     return words[value];
 }

@@ -18,6 +18,7 @@ class Pod(Endpoint):
 
     def __init__(self, name, port=0, host="127.0.0.1"):
         self.name = name
+        self.host_ip = host
         self.sids = set()
         self.strangers = 0
         self.handshakes = 0
