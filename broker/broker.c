@@ -227,6 +227,8 @@ static void make_clients(struct broker *broker)
         .slow_policy = (enum slow_policy)config->slow_policy,
         .flush_window = config->flush_window == OPTION_AUTO ? 0 : config->flush_window,
         .heartbeat = config->heartbeat,
+        .replay_window = config->replay_window,
+        .replay_bytes = (size_t)config->replay_bytes,
     };
     const struct client_callbacks callbacks = {
         .on_request = on_request,

@@ -250,6 +250,15 @@ static const struct option_row rows[] = {
      .reload = OPTION_RESTART,
      .help = "Messages wait this long for company; auto is the end of a loop turn."
              "all."},
+    {"replay.window", OPTION_DURATION, AT(broker_config, replay_window),
+     .standard = "70s", .maximum = SECONDS(600), .reload = OPTION_RESTART,
+     .help =
+         "How long messages wait for the next connection of a subscriber that gave its "
+         "connection a name (client_name); 0 is not at all."},
+    {"replay.bytes", OPTION_SIZE, AT(broker_config, replay_bytes), .standard = "64MiB",
+     .minimum = 65536, .maximum = INT64_C(1) << 40, .reload = OPTION_RESTART,
+     .help = "Bytes that wait for all such subscribers together; beyond, who has waited "
+             "longest is given up."},
     {"resend.window", OPTION_DURATION, AT(broker_config, resend_window),
      .standard = "20s", .minimum = SECONDS(1), .maximum = SECONDS(600),
      .reload = OPTION_RESTART,

@@ -49,6 +49,7 @@ struct broker_config {
     struct option_list shards; /* struct broker_shard_config; none: embedded hub */
     uint64_t flush_window;     /* OPTION_AUTO: at the end of each loop turn */
     uint64_t resend_window, resend_bytes;
+    uint64_t replay_window, replay_bytes; /* window 0: none */
     uint64_t slow_bytes, slow_age;
     int slow_policy; /* enum slow_policy */
     uint64_t spill_bytes, spill_age;

@@ -152,6 +152,7 @@ static const struct {
     {"at_once", M_DELIVERED_AT_ONCE},
     {"retransmitted", M_RETRANSMITTED},
     {"heartbeats", M_HEARTBEATS},
+    {"replayed", M_REPLAYED},
     {"commands", M_COMMANDS},
 };
 

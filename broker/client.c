@@ -1,23 +1,15 @@
-#include "broker/client.h"
+#include "broker/client_parts.h"
 
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
-#include "broker/output.h"
-#include "broker/resp.h"
 #include "broker/turn.h"
-#include "shared/log.h"
 #include "shared/net.h"
 #include "shared/timing.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
-#include <event2/event.h>
-#include <event2/event_struct.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-/* One read; also the most that one client gets done in a turn while others wait. */
-#define READ_SIZE ((size_t)64 * 1024)
 
 /* A client that does not take its replies is not read from while more than this waits. */
 #define OUTPUT_PAUSE ((size_t)1024 * 1024)
@@ -33,69 +25,15 @@
 
 #define SWEEP_EVERY SECONDS(1)
 
-enum client_state { CLIENT_OPEN, CLIENT_FINISHING, CLIENT_CLOSED };
-
-TAILQ_HEAD(client_list, client);
-
-struct client {
-    struct client_set *set; /* borrowed */
-    struct stream stream;
-    struct event readable;
-    struct event writable;
-    enum client_state state;
-    enum close_reason finish_reason; /* FINISHING: what the end will be */
-    uint64_t finishing_since;
-    bool is_reading; /* readable is added */
-    bool is_blocked; /* writable is added: the socket is full */
-    bool is_dirty;   /* on set->dirty */
-    bool is_lagging; /* on set->lagging */
-    bool resumes;    /* its request is to be looked at again */
-    bool is_slow;    /* over slow_bytes: ends or is trimmed at the end of the turn */
-    struct resp_parser parser;
-    char *input; /* NULL: empty */
-    size_t input_len;
-    size_t input_size;
-    struct output output;
-    uint64_t delivered_at;
-    uint64_t wrote_at; /* when the socket last took something */
-    struct client_facts facts;
-    struct subscriber subscriber;
-    TAILQ_ENTRY(client) of_set;
-    TAILQ_ENTRY(client) of_waiting; /* its request waits */
-    TAILQ_ENTRY(client) of_work;    /* dirty, lagging or closed */
-};
-
-struct client_set {
-    struct event_base *base; /* borrowed */
-    struct client_limits limits;
-    struct client_callbacks callbacks;
-    struct client_list open;
-    struct client_list dirty;   /* something to do at the end of this turn */
-    struct client_list lagging; /* deliveries that wait for the flush window */
-    struct client_list waiting; /* for client_set_resume */
-    struct client_list closed;  /* to be freed at the end of this turn */
-    unsigned count;
-    uint64_t next_id;
-    struct chunk_writer replies;
-    struct evbuffer *reply;
-    struct turn *turn; /* borrowed */
-    struct event *window;
-    struct event *sweep;
-    bool window_is_open;
-    void (*on_empty)(void *context); /* client_set_finish; NULL: not finishing */
-    void *on_empty_context;
-    char scratch[READ_SIZE];
-};
-
-static struct log_subject subject_of(const struct client *client)
+struct log_subject client_subject(const struct client *client)
 {
     return (struct log_subject){.kind = "client", .id = client->facts.id};
 }
 
-static void make_dirty(struct client *client)
+void client_make_dirty(struct client *client)
 {
     struct client_set *set = client->set;
-    if (client->is_dirty || client->state == CLIENT_CLOSED)
+    if (client->is_dirty || client->state == CLIENT_CLOSED || client_is_parked(client))
         return;
     if (client->is_lagging) {
         TAILQ_REMOVE(&set->lagging, client, of_work);
@@ -106,7 +44,7 @@ static void make_dirty(struct client *client)
     turn_request(set->turn);
 }
 
-static void set_reading(struct client *client, bool reads)
+void client_set_reading(struct client *client, bool reads)
 {
     if (client->is_reading == reads)
         return;
@@ -123,17 +61,17 @@ static void begin_to_wait(struct client *client)
         return;
     client->facts.waits_since = timing_now();
     TAILQ_INSERT_TAIL(&client->set->waiting, client, of_waiting);
-    set_reading(client, false);
+    client_set_reading(client, false);
 }
 
-static void cease_to_wait(struct client *client)
+void client_cease_to_wait(struct client *client)
 {
     if (client->facts.waits_since == 0)
         return;
     client->facts.waits_since = 0;
     TAILQ_REMOVE(&client->set->waiting, client, of_waiting);
     if (client->state == CLIENT_OPEN)
-        set_reading(client, true);
+        client_set_reading(client, true);
 }
 
 static void finish(struct client *client, enum close_reason reason)
@@ -141,9 +79,9 @@ static void finish(struct client *client, enum close_reason reason)
     client->state = CLIENT_FINISHING;
     client->finish_reason = reason;
     client->finishing_since = timing_now();
-    set_reading(client, false);
-    cease_to_wait(client);
-    make_dirty(client);
+    client_set_reading(client, false);
+    client_cease_to_wait(client);
+    client_make_dirty(client);
 }
 
 /* ── input ── */
@@ -165,9 +103,9 @@ static void queue_reply(struct client *client)
     char *room = chunk_writer_reserve(&set->replies, len);
     check(evbuffer_remove(set->reply, room, len) == (int)len);
     if (client->state == CLIENT_OPEN) {
-        output_append(&client->output, chunk_writer_commit(&set->replies, len), false,
-                      timing_now());
-        make_dirty(client);
+        client_queue(client, chunk_writer_commit(&set->replies, len), false,
+                     timing_now());
+        client_make_dirty(client);
     }
 }
 
@@ -200,12 +138,14 @@ static size_t take_requests(struct client *client, struct slice input)
             begin_to_wait(client);
             break;
         }
-        cease_to_wait(client);
+        client_cease_to_wait(client);
         done += request.consumed;
         if (evbuffer_get_length(set->reply) > 0 &&
             (client->subscriber.counts[0] + client->subscriber.counts[1] > 0 ||
              evbuffer_get_length(set->reply) >= READ_SIZE))
             queue_reply(client); /* in order with what is delivered to it */
+        if (client->heir_of != NULL)
+            client_take_inheritance(client);
         if (verdict == CLIENT_FINISH) {
             queue_reply(client);
             finish(client, CLOSE_QUIT);
@@ -213,7 +153,7 @@ static size_t take_requests(struct client *client, struct slice input)
     }
     queue_reply(client);
     if (client->state == CLIENT_OPEN && client->output.bytes > OUTPUT_PAUSE)
-        set_reading(client, false);
+        client_set_reading(client, false);
     return done;
 }
 
@@ -275,7 +215,10 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
         return;
     }
     if (len == 0) {
-        finish(client, CLOSE_PEER);
+        if (client_may_park(client, CLOSE_PEER))
+            client_end(client);
+        else
+            finish(client, CLOSE_PEER);
         return;
     }
     if (client->input != NULL) {
@@ -320,7 +263,7 @@ static void unpause(struct client *client)
     if (client->state != CLIENT_OPEN || client->is_reading ||
         client->facts.waits_since != 0 || client->output.bytes > OUTPUT_PAUSE / 2)
         return;
-    set_reading(client, true);
+    client_set_reading(client, true);
     take_input(client);
 }
 
@@ -356,10 +299,11 @@ static void judge(struct client *client)
     }
     /* Down to three quarters, so that this is not done for every message. */
     size_t bytes = 0;
+    client_keep_no_more(client); /* what it has acknowledged cannot be told any more */
     size_t dropped =
         output_drop_oldest(&client->output, limits->slow_bytes / 4 * 3, &bytes);
     if (dropped > 0 && client->facts.dropped == 0) {
-        struct log_subject subject = subject_of(client);
+        struct log_subject subject = client_subject(client);
         log_warn(&subject, "slow subscriber: oldest messages dropped",
                  LOG_TEXT("name", client->facts.name), LOG_UNSIGNED("messages", dropped),
                  LOG_UNSIGNED("bytes", bytes));
@@ -383,6 +327,7 @@ static void work(struct client *client)
 static void client_free(struct client *client)
 {
     output_cleanup(&client->output);
+    replay_cleanup(&client->replay);
     resp_parser_cleanup(&client->parser);
     input_give_back(client);
     free(client->facts.name);
@@ -410,6 +355,7 @@ static void end_turn(void *context)
         client->is_dirty = false;
         work(client);
     }
+    client_bound_parked(set);
     free_closed(set);
     chunk_writer_rewind(&set->replies);
     if (set->on_empty != NULL && set->count == 0) {
@@ -425,7 +371,7 @@ static void on_window(evutil_socket_t fd UNUSED, short what UNUSED, void *argume
     set->window_is_open = false;
     struct client *client;
     while ((client = TAILQ_FIRST(&set->lagging)) != NULL)
-        make_dirty(client);
+        client_make_dirty(client);
 }
 
 /* ── once a second: age, heartbeat, clients that do not finish ── */
@@ -456,6 +402,8 @@ static void on_sweep(evutil_socket_t fd UNUSED, short what UNUSED, void *argumen
     struct client *next;
     for (struct client *client = client_first(set); client != NULL; client = next) {
         next = client_next(client);
+        if (client->state == CLIENT_ENDING)
+            continue;
         if (client->state == CLIENT_FINISHING) {
             if (now - client->finishing_since > FINISH_WITHIN && set->on_empty == NULL)
                 client_close(client, client->finish_reason);
@@ -466,6 +414,10 @@ static void on_sweep(evutil_socket_t fd UNUSED, short what UNUSED, void *argumen
         else
             beat(client, now);
     }
+    struct client *parked;
+    while ((parked = TAILQ_FIRST(&set->parked)) != NULL &&
+           now - parked->parked_at > set->limits.replay_window)
+        client_expire(parked, "replay.window");
     turn_request(set->turn);
 }
 
@@ -483,13 +435,17 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     TAILQ_INIT(&set->dirty);
     TAILQ_INIT(&set->lagging);
     TAILQ_INIT(&set->waiting);
+    TAILQ_INIT(&set->ending);
+    TAILQ_INIT(&set->parked);
     TAILQ_INIT(&set->closed);
     set->reply = evbuffer_new();
     set->turn = turn;
     turn_add_step(turn, end_turn, set);
     set->window = event_new(base, -1, 0, on_window, set);
     set->sweep = event_new(base, -1, EV_PERSIST, on_sweep, set);
-    check(set->reply != NULL && set->window != NULL && set->sweep != NULL);
+    set->end_tick = event_new(base, -1, EV_PERSIST, client_on_end_tick, set);
+    check(set->reply != NULL && set->window != NULL && set->sweep != NULL &&
+          set->end_tick != NULL);
     struct timeval every = timing_to_timeval(SWEEP_EVERY);
     check(event_add(set->sweep, &every) == 0);
     return set;
@@ -500,7 +456,10 @@ void client_set_free(struct client_set *set)
     struct client *client;
     while ((client = TAILQ_FIRST(&set->open)) != NULL)
         client_close(client, CLOSE_SHUTDOWN);
+    while ((client = TAILQ_FIRST(&set->parked)) != NULL)
+        client_discard(client);
     free_closed(set);
+    event_free(set->end_tick);
     event_free(set->window);
     event_free(set->sweep);
     evbuffer_free(set->reply);
@@ -552,11 +511,11 @@ void client_open(struct client_set *set, int fd, const struct address *peer,
                        on_readable, client) == 0);
     check(event_assign(&client->writable, set->base, fd, EV_WRITE | EV_PERSIST,
                        on_writable, client) == 0);
-    set_reading(client, true);
+    client_set_reading(client, true);
     TAILQ_INSERT_TAIL(&set->open, client, of_set);
     set->count++;
     metrics_add(M_CLIENTS, 1);
-    struct log_subject subject = subject_of(client);
+    struct log_subject subject = client_subject(client);
     char text[ADDRESS_TEXT_SIZE];
     log_debug(&subject, "connected", LOG_TEXT("peer", address_text(peer, text)));
 }
@@ -564,25 +523,34 @@ void client_open(struct client_set *set, int fd, const struct address *peer,
 void client_close(struct client *client, enum close_reason reason)
 {
     struct client_set *set = client->set;
-    if (client->state == CLIENT_CLOSED)
+    if (client->state == CLIENT_CLOSED || client->state == CLIENT_PARKED)
         return;
-    set->callbacks.on_close(set->callbacks.context, client, reason);
+    bool is_parked = client_may_park(client, reason);
+    if (is_parked)
+        client_trim(client);
+    else
+        set->callbacks.on_close(set->callbacks.context, client, reason);
+    if (client->state == CLIENT_ENDING)
+        TAILQ_REMOVE(&set->ending, client, of_work);
     if (client->is_dirty)
         TAILQ_REMOVE(&set->dirty, client, of_work);
     if (client->is_lagging)
         TAILQ_REMOVE(&set->lagging, client, of_work);
     client->is_dirty = client->is_lagging = false;
     client->state = CLIENT_CLOSED;
-    cease_to_wait(client);
+    client_cease_to_wait(client);
     event_del(&client->readable);
     event_del(&client->writable);
     stream_close(&client->stream);
     TAILQ_REMOVE(&set->open, client, of_set);
-    TAILQ_INSERT_TAIL(&set->closed, client, of_work);
+    if (is_parked)
+        client_park(client);
+    else
+        TAILQ_INSERT_TAIL(&set->closed, client, of_work);
     set->count--;
     metrics_add(M_CLIENTS, -1);
     metrics_add_by(M_CLIENTS_CLOSED, (int)reason, 1);
-    struct log_subject subject = subject_of(client);
+    struct log_subject subject = client_subject(client);
     char text[ADDRESS_TEXT_SIZE];
     enum log_level level =
         close_reason_is_error(reason) ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG;
@@ -599,27 +567,31 @@ void client_close(struct client *client, enum close_reason reason)
 
 bool client_is_closed(const struct client *client)
 {
-    return client->state == CLIENT_CLOSED;
+    return client->state == CLIENT_CLOSED || client->state == CLIENT_PARKED;
 }
 
 void client_deliver(struct client *client, struct span message, uint64_t now)
 {
     struct client_set *set = client->set;
+    if (client_is_parked(client)) {
+        client_deliver_parked(client, message);
+        return;
+    }
     if (client->state != CLIENT_OPEN)
         return;
     client->delivered_at = now;
     client->facts.delivered++;
-    output_append(&client->output, message, true, now);
+    client_queue(client, message, true, now);
     if (client->output.bytes > set->limits.slow_bytes && !client->is_slow) {
         client->is_slow = true;
-        make_dirty(client);
+        client_make_dirty(client);
         return;
     }
     if (client->is_blocked || client->is_dirty)
         return;
     uint64_t window = set->limits.flush_window;
     if (window == 0 || client->output.bytes >= WINDOW_BYTES) {
-        make_dirty(client);
+        client_make_dirty(client);
         return;
     }
     if (client->is_lagging)
@@ -649,7 +621,7 @@ void client_set_resume(struct client_set *set)
     TAILQ_FOREACH(client, &set->waiting, of_waiting)
     {
         client->resumes = true;
-        make_dirty(client);
+        client_make_dirty(client);
     }
 }
 
@@ -712,6 +684,10 @@ void client_set_finish(struct client_set *set, void (*on_empty)(void *context),
 {
     set->on_empty = on_empty;
     set->on_empty_context = context;
+    while (!TAILQ_EMPTY(&set->parked))
+        client_discard(TAILQ_FIRST(&set->parked));
+    while (!TAILQ_EMPTY(&set->ending))
+        client_close(TAILQ_FIRST(&set->ending), CLOSE_SHUTDOWN);
     struct client *next;
     for (struct client *client = client_first(set); client != NULL; client = next) {
         next = client_next(client);

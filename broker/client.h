@@ -10,6 +10,10 @@
  *      OPEN ──QUIT, end of file──▶ FINISHING ──output empty, 1 s──▶ closed ──end of turn──▶ freed
  *        └──any error, limit, shutdown: client_close()──────────────▲
  *
+ *      OPEN ──named subscriber, end of file──▶ ENDING ──all acknowledged, 1 s, reset──▶ PARKED ──window, bytes──▶ closed
+ *        └──named subscriber, reset──────────────────────────────────────────────────────▲  └─its name subscribes again:
+ *                                                                    what it has not acknowledged goes to the new one
+ *
  * An idle client owns no buffer: input is read into one buffer of the set and copied only when a request
  * is not whole; output is spans of chunks that all subscribers share (broker/output.h).
  * Every ending goes through client_close() with a reason. Nothing is ever sent to a client that is not
@@ -82,6 +86,8 @@ struct client_limits {
     uint64_t
         flush_window;   /* microseconds; 0: deliveries go out at the end of each turn */
     uint64_t heartbeat; /* microseconds; 0: none */
+    uint64_t replay_window; /* microseconds; 0: nobody is parked */
+    size_t replay_bytes;    /* of all that are parked */
 };
 
 /* `turn` (borrowed) gets a step: what is queued is written, closed clients are freed. */
@@ -103,6 +109,14 @@ bool client_is_closed(const struct client *client);
 /* Queues a message; `message` is held as long as needed. `now` is timing_now(), asked once for all
  * subscribers. Limits are applied at the end of the turn. */
 void client_deliver(struct client *client, struct span message, uint64_t now);
+
+/* This client, by the name it gave, subscribes for the first time: who of that name has ended hands over what its pod has
+ * not acknowledged, if the new one wants all that it wanted and speaks the same RESP. False: one is ending just now, ask
+ * again soon (client_set_resume). What is handed over is queued behind the replies of this request. */
+bool client_inherit(struct client *client) MUST_CHECK;
+
+/* Parked: it has no connection, and messages wait for its name's next one. */
+bool client_is_parked(const struct client *client);
 
 /* A subscriber for which more than this waits is behind: messages come faster than it reads.
  * client_set_resume() is called when one has caught up. */

@@ -93,11 +93,11 @@ static void subscribe(struct command_call *call, enum interest_kind kind)
     bool added;
     for (size_t i = 1; i < call->argc; i++)
         interest_add(table, subscriber, kind, call->argv[i], &added);
-    if (must_wait(call)) {
+    bool was_subscriber = interest_count(call) > 0;
+    if (must_wait(call) || (!was_subscriber && !client_inherit(call->client))) {
         call->verdict = CLIENT_WAIT;
         return;
     }
-    bool was_subscriber = interest_count(call) > 0;
     for (size_t i = 1; i < call->argc; i++) {
         interest_activate(interest_add(table, subscriber, kind, call->argv[i], &added));
         resp_write_subscribed(call->reply, call->facts->protocol, subscribe_words[kind],

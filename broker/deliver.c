@@ -120,7 +120,7 @@ bool deliverer_is_behind(const struct deliverer *deliverer, struct slice channel
     LIST_FOREACH(interest, &target->interests, of_target)
     {
         const struct client *client = client_from_subscriber(interest->subscriber);
-        if (!interest->active)
+        if (!interest->active || client_is_parked(client))
             continue;
         if (client_output_bytes(client) <= CLIENT_BEHIND_BYTES)
             return false; /* nearly always the first */

@@ -1,0 +1,244 @@
+/*
+ * Named subscribers: what they have not acknowledged, and where it goes when their connection ends. See client.h.
+ */
+#include "broker/client_parts.h"
+
+#include "broker/broker_metrics.h"
+#include "broker/turn.h"
+#include "shared/timing.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+
+/* A named subscriber whose pod has closed its end: what was written is given so long to be acknowledged. */
+#define END_WITHIN SECONDS(1)
+#define END_TICK   MILLISECONDS(10)
+
+/* What a named subscriber has acknowledged is looked up when so much has been queued since. */
+#define TRIM_EVERY ((size_t)128 * 1024)
+
+/* Bytes that were written and are not acknowledged by the peer's kernel. It keeps its value after a reset. */
+static size_t unacknowledged(const struct client *client)
+{
+    int bytes = 0;
+    if (ioctl(client->stream.fd, SIOCOUTQ, &bytes) != 0 || bytes < 0)
+        return 0;
+    return (size_t)bytes;
+}
+
+void client_trim(struct client *client)
+{
+    size_t waiting = client->output.bytes + unacknowledged(client);
+    client->trimmed_ago = 0;
+    if (waiting <= client->queued)
+        replay_trim(&client->replay, client->queued - waiting);
+}
+
+static void client_keep(struct client *client, struct span span, bool is_delivery)
+{
+    client->queued += span.len;
+    replay_append(&client->replay, span, is_delivery);
+    client->trimmed_ago += span.len;
+    if (client->trimmed_ago > TRIM_EVERY)
+        client_trim(client);
+}
+
+void client_queue(struct client *client, struct span span, bool is_delivery, uint64_t now)
+{
+    output_append(&client->output, span, is_delivery, now);
+    if (client->is_kept)
+        client_keep(client, span, is_delivery);
+}
+
+void client_keep_no_more(struct client *client)
+{
+    client->is_kept = false;
+    replay_cleanup(&client->replay);
+}
+
+/* For good: its interests go. */
+void client_discard(struct client *client)
+{
+    struct client_set *set = client->set;
+    TAILQ_REMOVE(&set->parked, client, of_set);
+    set->parked_bytes -= client->replay.bytes;
+    metrics_add(M_PARKED, -1);
+    client->state = CLIENT_CLOSED;
+    set->callbacks.on_close(set->callbacks.context, client, CLOSE_PEER);
+    client_keep_no_more(client);
+    TAILQ_INSERT_TAIL(&set->closed, client, of_work);
+    turn_request(set->turn);
+}
+
+void client_expire(struct client *client, const char *why)
+{
+    struct log_subject subject = client_subject(client);
+    log_info(&subject, "not waited for any more", LOG_TEXT("name", client->facts.name),
+             LOG_TEXT("why", why), LOG_UNSIGNED("unread_bytes", client->replay.bytes));
+    if (client->replay.bytes > 0)
+        metrics_add(M_REPLAYS_EXPIRED, 1);
+    client_discard(client);
+}
+
+void client_bound_parked(struct client_set *set)
+{
+    while (set->parked_bytes > set->limits.replay_bytes)
+        client_expire(TAILQ_FIRST(&set->parked), "replay.bytes");
+}
+
+bool client_may_park(const struct client *client, enum close_reason reason)
+{
+    return client->is_kept &&
+           client->subscriber.counts[0] + client->subscriber.counts[1] > 0 &&
+           client->set->on_empty == NULL &&
+           (reason == CLOSE_PEER || reason == CLOSE_BROKEN);
+}
+
+/* The connection is over; the subscriber stays. */
+void client_park(struct client *client)
+{
+    struct client_set *set = client->set;
+    replay_end(&client->replay);
+    client->parked_at = timing_now();
+    client->state = CLIENT_PARKED;
+    TAILQ_INSERT_TAIL(&set->parked, client, of_set);
+    set->parked_bytes += client->replay.bytes;
+    metrics_add(M_PARKED, 1);
+    client_bound_parked(set);
+    client_set_resume(set); /* its heir may wait */
+}
+
+static bool is_reset(const struct client *client)
+{
+    char byte;
+    return recv(client->stream.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+           errno != EAGAIN && errno != EINTR;
+}
+
+void client_on_end_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct client_set *set = argument;
+    uint64_t now = timing_now();
+    struct client *next;
+    for (struct client *client = TAILQ_FIRST(&set->ending); client != NULL;
+         client = next) {
+        next = TAILQ_NEXT(client, of_work);
+        if (unacknowledged(client) == 0 || is_reset(client) ||
+            now - client->finishing_since > END_WITHIN)
+            client_close(client, CLOSE_PEER);
+    }
+    if (TAILQ_EMPTY(&set->ending))
+        event_del(set->end_tick);
+}
+
+/* The pod has closed its end, and may still read what is under way: nothing more is written. */
+void client_end(struct client *client)
+{
+    struct client_set *set = client->set;
+    client_trim(client);
+    if (client->is_dirty)
+        TAILQ_REMOVE(&set->dirty, client, of_work);
+    if (client->is_lagging)
+        TAILQ_REMOVE(&set->lagging, client, of_work);
+    client->is_dirty = client->is_lagging = false;
+    event_del(&client->writable);
+    client->is_blocked = false;
+    client_set_reading(client, false);
+    client_cease_to_wait(client);
+    client->state = CLIENT_ENDING;
+    client->finishing_since = timing_now();
+    TAILQ_INSERT_TAIL(&set->ending, client, of_work);
+    struct timeval every = timing_to_timeval(END_TICK);
+    check(event_add(set->end_tick, &every) == 0);
+}
+
+static bool has_name_of(const struct client *one, const struct client *other)
+{
+    return strcmp(one->facts.name, other->facts.name) == 0 &&
+           one->facts.user == other->facts.user &&
+           one->facts.protocol == other->facts.protocol;
+}
+
+static bool wants(const struct client *client, const struct interest_target *target)
+{
+    const struct interest *interest;
+    TAILQ_FOREACH(interest, &client->subscriber.interests[target->kind], of_subscriber)
+    if (interest->target == target)
+        return true;
+    return false;
+}
+
+static bool wants_all_of(const struct client *client, const struct client *parked)
+{
+    for (int kind = 0; kind < INTEREST_KINDS; kind++) {
+        const struct interest *interest;
+        TAILQ_FOREACH(interest, &parked->subscriber.interests[kind], of_subscriber)
+        if (!wants(client, interest->target))
+            return false;
+    }
+    return true;
+}
+
+bool client_inherit(struct client *client)
+{
+    struct client_set *set = client->set;
+    if (set->limits.replay_window == 0 || client->facts.name[0] == '\0' ||
+        client->is_kept || set->on_empty != NULL)
+        return true;
+    struct client *other;
+    TAILQ_FOREACH(other, &set->ending, of_work)
+    if (has_name_of(client, other))
+        return false;
+    client->is_kept = true;
+    client->queued = client->output.bytes + unacknowledged(client);
+    client->replay.begin = client->queued;
+    TAILQ_FOREACH(other, &set->parked, of_set)
+    if (has_name_of(client, other) && wants_all_of(client, other)) {
+        client->heir_of = other;
+        break;
+    }
+    return true;
+}
+
+/* Behind the replies of the request that called client_inherit(), before anything else is delivered. */
+void client_take_inheritance(struct client *client)
+{
+    struct client *parked = client->heir_of;
+    client->heir_of = NULL;
+    uint64_t now = timing_now();
+    struct span span;
+    unsigned messages = 0;
+    size_t bytes = parked->replay.bytes;
+    while (replay_take(&parked->replay, &span)) {
+        messages += replay_count_messages(span_bytes(span));
+        client_queue(client, span, true, now);
+        span_release(span);
+    }
+    client->set->parked_bytes -= bytes;
+    client->facts.delivered += messages;
+    metrics_add(M_REPLAYED, messages);
+    struct log_subject subject = client_subject(client);
+    log_debug(&subject, "returned", LOG_TEXT("name", client->facts.name),
+              LOG_UNSIGNED("messages", messages));
+    client_discard(parked);
+    client_make_dirty(client);
+}
+
+/* Nobody reads it now. */
+void client_deliver_parked(struct client *client, struct span message)
+{
+    struct client_set *set = client->set;
+    replay_append(&client->replay, message, true);
+    if (client->state == CLIENT_ENDING)
+        return;
+    set->parked_bytes += message.len;
+    if (set->parked_bytes > set->limits.replay_bytes)
+        turn_request(set->turn); /* not from within a walk of interests */
+}
+
+bool client_is_parked(const struct client *client)
+{
+    return client->state == CLIENT_PARKED || client->state == CLIENT_ENDING;
+}

@@ -1,0 +1,126 @@
+/*
+ * What client.c (a connection) and client_park.c (a named subscriber without one) share.
+ */
+#pragma once
+
+#include "broker/client.h"
+#include "broker/output.h"
+#include "broker/replay.h"
+#include "broker/resp.h"
+#include "shared/log.h"
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+/* One read; also the most that one client gets done in a turn while others wait. */
+#define READ_SIZE ((size_t)64 * 1024)
+
+enum client_state {
+    CLIENT_OPEN,
+    CLIENT_FINISHING,
+    CLIENT_ENDING,
+    CLIENT_PARKED,
+    CLIENT_CLOSED
+};
+
+TAILQ_HEAD(client_list, client);
+
+struct client {
+    struct client_set *set; /* borrowed */
+    struct stream stream;
+    struct event readable;
+    struct event writable;
+    enum client_state state;
+    enum close_reason finish_reason; /* FINISHING: what the end will be */
+    uint64_t finishing_since;
+    bool is_reading; /* readable is added */
+    bool is_blocked; /* writable is added: the socket is full */
+    bool is_dirty;   /* on set->dirty */
+    bool is_lagging; /* on set->lagging */
+    bool resumes;    /* its request is to be looked at again */
+    bool is_slow;    /* over slow_bytes: ends or is trimmed at the end of the turn */
+    bool is_kept;    /* a named subscriber: `replay` has what it has not acknowledged */
+    struct client *heir_of; /* parked; to be emptied into this one */
+    struct replay replay;
+    uint64_t queued; /* bytes of the connection, while is_kept */
+    size_t trimmed_ago;
+    uint64_t parked_at;
+    struct resp_parser parser;
+    char *input; /* NULL: empty */
+    size_t input_len;
+    size_t input_size;
+    struct output output;
+    uint64_t delivered_at;
+    uint64_t wrote_at; /* when the socket last took something */
+    struct client_facts facts;
+    struct subscriber subscriber;
+    TAILQ_ENTRY(client) of_set;
+    TAILQ_ENTRY(client) of_waiting; /* its request waits */
+    TAILQ_ENTRY(client) of_work;    /* dirty, lagging or closed */
+};
+
+struct client_set {
+    struct event_base *base; /* borrowed */
+    struct client_limits limits;
+    struct client_callbacks callbacks;
+    struct client_list open;
+    struct client_list dirty;   /* something to do at the end of this turn */
+    struct client_list lagging; /* deliveries that wait for the flush window */
+    struct client_list ending;  /* ENDING */
+    struct client_list parked;  /* PARKED, the oldest first */
+    size_t parked_bytes;
+    struct event *end_tick;
+    struct client_list waiting; /* for client_set_resume */
+    struct client_list closed;  /* to be freed at the end of this turn */
+    unsigned count;
+    uint64_t next_id;
+    struct chunk_writer replies;
+    struct evbuffer *reply;
+    struct turn *turn; /* borrowed */
+    struct event *window;
+    struct event *sweep;
+    bool window_is_open;
+    void (*on_empty)(void *context); /* client_set_finish; NULL: not finishing */
+    void *on_empty_context;
+    char scratch[READ_SIZE];
+};
+
+/* ── client.c ── */
+
+struct log_subject client_subject(const struct client *client);
+void client_make_dirty(struct client *client);
+void client_set_reading(struct client *client, bool reads);
+void client_cease_to_wait(struct client *client);
+
+/* ── client_park.c ── */
+
+/* Queues bytes to the connection, and keeps them for the next one where the subscriber is kept. */
+void client_queue(struct client *client, struct span span, bool is_delivery,
+                  uint64_t now);
+
+/* What it has acknowledged cannot be told any more. */
+void client_keep_no_more(struct client *client);
+
+/* Would this ending leave the subscriber parked? */
+bool client_may_park(const struct client *client, enum close_reason reason);
+
+/* Before the descriptor is closed: forgets what is acknowledged. */
+void client_trim(struct client *client);
+
+/* The connection is over; the subscriber stays. */
+void client_park(struct client *client);
+
+/* The pod has closed its end, and may still read what is under way: nothing more is written. */
+void client_end(struct client *client);
+void client_on_end_tick(evutil_socket_t fd, short what, void *set);
+
+/* Behind the replies of the request that called client_inherit(), before anything else is delivered. */
+void client_take_inheritance(struct client *client);
+
+/* A message for one that is parked or ending. */
+void client_deliver_parked(struct client *client, struct span message);
+
+/* Parked ones end: over the bytes, over the window (told), or all. */
+void client_bound_parked(struct client_set *set);
+void client_expire(struct client *client, const char *why);
+void client_discard(struct client *client);

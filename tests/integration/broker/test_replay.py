@@ -1,0 +1,176 @@
+"""A pod whose subscriber's connection ends gets what it has not acknowledged on its next one: once, in order."""
+import json
+import socket
+import threading
+import time
+
+import pytest
+import redis
+from daemons import figure, wait_until
+from resp_client import Raw, command, emit
+
+
+class Listener:
+    """A redis-py subscriber with a client name, as a pod has it, that reconnects by itself."""
+
+    def __init__(self, port, name="pod-1"):
+        self.client = redis.Redis.from_url(f"redis://127.0.0.1:{port}?client_name={name}")
+        self.pubsub = self.client.pubsub(ignore_subscribe_messages=True)
+        self.pubsub.subscribe("flask-socketio")
+        self.received = []
+        self.reconnects = 0
+        self.stopping = False
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
+
+    def _listen(self):
+        while not self.stopping:
+            try:
+                message = self.pubsub.get_message(timeout=0.2)
+                if message is not None and message["channel"] == b"flask-socketio":
+                    self.received.append(int(message["data"].split(b'"data": [')[1].split(b"]")[0]))
+            except (redis.ConnectionError, OSError):
+                self.reconnects += 1
+
+    def shut_down(self):
+        """The connection ends under the pod, as a middlebox or a node that loses it would do it."""
+        try:
+            self.pubsub.connection._sock.shutdown(socket.SHUT_RDWR)
+        except (AttributeError, OSError):
+            pass
+
+    def close(self):
+        self.stopping = True
+        self.thread.join()
+        self.pubsub.close()
+
+
+def publish(port, count, pause, shut_down, every):
+    """`count` messages; each `every` seconds the listener's connection ends."""
+    due = time.monotonic() + every
+    with Raw(port) as raw:
+        for number in range(count):
+            assert isinstance(raw.call("PUBLISH", "flask-socketio", emit("r", number)), int)
+            if time.monotonic() > due:
+                shut_down()
+                due += every
+            time.sleep(pause)
+
+
+@pytest.mark.parametrize("shards", [0, 2])
+def test_a_pod_whose_connection_is_shut_down_misses_nothing_and_sees_nothing_twice(redis_server, broker, shards):
+    b = broker(redis_server(shards) if shards else [])
+    if shards:
+        wait_until(lambda: b.status()["shards_up"] == shards, "shards are up")
+    listener = Listener(b.port)
+    wait_until(lambda: b.status()["subscribers"] == 1, "it is subscribed")
+    count = 500 * figure(8, 60)
+    publish(b.port, count, 0.0016, listener.shut_down, 2)
+    wait_until(lambda: len(listener.received) >= count, "everything is there", 10)
+    time.sleep(0.3)
+    assert listener.received == list(range(count))
+    assert listener.reconnects >= figure(3, 25)
+    assert b.metrics().get("sidrail_broker_messages_replayed_total") > 0
+    assert b.metrics().get("sidrail_broker_parked_subscribers") == 0
+    listener.close()
+
+
+class Pod:
+    """One connection that subscribes under a name."""
+
+    def __init__(self, port, name="pod", receive_buffer=None):
+        self.raw = Raw(port, timeout=5, receive_buffer=receive_buffer)
+        if name:
+            assert self.raw.call("CLIENT", "SETNAME", name) == "OK"
+        assert self.raw.call("SUBSCRIBE", "flask-socketio")[0] == b"subscribe"
+
+    def read(self, count):
+        return [int(self.raw.read()[2].split(b'"data": [')[1].split(b"]")[0]) for _ in range(count)]
+
+
+def emit_all(port, first, end):
+    with Raw(port) as raw:
+        for number in range(first, end):
+            raw.call("PUBLISH", "flask-socketio", emit("r", number))
+
+
+def parked(broker):
+    return broker.metrics().get("sidrail_broker_parked_subscribers")
+
+
+def test_what_came_while_a_named_pod_was_away_is_there_on_its_return(broker):
+    b = broker()
+    pod = Pod(b.port)
+    emit_all(b.port, 0, 5)
+    assert pod.read(5) == list(range(5))
+    pod.raw.close()
+    wait_until(lambda: parked(b) == 1, "it is waited for")
+    emit_all(b.port, 5, 500)
+    again = Pod(b.port)
+    emit_all(b.port, 500, 510)
+    assert again.read(505) == list(range(5, 510))
+    assert parked(b) == 0
+
+
+def test_a_pod_without_a_name_is_not_waited_for(broker):
+    b = broker()
+    pod = Pod(b.port, name=None)
+    pod.raw.close()
+    wait_until(lambda: b.status()["clients_open"] == 0, "it is gone")
+    assert parked(b) == 0
+
+
+def test_another_name_gets_nothing_of_it(broker):
+    b = broker()
+    pod = Pod(b.port, "one")
+    pod.raw.close()
+    wait_until(lambda: parked(b) == 1, "it is waited for")
+    emit_all(b.port, 0, 5)
+    other = Pod(b.port, "two")
+    emit_all(b.port, 5, 6)
+    assert other.read(1) == [5]
+    assert Pod(b.port, "one").read(6) == list(range(6))
+
+
+def test_who_stays_away_is_given_up(broker):
+    b = broker(config={"replay": {"window": "1s"}})
+    pod = Pod(b.port)
+    pod.raw.close()
+    wait_until(lambda: parked(b) == 1, "it is waited for")
+    emit_all(b.port, 0, 5)
+    wait_until(lambda: parked(b) == 0, "it is given up", 5)
+    assert b.metrics().get("sidrail_broker_replays_expired_total") == 1
+    again = Pod(b.port)
+    emit_all(b.port, 5, 6)
+    assert again.read(1) == [5]
+
+
+def test_what_waits_is_bounded(broker):
+    b = broker(config={"replay": {"bytes": "64KiB"}})
+    pod = Pod(b.port)
+    pod.raw.close()
+    wait_until(lambda: parked(b) == 1, "it is waited for")
+    emit_all(b.port, 0, 1000)
+    wait_until(lambda: parked(b) == 0, "it is given up", 5)
+    assert b.metrics().get("sidrail_broker_replays_expired_total") == 1
+
+
+def test_a_pod_that_closes_with_much_on_its_way_gets_the_rest(broker):
+    b = broker()
+    pod = Pod(b.port, receive_buffer=65536)
+    payload = "x" * 100_000
+    with Raw(b.port) as raw:
+        for number in range(100):
+            raw.send(command("PUBLISH", "flask-socketio", emit(number, payload)))
+        for _ in range(100):
+            raw.read()
+    pod.raw.close()  # unread bytes: the kernel resets the connection
+    wait_until(lambda: parked(b) == 1, "it is waited for")
+    again = Pod(b.port)
+    with Raw(b.port) as raw:
+        raw.call("PUBLISH", "flask-socketio", emit(100, ""))
+    numbers = []
+    while not numbers or numbers[-1] != 100:
+        numbers.append(json.loads(again.raw.read()[2])["room"])
+    # what the pod's kernel held unread is lost with it; the rest is whole and in order
+    assert len(numbers) > 5 and numbers == list(range(numbers[0], 101))
