@@ -70,7 +70,7 @@ struct client_callbacks {
                                       const struct slice *argv, struct evbuffer *reply);
     /* The client ends; its interests go. */
     void (*on_close)(void *context, struct client *client, enum close_reason reason);
-    /* Does this idle client get heartbeats? */
+    /* Is it a pod: does it get heartbeats while idle, and is it waited for? */
     bool (*wants_heartbeat)(void *context, struct client *client);
     void *context;
 };

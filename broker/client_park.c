@@ -88,10 +88,12 @@ void client_bound_parked(struct client_set *set)
         client_expire(TAILQ_FIRST(&set->parked), "replay.bytes");
 }
 
-bool client_may_park(const struct client *client, enum close_reason reason)
+bool client_may_park(struct client *client, enum close_reason reason)
 {
     return client->is_kept &&
            client->subscriber.counts[0] + client->subscriber.counts[1] > 0 &&
+           client->set->callbacks.wants_heartbeat(client->set->callbacks.context,
+                                                  client) &&
            client->set->on_empty == NULL &&
            (reason == CLOSE_PEER || reason == CLOSE_BROKEN);
 }
@@ -101,6 +103,8 @@ void client_park(struct client *client)
 {
     struct client_set *set = client->set;
     replay_end(&client->replay);
+    interest_park_all(&client->subscriber);
+    metrics_add(M_SUBSCRIBERS, -1);
     client->parked_at = timing_now();
     client->state = CLIENT_PARKED;
     TAILQ_INSERT_TAIL(&set->parked, client, of_set);
@@ -185,6 +189,7 @@ bool client_inherit(struct client *client)
 {
     struct client_set *set = client->set;
     if (set->limits.replay_window == 0 || client->facts.name[0] == '\0' ||
+        strcmp(client->facts.name, "redis-cli") == 0 || /* nobody gave it that name */
         client->is_kept || set->on_empty != NULL)
         return true;
     struct client *other;

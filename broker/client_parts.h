@@ -102,7 +102,7 @@ void client_queue(struct client *client, struct span span, bool is_delivery,
 void client_keep_no_more(struct client *client);
 
 /* Would this ending leave the subscriber parked? */
-bool client_may_park(const struct client *client, enum close_reason reason);
+bool client_may_park(struct client *client, enum close_reason reason);
 
 /* Before the descriptor is closed: forgets what is acknowledged. */
 void client_trim(struct client *client);

@@ -53,15 +53,15 @@ static unsigned deliver_frame(struct deliverer *deliverer, struct frame *frame,
     const struct interest *interest;
     LIST_FOREACH(interest, &target->interests, of_target)
     {
-        if (!interest->active)
+        if (!interest->active && !interest->is_parked)
             continue;
         struct client *client = client_from_subscriber(interest->subscriber);
         unsigned version = client_facts(client)->protocol - 2;
         if (frame->spans[version].chunk == NULL)
             make_frame(deliverer, frame, version);
         client_deliver(client, frame->spans[version], now);
-        bytes += frame->spans[version].len;
-        receivers++;
+        bytes += interest->active ? frame->spans[version].len : 0;
+        receivers += interest->active;
     }
     if (receivers > 0) {
         metrics_add(M_DELIVERIES, receivers);

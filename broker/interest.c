@@ -202,6 +202,22 @@ struct interest *interest_add(struct interest_table *table, struct subscriber *s
     return interest;
 }
 
+void interest_park_all(struct subscriber *subscriber)
+{
+    for (int kind = 0; kind < INTEREST_KINDS; kind++) {
+        struct interest *interest;
+        TAILQ_FOREACH(interest, &subscriber->interests[kind], of_subscriber)
+        {
+            if (!interest->active)
+                continue;
+            interest->active = false;
+            interest->is_parked = true;
+            interest->target->active--;
+            subscriber->counts[kind]--;
+        }
+    }
+}
+
 void interest_activate(struct interest *interest)
 {
     if (interest->active)

@@ -48,6 +48,7 @@ struct interest {
     struct subscriber *subscriber;
     struct interest_target *target;
     bool active;
+    bool is_parked; /* not counted, but its messages are kept for who returns */
     LIST_ENTRY(interest) of_target;
     TAILQ_ENTRY(interest) of_subscriber;
     struct interest *next_in_bucket;
@@ -73,6 +74,9 @@ void subscriber_init(struct subscriber *subscriber);
 /* The interest of this pair, made silent if there was none. `*added` tells which. The name is copied. */
 struct interest *interest_add(struct interest_table *table, struct subscriber *subscriber,
                               enum interest_kind kind, struct slice name, bool *added);
+
+/* The subscriber's active interests count no longer, but are parked. */
+void interest_park_all(struct subscriber *subscriber);
 
 /* From now on the subscriber receives what the target matches. No effect on an active one. */
 void interest_activate(struct interest *interest);
