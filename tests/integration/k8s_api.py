@@ -6,6 +6,7 @@
     api.compact()                                versions known so far are too old: 410 as an ERROR event
     api.expire_by_status = True                  … or as the status of the watch
     api.say(b"…")                                raw bytes into every watch
+    api.silent = True                            requests are read and not answered
     api.chop = True                              answers are cut into chunks of a few bytes
 """
 import http.server

@@ -5,7 +5,7 @@ import subprocess
 import time
 
 import pytest
-from daemons import free_port, http_get, wait_until
+from daemons import free_port, http_get, is_full, wait_until
 from discovery_tools import Pod, handshake, poll, sessions_on, states, wait_for_states
 from k8s_api import Api, endpoint, slice_of
 
@@ -300,3 +300,28 @@ def test_the_api_is_verified_and_its_authority_may_change(proxy, pods, tmp_path)
         wait_for_states(daemon, {"u-0": "ready", "u-1": "ready"}, 40)
     finally:
         server.close()
+
+
+def test_an_hour_of_bookmarks_changes_nothing_and_costs_no_memory(proxy, api, pods):
+    """Sixty bookmarks, as an hour has, in a few seconds."""
+    api.put(listed(pods[:2]))
+    api.bookmarks = 0.05
+    daemon = proxy([], config=upstream(api, watch_time="1m"))
+    wait_for_states(daemon, {"u-0": "ready", "u-1": "ready"})
+    generation, version = daemon.status()["generation"], api.version
+    wait_until(lambda: api.version > version + 60, "an hour has passed")
+    assert daemon.status()["generation"] == generation
+    assert len(api.lists()) == 1 and len(api.watches()) == 1 and trouble(daemon) == ""
+
+
+@pytest.mark.skipif(not is_full(), reason="takes half a minute of silence")
+def test_an_api_that_goes_silent_is_left_and_found_again(proxy, api, pods):
+    api.put(listed(pods[:1]))
+    daemon = proxy([], config=upstream(api, watch_time="1s"))
+    wait_for_states(daemon, {"u-0": "ready"})
+    api.silent = True
+    wait_until(lambda: "timeout" in trouble(daemon), "it gives up", 60)
+    assert states(daemon).keys() == {"u-0"}
+    api.silent = False
+    api.put(listed(pods[:2]))
+    wait_for_states(daemon, {"u-0": "ready", "u-1": "ready"}, 60)
