@@ -16,6 +16,7 @@ import os
 import pathlib
 import random
 import re
+import select
 import shutil
 import signal
 import socket
@@ -130,6 +131,13 @@ def answers(port, host="127.0.0.1"):
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(2)
         return probe.connect_ex((host, port)) == 0
+
+
+def is_readable(sock, seconds):
+    """Whether bytes, or the end, come within `seconds`. (select() refuses descriptors above 1023; a long run has them.)"""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def http_get(url, timeout=5):

@@ -13,13 +13,12 @@ import json
 import os
 import random
 import re
-import select
 import socket
 import threading
 import time
 
 import pytest
-from daemons import PODS, ROOT, Server, figure, free_port, sanitizer, wait_until
+from daemons import PODS, ROOT, Server, figure, free_port, is_readable, sanitizer, wait_until
 from http_tools import KEY
 
 COUNT = figure(10_000, 100_000)
@@ -257,7 +256,7 @@ def converse(port, judge, data, split, patience):
                 client.sendall(part)
             wait = patience
             while True:
-                if not select.select([client], [], [], wait)[0]:
+                if not is_readable(client, wait):
                     if judge.received != before and not got:
                         before = judge.received
                         continue  # the endpoint is at it

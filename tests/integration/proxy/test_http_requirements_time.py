@@ -1,11 +1,10 @@
 """HTTP requirements B42-B44: deadlines, back-pressure, half-closed connections. Deadlines are short by configuration; what is
 asserted is the order of events and which reason was counted, never a moment."""
-import select
 import threading
 import time
 
 import pytest
-from daemons import wait_until
+from daemons import is_readable, wait_until
 from http_tools import OK, Client, get, post
 
 
@@ -16,7 +15,7 @@ def reason_count(proxy, reason, metric="sidrail_proxy_clients_closed_total"):
 def dribble(client, data, pause=0.05):
     """Sends byte by byte until the other side ends; returns what it said and how many bytes went out."""
     for sent, byte in enumerate(data):
-        if select.select([client.sock], [], [], pause)[0]:
+        if is_readable(client.sock, pause):
             return client.response(), sent
         client.send_as_far_as_it_goes(bytes([byte]))
     return client.response(), len(data)
@@ -82,7 +81,7 @@ def test_b42_memory_of_clients_that_say_nothing_whole_is_bounded(configured):
         client = Client(proxy.port)
         clients.append(client)
         client.send_as_far_as_it_goes(get("/a", "X: " + "y" * 15000, "Y: " + "y" * 14000)[:-2])
-        if select.select([client.sock], [], [], 0.02)[0]:
+        if is_readable(client.sock, 0.02):
             answer = client.response()
             assert answer.status == 503 and answer.get("retry-after") == "1"
             refused += 1
@@ -143,7 +142,7 @@ def test_b43_bodies_that_are_held_have_a_common_bound(configured):
         client.send_as_far_as_it_goes(data[:-1])
     statuses = []
     for client in clients:
-        if select.select([client.sock], [], [], 0.3)[0]:
+        if is_readable(client.sock, 0.3):
             answer = client.response()
             statuses.append((answer.status, answer.get("retry-after")))
     assert statuses and set(statuses) == {(503, "1")} and endpoint.received == 0
