@@ -23,20 +23,20 @@ const struct message_policy message_policy_default = {
     .depth_max = 256,
 };
 
-static const char *const method_names[METHOD_COUNT] = {
-    [METHOD_EMIT] = "emit",
-    [METHOD_CALLBACK] = "callback",
-    [METHOD_DISCONNECT] = "disconnect",
-    [METHOD_CLOSE_ROOM] = "close_room",
-    [METHOD_ENTER_ROOM] = "enter_room",
-    [METHOD_LEAVE_ROOM] = "leave_room",
-    [METHOD_OPAQUE] = "opaque",
-    [METHOD_GENERIC] = "generic",
+static const struct slice method_names[METHOD_COUNT] = {
+    [METHOD_EMIT] = SLICE_INIT("emit"),
+    [METHOD_CALLBACK] = SLICE_INIT("callback"),
+    [METHOD_DISCONNECT] = SLICE_INIT("disconnect"),
+    [METHOD_CLOSE_ROOM] = SLICE_INIT("close_room"),
+    [METHOD_ENTER_ROOM] = SLICE_INIT("enter_room"),
+    [METHOD_LEAVE_ROOM] = SLICE_INIT("leave_room"),
+    [METHOD_OPAQUE] = SLICE_INIT("opaque"),
+    [METHOD_GENERIC] = SLICE_INIT("generic"),
 };
 
 const char *message_method_name(enum message_method method)
 {
-    return (size_t)method < METHOD_COUNT ? method_names[method] : "unknown";
+    return (size_t)method < METHOD_COUNT ? method_names[method].data : "unknown";
 }
 
 const char *message_encoding_name(enum message_encoding encoding)
@@ -72,7 +72,7 @@ static enum message_method find_method(const struct scanned_value *method)
     if (method->type != VALUE_TEXT)
         return METHOD_OPAQUE;
     for (size_t i = 0; i < METHOD_OPAQUE; i++)
-        if (slice_equals(method->text, slice_from_text(method_names[i])))
+        if (slice_equals(method->text, method_names[i]))
             return (enum message_method)i;
     return METHOD_OPAQUE;
 }

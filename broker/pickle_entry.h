@@ -53,6 +53,18 @@ struct entry {
     uint8_t flags;
 };
 
+/* An entry that was written a moment ago, as two words: that is how it was written, and one load of all
+ * sixteen bytes would wait until both have left the processor's store buffer. */
+static inline void entry_copy(struct entry *to, const struct entry *from)
+{
+    uint64_t first, second;
+    memcpy(&first, from, sizeof(first));
+    memcpy(&second, (const char *)from + sizeof(first), sizeof(second));
+    __asm__("" : "+r"(first), "+r"(second)); /* no code; keeps them two */
+    memcpy(to, &first, sizeof(first));
+    memcpy((char *)to + sizeof(first), &second, sizeof(second));
+}
+
 /* The value of an entry: numbers are read, texts decoded into the scratch where they need it. A text for
  * which there is no room in the scratch becomes VALUE_OTHER. The len of lists and tuples is not told. */
 struct scanned_value pickle_entry_value(struct slice payload, const struct entry *entry,

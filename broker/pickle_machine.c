@@ -279,7 +279,7 @@ enum pickle_step pickle_fill(struct pickle_machine *machine, enum entry_kind kin
 enum pickle_step pickle_grow_memo(struct pickle_machine *machine, uint64_t index)
 {
     /* the pickler numbers from 0, and each number costs it at least one byte */
-    if (index >= machine->len || index >= PICKLE_MEMO_MAX)
+    if (index >= min_size(machine->len, PICKLE_MEMO_MAX))
         return pickle_bad(machine, "memo index past its bound");
     if (index >= machine->memo_capacity) {
         machine->memo = scan_scratch_table(machine->scratch, SCAN_TABLE_MEMO,
@@ -288,6 +288,7 @@ enum pickle_step pickle_grow_memo(struct pickle_machine *machine, uint64_t index
             scan_scratch_table_size(machine->scratch, SCAN_TABLE_MEMO) /
             sizeof(struct entry);
     }
+    pickle_bound_memo(machine);
     while (machine->memo_len <= index)
         machine->memo[machine->memo_len++].kind = ENTRY_UNSET;
     return STEP_ON;

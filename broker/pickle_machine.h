@@ -38,6 +38,7 @@ struct pickle_machine {
     size_t memo_len;   /* entries that are initialised */
     size_t memo_count; /* of them set: the next index of MEMOIZE */
     size_t memo_capacity;
+    size_t memo_bound; /* indexes below it are allowed, and there is memory for them */
 
     uint32_t
         watched_dict; /* by identity; PICKLE_NOT_WATCHED: the first one on an empty stack */
@@ -201,6 +202,13 @@ enum pickle_step pickle_make_frozenset(struct pickle_machine *machine, size_t co
 enum pickle_step pickle_fill(struct pickle_machine *machine, enum entry_kind kind,
                              size_t count);
 
+/* After a change of memo_capacity. */
+static inline void pickle_bound_memo(struct pickle_machine *machine)
+{
+    machine->memo_bound =
+        min_size(machine->memo_capacity, min_size(machine->len, PICKLE_MEMO_MAX));
+}
+
 /* Makes room for a memo index that was not used before, or refuses it. */
 enum pickle_step pickle_grow_memo(struct pickle_machine *machine, uint64_t index);
 
@@ -209,14 +217,19 @@ static inline enum pickle_step pickle_memo_put(struct pickle_machine *machine,
 {
     if (pickle_available(machine) == 0)
         return pickle_underflow(machine);
-    if (index >= machine->memo_len) {
-        enum pickle_step step = pickle_grow_memo(machine, index);
-        if (step != STEP_ON)
-            return step;
-    }
-    if (machine->memo[index].kind == ENTRY_UNSET)
+    if (index == machine->memo_len && index < machine->memo_bound) {
+        machine->memo_len++; /* as picklers number: no call, nothing to clear */
         machine->memo_count++;
-    machine->memo[index] = machine->stack[machine->top - 1];
+    } else {
+        if (index >= machine->memo_len) {
+            enum pickle_step step = pickle_grow_memo(machine, index);
+            if (step != STEP_ON)
+                return step;
+        }
+        if (machine->memo[index].kind == ENTRY_UNSET)
+            machine->memo_count++;
+    }
+    entry_copy(&machine->memo[index], &machine->stack[machine->top - 1]);
     return STEP_ON;
 }
 

@@ -52,6 +52,18 @@ static enum pickle_step text_of(struct pickle_machine *machine, size_t width)
     return pickle_push_bytes(machine, ENTRY_TEXT, len, 0);
 }
 
+/* Most of what a message is made of: a text of less than 256 bytes. */
+static inline enum pickle_step short_text_of(struct pickle_machine *machine)
+{
+    size_t left = pickle_left(machine);
+    if (left == 0 || machine->bytes[machine->at] >= left)
+        return STEP_CUT;
+    size_t len = machine->bytes[machine->at++];
+    if (!scanned_utf8_is_valid((const char *)machine->bytes + machine->at, len))
+        return pickle_bad(machine, "text that is not UTF-8");
+    return pickle_push_bytes(machine, ENTRY_TEXT, len, 0);
+}
+
 static enum pickle_step bytes_of(struct pickle_machine *machine, size_t width,
                                  uint8_t flags)
 {
@@ -237,7 +249,7 @@ static enum pickle_step step_once(struct pickle_machine *machine)
     unsigned char opcode = machine->bytes[machine->at++];
     switch (opcode) {
     case OP_SHORT_BINUNICODE:
-        return text_of(machine, 1);
+        return short_text_of(machine);
     case OP_BINUNICODE:
         return text_of(machine, 4);
     case OP_BINUNICODE8:
@@ -376,6 +388,7 @@ static void machine_init(struct pickle_machine *machine, struct slice payload,
     machine->memo = scan_scratch_table(scratch, SCAN_TABLE_MEMO, 0);
     machine->memo_capacity =
         scan_scratch_table_size(scratch, SCAN_TABLE_MEMO) / sizeof(struct entry);
+    pickle_bound_memo(machine);
     machine->items = NULL;
     machine->tree = NULL;
 }
