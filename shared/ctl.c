@@ -149,6 +149,22 @@ static void run_line(struct ctl_call *call, char *line)
         verb->handle(ctl->argument, call, count - 1, words + 1);
 }
 
+/* The next line without its newline, NUL-terminated, or NULL when none is whole; the caller frees it. Not
+ * evbuffer_readln: its memory is libevent's, which need not be free()'s (event_set_mem_functions). */
+static char *take_line(struct evbuffer *from, size_t *len)
+{
+    size_t newline_len;
+    struct evbuffer_ptr end =
+        evbuffer_search_eol(from, NULL, &newline_len, EVBUFFER_EOL_LF);
+    if (end.pos < 0)
+        return NULL;
+    *len = (size_t)end.pos;
+    char *line = must_calloc(1, *len + 1);
+    check(evbuffer_remove(from, line, *len) == end.pos);
+    evbuffer_drain(from, newline_len);
+    return line;
+}
+
 static void on_line(struct bufferevent *connection, void *argument)
 {
     struct ctl_call *call = argument;
@@ -158,7 +174,7 @@ static void on_line(struct bufferevent *connection, void *argument)
         return;
     }
     size_t len;
-    char *line = evbuffer_readln(input, &len, EVBUFFER_EOL_LF);
+    char *line = take_line(input, &len);
     if (line == NULL) {
         if (evbuffer_get_length(input) > LINE_MAX_BYTES)
             call_free(call);
@@ -370,7 +386,8 @@ static int read_answer(int fd, FILE *out, FILE *errors)
     do
         got = evbuffer_read(answer, fd, 65536);
     while (got > 0 && evbuffer_get_length(answer) < ANSWER_MAX);
-    char *first = evbuffer_readln(answer, NULL, EVBUFFER_EOL_LF);
+    size_t first_len;
+    char *first = take_line(answer, &first_len);
     bool is_ok = first != NULL && strcmp(first, "ok") == 0;
     size_t len = evbuffer_get_length(answer);
     if (first == NULL)
