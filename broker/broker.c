@@ -216,6 +216,14 @@ static void make_map(struct broker *broker)
     broker_config_map_cleanup(&config);
 }
 
+/* Towards pods. What comes from shards was gathered on its way there: with half of the window batches of that
+ * pace pass at once; with the whole of it they would wait twice. */
+static uint64_t flush_window(const struct broker_config *config)
+{
+    uint64_t window = config->flush_window == OPTION_AUTO ? 0 : config->flush_window;
+    return broker_config_shard_count(config) > 0 ? window / 2 : window;
+}
+
 static void make_clients(struct broker *broker)
 {
     const struct broker_config *config = broker->config;
@@ -225,7 +233,7 @@ static void make_clients(struct broker *broker)
         .slow_bytes = (size_t)config->slow_bytes,
         .slow_age = config->slow_age,
         .slow_policy = (enum slow_policy)config->slow_policy,
-        .flush_window = config->flush_window == OPTION_AUTO ? 0 : config->flush_window,
+        .flush_window = flush_window(config),
         .heartbeat = config->heartbeat,
         .replay_window = config->replay_window,
         .replay_bytes = (size_t)config->replay_bytes,

@@ -55,13 +55,13 @@ void client_set_reading(struct client *client, bool reads)
         event_del(&client->readable);
 }
 
-static void begin_to_wait(struct client *client)
+/* It stays in the loop until more comes (on_readable): most of those who wait for an answer send nothing. */
+static void begin_to_wait(struct client *client, uint64_t now)
 {
     if (client->facts.waits_since != 0)
         return;
-    client->facts.waits_since = timing_now();
+    client->facts.waits_since = now;
     TAILQ_INSERT_TAIL(&client->set->waiting, client, of_waiting);
-    client_set_reading(client, false);
 }
 
 void client_cease_to_wait(struct client *client)
@@ -94,7 +94,7 @@ static void input_give_back(struct client *client)
 }
 
 /* What is in `reply` becomes a span of the shared chunk. */
-static void queue_reply(struct client *client)
+static void queue_reply(struct client *client, uint64_t now)
 {
     struct client_set *set = client->set;
     size_t len = evbuffer_get_length(set->reply);
@@ -103,8 +103,7 @@ static void queue_reply(struct client *client)
     char *room = chunk_writer_reserve(&set->replies, len);
     check(evbuffer_remove(set->reply, room, len) == (int)len);
     if (client->state == CLIENT_OPEN) {
-        client_queue(client, chunk_writer_commit(&set->replies, len), false,
-                     timing_now());
+        client_queue(client, chunk_writer_commit(&set->replies, len), false, now);
         client_make_dirty(client);
     }
 }
@@ -114,6 +113,7 @@ static size_t take_requests(struct client *client, struct slice input)
 {
     struct client_set *set = client->set;
     size_t done = 0;
+    uint64_t now = timing_now();
     while (client->state == CLIENT_OPEN && client->output.bytes <= OUTPUT_PAUSE) {
         struct resp_request request;
         client->parser.is_unauthenticated = !client->facts.is_authenticated;
@@ -123,19 +123,19 @@ static size_t take_requests(struct client *client, struct slice input)
             break;
         if (result == PARSE_BAD) {
             resp_write_error(set->reply, resp_error(&client->parser));
-            queue_reply(client);
+            queue_reply(client, now);
             finish(client, CLOSE_PROTOCOL);
             break;
         }
         enum client_verdict verdict = CLIENT_GO_ON;
         if (request.argc > 0) {
-            client->facts.active_at = timing_now();
+            client->facts.active_at = now;
             verdict = set->callbacks.on_request(set->callbacks.context, client,
                                                 request.argc, request.argv, set->reply);
         }
         if (verdict == CLIENT_WAIT) {
             /* The parser has let go of this request: it will read it again. */
-            begin_to_wait(client);
+            begin_to_wait(client, now);
             break;
         }
         client_cease_to_wait(client);
@@ -143,15 +143,15 @@ static size_t take_requests(struct client *client, struct slice input)
         if (evbuffer_get_length(set->reply) > 0 &&
             (client->subscriber.counts[0] + client->subscriber.counts[1] > 0 ||
              evbuffer_get_length(set->reply) >= READ_SIZE))
-            queue_reply(client); /* in order with what is delivered to it */
+            queue_reply(client, now); /* in order with what is delivered to it */
         if (client->heir_of != NULL)
             client_take_inheritance(client);
         if (verdict == CLIENT_FINISH) {
-            queue_reply(client);
+            queue_reply(client, now);
             finish(client, CLOSE_QUIT);
         }
     }
-    queue_reply(client);
+    queue_reply(client, now);
     if (client->state == CLIENT_OPEN && client->output.bytes > OUTPUT_PAUSE)
         client_set_reading(client, false);
     return done;
@@ -201,6 +201,10 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
 {
     struct client *client = argument;
     struct client_set *set = client->set;
+    if (client->facts.waits_since != 0) {
+        client_set_reading(client, false);
+        return;
+    }
     char *room = set->scratch;
     size_t size = READ_SIZE;
     if (client->input != NULL) {
@@ -355,6 +359,10 @@ static void end_turn(void *context)
         client->is_dirty = false;
         work(client);
     }
+    if (set->passes) {
+        set->passes = false;
+        window_note_flush(&set->window, timing_now());
+    }
     client_bound_parked(set);
     free_closed(set);
     chunk_writer_rewind(&set->replies);
@@ -365,11 +373,11 @@ static void end_turn(void *context)
     }
 }
 
-static void on_window(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+static void on_window(void *context)
 {
-    struct client_set *set = argument;
-    set->window_is_open = false;
+    struct client_set *set = context;
     struct client *client;
+    set->passes = true;
     while ((client = TAILQ_FIRST(&set->lagging)) != NULL)
         client_make_dirty(client);
 }
@@ -441,11 +449,10 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     set->reply = evbuffer_new();
     set->turn = turn;
     turn_add_step(turn, end_turn, set);
-    set->window = event_new(base, -1, 0, on_window, set);
+    window_init(&set->window, base, limits->flush_window, on_window, set);
     set->sweep = event_new(base, -1, EV_PERSIST, on_sweep, set);
     set->end_tick = event_new(base, -1, EV_PERSIST, client_on_end_tick, set);
-    check(set->reply != NULL && set->window != NULL && set->sweep != NULL &&
-          set->end_tick != NULL);
+    check(set->reply != NULL && set->sweep != NULL && set->end_tick != NULL);
     struct timeval every = timing_to_timeval(SWEEP_EVERY);
     check(event_add(set->sweep, &every) == 0);
     return set;
@@ -460,7 +467,7 @@ void client_set_free(struct client_set *set)
         client_discard(client);
     free_closed(set);
     event_free(set->end_tick);
-    event_free(set->window);
+    window_cleanup(&set->window);
     event_free(set->sweep);
     evbuffer_free(set->reply);
     chunk_writer_cleanup(&set->replies);
@@ -589,8 +596,10 @@ void client_deliver(struct client *client, struct span message, uint64_t now)
     }
     if (client->is_blocked || client->is_dirty)
         return;
-    uint64_t window = set->limits.flush_window;
-    if (window == 0 || client->output.bytes >= WINDOW_BYTES) {
+    if (set->limits.flush_window > 0 && !set->passes)
+        set->passes = window_passes(&set->window, now);
+    if (set->limits.flush_window == 0 || set->passes ||
+        client->output.bytes >= WINDOW_BYTES) {
         client_make_dirty(client);
         return;
     }
@@ -598,11 +607,7 @@ void client_deliver(struct client *client, struct span message, uint64_t now)
         return;
     client->is_lagging = true;
     TAILQ_INSERT_TAIL(&set->lagging, client, of_work);
-    if (!set->window_is_open) {
-        struct timeval after = timing_to_timeval(window);
-        check(event_add(set->window, &after) == 0);
-        set->window_is_open = true;
-    }
+    window_wait(&set->window);
 }
 
 bool client_is_stuck(const struct client *client, uint64_t now)

@@ -40,7 +40,7 @@ struct turn;
 struct client_facts {
     uint64_t id;
     uint64_t connected_at; /* timing_now() */
-    uint64_t active_at;    /* last request */
+    uint64_t active_at;    /* last request; while it is handled, now */
     struct address peer;
     struct address local;
     const struct broker_listener_config *listener; /* borrowed from the configuration */

@@ -7,6 +7,7 @@
 #include "broker/output.h"
 #include "broker/replay.h"
 #include "broker/resp.h"
+#include "broker/window.h"
 #include "shared/log.h"
 
 #include <event2/event.h>
@@ -77,9 +78,9 @@ struct client_set {
     struct chunk_writer replies;
     struct evbuffer *reply;
     struct turn *turn; /* borrowed */
-    struct event *window;
+    struct window window;
+    bool passes; /* deliveries go out with this turn */
     struct event *sweep;
-    bool window_is_open;
     void (*on_empty)(void *context); /* client_set_finish; NULL: not finishing */
     void *on_empty_context;
     char scratch[READ_SIZE];

@@ -164,7 +164,7 @@ void command_publish(struct command_call *call)
     }
     struct publish_result result;
     publish_message(call->context->publisher, call->argv[1], call->argv[2], waited(call),
-                    &result);
+                    call->facts->active_at, &result);
     if (result.must_wait) {
         call->verdict = CLIENT_WAIT;
         return;

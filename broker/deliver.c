@@ -5,7 +5,6 @@
 #include "broker/resp.h"
 #include "shared/timing.h"
 
-#include <event2/buffer.h>
 #include <stdlib.h>
 
 /* RESP2 and RESP3 frames lie in chunks of their own, so that the spans of a subscriber, which speaks one
@@ -15,7 +14,6 @@
 struct deliverer {
     const struct interest_table *interest; /* borrowed */
     struct chunk_writer writers[PROTOCOLS];
-    struct evbuffer *head;
 };
 
 /* A frame on its way to the subscribers of one target, made when the first of a protocol is met. */
@@ -29,20 +27,19 @@ struct frame {
 static void make_frame(struct deliverer *deliverer, struct frame *frame, unsigned version)
 {
     unsigned protocol = version + 2;
-    if (frame->pattern.data == NULL)
-        resp_write_message_head(deliverer->head, protocol, frame->channel,
-                                frame->payload.len);
-    else
-        resp_write_pmessage_head(deliverer->head, protocol, frame->pattern,
-                                 frame->channel, frame->payload.len);
-    size_t head_len = evbuffer_get_length(deliverer->head);
-    size_t len = head_len + frame->payload.len + 2;
-    char *room = chunk_writer_reserve(&deliverer->writers[version], len);
-    check(evbuffer_remove(deliverer->head, room, head_len) == (int)head_len);
-    if (frame->payload.len > 0)
-        memcpy(room + head_len, frame->payload.data, frame->payload.len);
-    memcpy(room + len - 2, "\r\n", 2);
-    frame->spans[version] = chunk_writer_commit(&deliverer->writers[version], len);
+    struct slice payload = frame->payload;
+    char *room = chunk_writer_reserve(&deliverer->writers[version],
+                                      RESP_HEAD_ROOM + frame->pattern.len +
+                                          frame->channel.len + payload.len + 2);
+    size_t len = frame->pattern.data == NULL
+                     ? resp_put_message_head(room, protocol, frame->channel, payload.len)
+                     : resp_put_pmessage_head(room, protocol, frame->pattern,
+                                              frame->channel, payload.len);
+    if (payload.len > 0)
+        memcpy(room + len, payload.data, payload.len);
+    memcpy(room + len + payload.len, "\r\n", 2);
+    frame->spans[version] =
+        chunk_writer_commit(&deliverer->writers[version], len + payload.len + 2);
 }
 
 static unsigned deliver_frame(struct deliverer *deliverer, struct frame *frame,
@@ -74,8 +71,6 @@ struct deliverer *deliverer_new(const struct interest_table *interest)
 {
     struct deliverer *deliverer = must_calloc(1, sizeof(*deliverer));
     deliverer->interest = interest;
-    deliverer->head = evbuffer_new();
-    check(deliverer->head != NULL);
     return deliverer;
 }
 
@@ -83,7 +78,6 @@ void deliverer_free(struct deliverer *deliverer)
 {
     for (unsigned i = 0; i < PROTOCOLS; i++)
         chunk_writer_cleanup(&deliverer->writers[i]);
-    evbuffer_free(deliverer->head);
     free(deliverer);
 }
 

@@ -129,23 +129,23 @@ enum envelope_result envelope_parse(struct slice bytes, struct envelope *envelop
 
 /* ---- host ids ---- */
 
-static int hex_digit(char byte)
-{
-    if (byte >= '0' && byte <= '9')
-        return byte - '0';
-    return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
-}
+/* The digit's value + 1; 0 for what is no lower-case hex digit. */
+static const uint8_t hex_values[256] = {
+    ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,
+    ['6'] = 7,  ['7'] = 8,  ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12,
+    ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+};
 
 bool envelope_host_id_parse(struct slice text, uint8_t host_id[ENVELOPE_HOST_ID_LEN])
 {
     if (text.len != 2 * ENVELOPE_HOST_ID_LEN)
         return false;
     for (size_t i = 0; i < ENVELOPE_HOST_ID_LEN; i++) {
-        int high = hex_digit(text.data[2 * i]);
-        int low = hex_digit(text.data[2 * i + 1]);
-        if (high < 0 || low < 0)
+        unsigned high = hex_values[(unsigned char)text.data[2 * i]];
+        unsigned low = hex_values[(unsigned char)text.data[2 * i + 1]];
+        if (high == 0 || low == 0)
             return false;
-        host_id[i] = (uint8_t)(high << 4 | low);
+        host_id[i] = (uint8_t)((high - 1) << 4 | (low - 1));
     }
     return true;
 }

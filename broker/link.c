@@ -33,13 +33,19 @@
     SECONDS(2) /* subscribing: stale three seconds after the last sign of life */
 #define TICK MILLISECONDS(100)
 
-#define READ_SIZE ((size_t)64 * 1024)
+/* One read. What is published comes back here, in larger pieces than it was sent in: a Redis that is not read
+ * as fast as it is written to must hold the difference. Pages that are not used cost nothing. */
+#define READ_SIZE_PUBLISHING  ((size_t)16 * 1024)
+#define READ_SIZE_SUBSCRIBING ((size_t)256 * 1024)
 
 /* Channels in one SUBSCRIBE: small enough that Redis does other things in between. */
 #define SUBSCRIBE_BATCH 512
 
 /* Messages in flight and a probe. */
 #define EXPECTED_MAX (LINK_IN_FLIGHT_MESSAGES + 16)
+
+/* Of what Redis says when it refuses. */
+#define REASON_TEXT_SIZE 512
 
 enum step { STEP_AUTH, STEP_NAME, STEP_ROLE, STEP_COUNT };
 
@@ -55,7 +61,7 @@ struct link {
     bool is_started;
     bool may_retry_at_once; /* it was up, and has not been retried since */
     enum close_reason reason;
-    char reason_text[LINK_READER_TEXT_MAX + 1];
+    char reason_text[REASON_TEXT_SIZE];
     struct backoff backoff;
     struct event *timer; /* DOWN: the back-off; else the tick */
     struct evdns_getaddrinfo_request *request;
@@ -85,7 +91,6 @@ struct link {
     struct evbuffer *channels;
     unsigned channel_count;
     bool channels_are_new; /* SUBSCRIBE, else UNSUBSCRIBE */
-    char scratch[READ_SIZE];
 };
 
 static void change(struct link *link, enum link_state state)
@@ -223,7 +228,7 @@ static bool is_about_credentials(struct slice text)
 /* The answer to the step that is due. */
 static void take_step(struct link *link, const struct link_reply *reply)
 {
-    struct slice text = slice_of(reply->text, reply->text_len);
+    struct slice text = reply->text;
     if (reply->type == LINK_REPLY_ERROR) {
         bool is_wrong = link->step == STEP_AUTH || is_about_credentials(text);
         bool is_refused = slice_starts_with(text, SLICE("ERR max number of clients"));
@@ -259,11 +264,14 @@ static void take_step(struct link *link, const struct link_reply *reply)
 
 /* ── what comes from Redis ── */
 
-static void on_message(void *context, struct slice channel, struct slice payload)
+static bool on_message(void *context, struct slice channel, struct slice payload)
 {
     struct link *link = context;
-    if (link->state == LINK_UP)
+    if (link->config.kind == LINK_PUBLISHING)
+        link_close(link, CLOSE_PROTOCOL);
+    else if (link->state == LINK_UP)
         link->callbacks.on_message(link->callbacks.context, link, channel, payload);
+    return link->state != LINK_DOWN;
 }
 
 static void take_published(struct link *link, const struct link_reply *reply)
@@ -275,25 +283,22 @@ static void take_published(struct link *link, const struct link_reply *reply)
     size_t len = link->expected[link->expected_first].len;
     link->expected_first = (link->expected_first + 1) % EXPECTED_MAX;
     link->expected_count--;
-    struct slice text = slice_of(reply->text, reply->text_len);
     if (len == 0) {
         link->probes = false;
-        if (reply->type != LINK_REPLY_ARRAY || !slice_equals(text, SLICE("master")))
+        if (reply->type != LINK_REPLY_ARRAY ||
+            !slice_equals(reply->text, SLICE("master")))
             close_with_text(link, CLOSE_LINK_NOT_MASTER, SLICE(""));
         return;
     }
     link->in_flight_count--;
     link->in_flight_bytes -= len;
     link->callbacks.on_reply(link->callbacks.context, link,
-                             reply->type == LINK_REPLY_INTEGER, text);
+                             reply->type == LINK_REPLY_INTEGER, reply->text);
 }
 
 static void take_pushed(struct link *link, const struct link_reply *reply)
 {
-    struct slice word = slice_of(reply->text, reply->text_len);
-    struct slice channel = slice_of(reply->channel, reply->channel_len);
-    if (reply->is_message)
-        return;
+    struct slice word = reply->text;
     if (reply->type == LINK_REPLY_ERROR)
         close_with_text(link, CLOSE_LINK_DENIED, word);
     else if (reply->type != LINK_REPLY_ARRAY)
@@ -302,9 +307,11 @@ static void take_pushed(struct link *link, const struct link_reply *reply)
     else if (slice_equals(word, SLICE("pong")))
         link->probes = false;
     else if (slice_equals(word, SLICE("subscribe")))
-        link->callbacks.on_subscribed(link->callbacks.context, link, channel, true);
+        link->callbacks.on_subscribed(link->callbacks.context, link, reply->channel,
+                                      true);
     else if (slice_equals(word, SLICE("unsubscribe")))
-        link->callbacks.on_subscribed(link->callbacks.context, link, channel, false);
+        link->callbacks.on_subscribed(link->callbacks.context, link, reply->channel,
+                                      false);
 }
 
 static bool on_reply(void *context, const struct link_reply *reply)
@@ -322,7 +329,9 @@ static bool on_reply(void *context, const struct link_reply *reply)
 static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
 {
     struct link *link = argument;
-    ssize_t len = stream_read(&link->stream, link->scratch, sizeof(link->scratch));
+    size_t size;
+    char *room = link_reader_room(link->reader, &size);
+    ssize_t len = stream_read(&link->stream, room, size);
     if (len < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (len <= 0) {
@@ -332,7 +341,7 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
     link->heard_at = standing_now();
     struct link_reader *reader = link->reader;
     link->is_parsing = true;
-    bool is_good = link_reader_feed(reader, slice_of(link->scratch, (size_t)len));
+    bool is_good = link_reader_take(reader, (size_t)len);
     link->is_parsing = false;
     if (link->state == LINK_DOWN)
         link_reader_free(reader);
@@ -409,7 +418,9 @@ static void connect_to(struct link *link, const struct address *address)
                        on_writable, link) == 0);
     link->has_events = true;
     const struct link_reader_callbacks callbacks = {on_message, on_reply, link};
-    link->reader = link_reader_new(link->config.message_max, &callbacks);
+    size_t read_size = link->config.kind == LINK_PUBLISHING ? READ_SIZE_PUBLISHING
+                                                            : READ_SIZE_SUBSCRIBING;
+    link->reader = link_reader_new(read_size, link->config.message_max, &callbacks);
     if (in_progress)
         check(event_add(&link->writable, NULL) == 0);
     else

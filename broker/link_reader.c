@@ -1,141 +1,267 @@
+/*
+ * A reply is read again from its start when more of it has come, but not before the bytes are there that
+ * stopped the last attempt: a long payload in many pieces is looked at twice.
+ */
 #include "broker/link_reader.h"
 
-#include <hiredis/hiredis.h>
 #include <stdlib.h>
 
-/* The reader moves what is left to its front after each reply of a kilobyte or more; fed in small pieces
- * there is little to move. */
-#define FEED_SIZE ((size_t)4096)
+#include "shared/parse.h"
+
+/* Longer lines are not Redis': an error names at most a command and its arguments, cut. */
+#define LINE_MAX_LEN ((size_t)64 * 1024)
+
+/* Of a number: what fits an int64. */
+#define DIGITS_MAX 18
+
+/* ROLE has three levels; a master lists its replicas. */
+#define DEPTH_MAX    8
+#define ELEMENTS_MAX 65536
 
 struct link_reader {
-    redisReader *redis;
+    char *bytes;
+    size_t size;
+    size_t len;
+    size_t wanted; /* no reply is whole before there are so many */
+    size_t read_size;
     size_t reply_max;
     struct link_reader_callbacks callbacks;
-    struct link_reply reply;
 };
 
-/* hiredis takes NULL for "out of memory", and never looks at what else we return. */
-static char an_object;
+/* One element as it lies in the buffer. */
+struct element {
+    char type;
+    struct slice text; /* '+', '-', '$' */
+    int64_t number;    /* ':', '*' */
+    bool is_null;
+};
 
-static struct link_reader *reader_of(const redisReadTask *task)
+/* A reply while it is read. */
+struct cursor {
+    struct slice bytes;
+    size_t at;
+    size_t wanted; /* after PARSE_MORE */
+};
+
+static enum parse_result more(struct cursor *cursor, size_t wanted)
 {
-    return task->privdata;
+    cursor->wanted = wanted;
+    return PARSE_MORE;
 }
 
-static bool is_top(const redisReadTask *task)
+static enum parse_result take_line(struct cursor *cursor, struct slice *line)
 {
-    return task->parent == NULL;
+    const char *start = cursor->bytes.data + cursor->at;
+    size_t left = cursor->bytes.len - cursor->at;
+    const char *end = memchr(start, '\r', left);
+    if (end == NULL || (size_t)(end - start) + 2 > left)
+        return left > LINE_MAX_LEN ? PARSE_BAD : more(cursor, cursor->bytes.len + 1);
+    if (end[1] != '\n')
+        return PARSE_BAD;
+    *line = slice_of(start, (size_t)(end - start));
+    cursor->at += line->len + 2;
+    return PARSE_DONE;
 }
 
-static bool is_second_level(const redisReadTask *task)
+/* A number and its line end. */
+static enum parse_result take_number(struct cursor *cursor, int64_t *number)
 {
-    return task->parent != NULL && task->parent->parent == NULL;
+    const char *at = cursor->bytes.data + cursor->at;
+    const char *end = cursor->bytes.data + cursor->bytes.len;
+    bool is_negative = at < end && *at == '-';
+    at += is_negative;
+    const char *first = at;
+    int64_t value = 0;
+    while (at < end && at - first < DIGITS_MAX && *at >= '0' && *at <= '9')
+        value = value * 10 + (*at++ - '0');
+    if (end - at < 2 && (at == end || *at == '\r'))
+        return more(cursor, cursor->bytes.len + 1);
+    if (at == first || at[0] != '\r' || at[1] != '\n')
+        return PARSE_BAD;
+    *number = is_negative ? -value : value;
+    cursor->at = (size_t)(at - cursor->bytes.data) + 2;
+    return PARSE_DONE;
 }
 
-static void *create_string(const redisReadTask *task, char *text, size_t len)
+/* The bytes of a bulk string, behind its length. */
+static enum parse_result take_bulk(struct cursor *cursor, size_t reply_max,
+                                   struct element *element)
 {
-    struct link_reader *reader = reader_of(task);
-    struct link_reply *reply = &reader->reply;
-    size_t kept = min_size(len, LINK_READER_TEXT_MAX);
-    if (is_top(task) || (is_second_level(task) && task->idx == 0)) {
-        if (is_top(task))
-            reply->type = task->type == REDIS_REPLY_STATUS  ? LINK_REPLY_STATUS
-                          : task->type == REDIS_REPLY_ERROR ? LINK_REPLY_ERROR
-                                                            : LINK_REPLY_OTHER;
-        memcpy(reply->text, text, kept);
-        reply->text_len = kept;
-    } else if (is_second_level(task) && task->idx == 1) {
-        memcpy(reply->channel, text, kept);
-        reply->channel_len = kept;
-    } else if (is_second_level(task) && task->idx == 2 &&
-               slice_equals(slice_of(reply->text, reply->text_len), SLICE("message"))) {
-        reply->is_message = true;
-        reader->callbacks.on_message(reader->callbacks.context,
-                                     slice_of(reply->channel, reply->channel_len),
-                                     slice_of(text, len));
+    element->is_null = element->number == -1;
+    if (element->is_null)
+        return PARSE_DONE;
+    if (element->number < 0 || (uint64_t)element->number > reply_max)
+        return PARSE_BAD;
+    size_t len = (size_t)element->number;
+    if (cursor->bytes.len - cursor->at < len + 2)
+        return more(cursor, cursor->at + len + 2);
+    const char *text = cursor->bytes.data + cursor->at;
+    if (text[len] != '\r' || text[len + 1] != '\n')
+        return PARSE_BAD;
+    element->text = slice_of(text, len);
+    cursor->at += len + 2;
+    return PARSE_DONE;
+}
+
+static enum parse_result take_element(struct cursor *cursor, size_t reply_max,
+                                      struct element *element)
+{
+    if (cursor->at == cursor->bytes.len)
+        return more(cursor, cursor->bytes.len + 1);
+    *element = (struct element){.type = cursor->bytes.data[cursor->at++]};
+    enum parse_result result;
+    switch (element->type) {
+    case '+':
+    case '-':
+        return take_line(cursor, &element->text);
+    case ':':
+        return take_number(cursor, &element->number);
+    case '$':
+        result = take_number(cursor, &element->number);
+        return result == PARSE_DONE ? take_bulk(cursor, reply_max, element) : result;
+    case '*':
+        result = take_number(cursor, &element->number);
+        if (result == PARSE_DONE &&
+            (element->number < -1 || element->number > ELEMENTS_MAX))
+            return PARSE_BAD;
+        element->is_null = element->number == -1;
+        return result;
+    default:
+        return PARSE_BAD;
     }
-    return &an_object;
 }
 
-static void *create_array(const redisReadTask *task, int elements UNUSED)
+/* `count` elements of an array: the first three, as far as they are strings, into `strings`. */
+static enum parse_result take_elements(struct cursor *cursor, size_t reply_max,
+                                       int64_t count, struct slice strings[3])
 {
-    if (is_top(task))
-        reader_of(task)->reply.type = LINK_REPLY_ARRAY;
-    return &an_object;
+    int64_t left[DEPTH_MAX] = {count}; /* of each array that is open */
+    unsigned depth = 0;
+    unsigned total = 0;
+    for (;;) {
+        while (left[depth] == 0) {
+            if (depth == 0)
+                return PARSE_DONE;
+            depth--;
+        }
+        int64_t place = count - left[0];
+        bool is_outer = depth == 0;
+        struct element element;
+        enum parse_result result = take_element(cursor, reply_max, &element);
+        if (result != PARSE_DONE)
+            return result;
+        left[depth]--;
+        if (++total > ELEMENTS_MAX)
+            return PARSE_BAD;
+        if (element.type == '*' && !element.is_null) {
+            if (++depth == DEPTH_MAX)
+                return PARSE_BAD;
+            left[depth] = element.number;
+        } else if (element.type == '$' && !element.is_null && is_outer && place < 3) {
+            strings[place] = element.text;
+        }
+    }
 }
 
-static void *create_integer(const redisReadTask *task, long long number)
+static void set_single(const struct element *element, struct link_reply *reply)
 {
-    struct link_reply *reply = &reader_of(task)->reply;
-    if (is_top(task)) {
+    switch (element->type) {
+    case ':':
         reply->type = LINK_REPLY_INTEGER;
-        reply->integer = number;
+        reply->integer = element->number;
+        return;
+    case '+':
+    case '-':
+        reply->type = element->type == '+' ? LINK_REPLY_STATUS : LINK_REPLY_ERROR;
+        reply->text = element->text;
+        return;
+    default:
+        return; /* a bulk string or a null: OTHER */
     }
-    return &an_object;
 }
 
-static void *create_nil(const redisReadTask *task)
+/* One reply; *goes_on is what the owner says to it. */
+static enum parse_result take_reply(const struct link_reader *reader,
+                                    struct cursor *cursor, bool *goes_on)
 {
-    if (is_top(task))
-        reader_of(task)->reply.type = LINK_REPLY_OTHER;
-    return &an_object;
+    struct link_reply reply = {.text = SLICE(""), .channel = SLICE("")};
+    struct element element;
+    enum parse_result result = take_element(cursor, reader->reply_max, &element);
+    if (result != PARSE_DONE)
+        return result;
+    const struct link_reader_callbacks *callbacks = &reader->callbacks;
+    if (element.type != '*' || element.is_null) {
+        set_single(&element, &reply);
+        *goes_on = callbacks->on_reply(callbacks->context, &reply);
+        return PARSE_DONE;
+    }
+    struct slice strings[3] = {SLICE(""), SLICE(""), {NULL, 0}};
+    result = take_elements(cursor, reader->reply_max, element.number, strings);
+    if (result != PARSE_DONE)
+        return result;
+    if (strings[2].data != NULL && slice_equals(strings[0], SLICE("message"))) {
+        *goes_on = callbacks->on_message(callbacks->context, strings[1], strings[2]);
+        return PARSE_DONE;
+    }
+    reply.type = LINK_REPLY_ARRAY;
+    reply.text = strings[0];
+    reply.channel = strings[1];
+    *goes_on = callbacks->on_reply(callbacks->context, &reply);
+    return PARSE_DONE;
 }
 
-static void free_object(void *object UNUSED)
-{
-}
-
-static redisReplyObjectFunctions functions = {create_string, create_array, create_integer,
-                                              create_nil, free_object};
-
-struct link_reader *link_reader_new(size_t reply_max,
+struct link_reader *link_reader_new(size_t read_size, size_t reply_max,
                                     const struct link_reader_callbacks *callbacks)
 {
     struct link_reader *reader = must_calloc(1, sizeof(*reader));
-    reader->redis = redisReaderCreateWithFunctions(&functions);
-    check(reader->redis != NULL);
-    redisReaderSetPrivdata(reader->redis, reader);
+    reader->read_size = read_size;
     reader->reply_max = reply_max;
     reader->callbacks = *callbacks;
+    reader->wanted = 1;
     return reader;
 }
 
 void link_reader_free(struct link_reader *reader)
 {
-    redisReaderFree(reader->redis);
+    free(reader->bytes);
     free(reader);
 }
 
-static void reply_reset(struct link_reply *reply)
+/* It grows with what has come, and not with what a length claims. */
+char *link_reader_room(struct link_reader *reader, size_t *size)
 {
-    /* not the texts: they are long, and their lengths say what is in them */
-    reply->type = LINK_REPLY_OTHER;
-    reply->integer = 0;
-    reply->text_len = reply->channel_len = 0;
-    reply->is_message = false;
+    if (reader->size > 2 * reader->read_size && reader->len < reader->read_size / 2) {
+        reader->size = reader->read_size;
+        reader->bytes = must_realloc(reader->bytes, reader->size);
+    }
+    if (reader->size - reader->len < max_size(reader->read_size / 2, 1)) {
+        reader->size = max_size(reader->size * 2, reader->read_size);
+        reader->bytes = must_realloc(reader->bytes, reader->size);
+    }
+    *size = reader->size - reader->len;
+    return reader->bytes + reader->len;
 }
 
-bool link_reader_feed(struct link_reader *reader, struct slice bytes)
+bool link_reader_take(struct link_reader *reader, size_t len)
 {
-    while (bytes.len > 0) {
-        struct slice piece = slice_to(bytes, FEED_SIZE);
-        bytes = slice_from(bytes, piece.len);
-        if (redisReaderFeed(reader->redis, piece.data, piece.len) != REDIS_OK)
-            return false;
-        for (;;) {
-            void *object = NULL;
-            if (redisReaderGetReply(reader->redis, &object) != REDIS_OK)
-                return false;
-            if (object == NULL)
-                break;
-            bool goes_on =
-                reader->callbacks.on_reply(reader->callbacks.context, &reader->reply);
-            reply_reset(&reader->reply);
-            if (!goes_on)
-                return true;
-        }
-        if (reader->redis->len - reader->redis->pos > reader->reply_max)
-            return false;
+    check(len <= reader->size - reader->len);
+    reader->len += len;
+    struct cursor cursor = {.bytes = slice_of(reader->bytes, reader->len)};
+    size_t start = 0;
+    enum parse_result result = PARSE_DONE;
+    bool goes_on = true;
+    while (goes_on && reader->len - start >= reader->wanted) {
+        cursor.at = start;
+        result = take_reply(reader, &cursor, &goes_on);
+        if (result != PARSE_DONE)
+            break;
+        start = cursor.at;
+        reader->wanted = 1;
     }
-    return true;
+    if (result == PARSE_MORE)
+        reader->wanted = cursor.wanted - start;
+    if (start > 0)
+        memmove(reader->bytes, reader->bytes + start, reader->len - start);
+    reader->len -= start;
+    return result != PARSE_BAD && reader->len <= reader->reply_max;
 }

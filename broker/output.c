@@ -13,11 +13,11 @@
 #define WRITEV_ENTRIES 64
 
 /* Kept when the queue is empty: what a client in ordinary use needs. */
-#define KEEP_ENTRIES 4
+#define KEEP_ENTRIES 4 /* a power of two, as every capacity */
 
 static struct output_entry *entry_at(const struct output *output, unsigned index)
 {
-    return &output->entries[(output->first + index) % output->capacity];
+    return &output->entries[(output->first + index) & (output->capacity - 1)];
 }
 
 static void grow(struct output *output)
@@ -45,7 +45,7 @@ static void give_back(struct output *output)
 static void remove_first(struct output *output)
 {
     span_release(entry_at(output, 0)->span);
-    output->first = (output->first + 1) % output->capacity;
+    output->first = (output->first + 1) & (output->capacity - 1);
     output->count--;
     output->written = 0;
 }

@@ -8,10 +8,12 @@
 #include "broker/hot_rooms.h"
 #include "broker/interest.h"
 #include "broker/receive.h"
+#include "broker/resp.h"
 #include "broker/shard.h"
 #include "broker/standing_clock.h"
 #include "broker/tails.h"
 #include "broker/turn.h"
+#include "broker/window.h"
 #include "shared/log.h"
 
 #include <event2/event.h>
@@ -28,6 +30,9 @@
 
 /* So much is written to a shard whatever the window says: a quarter of what may be in flight. */
 #define WINDOW_BYTES (LINK_IN_FLIGHT_BYTES / 4)
+
+/* The partition's number, the envelope's length, and their line ends. */
+#define HEAD_ROOM 64
 
 /* The longest channel that an envelope carries. */
 #define CHANNEL_MAX 255
@@ -55,9 +60,9 @@ struct publisher {
     uint64_t *next_sequences; /* by partition, from 1 */
     uint64_t next_message_id;
     struct chunk_writer writer;
-    struct event *window;
-    uint64_t window_length; /* 0: none */
-    bool window_is_open;
+    char *head; /* of every command, up to the partition's number */
+    size_t head_len;
+    struct window window;
     void (*on_relief)(void *context);
     void *on_relief_context;
 };
@@ -238,34 +243,34 @@ static void put_envelope(struct envelope *envelope, const struct publisher *publ
         envelope->flags |= ENVELOPE_HAS_HOST;
 }
 
-/* The command that Redis gets, in one piece; the envelope lies at *start. */
+/* The command that Redis gets, in one piece; the envelope lies at *start. By hand: this is done for every
+ * message. */
 static struct span write_command(struct publisher *publisher,
                                  const struct envelope *envelope, size_t header_len,
                                  size_t *start)
 {
-    char head[192];
-    const char *cluster = publisher->config->cluster_name;
+    static const char digits[] = "0123456789abcdef";
     size_t envelope_len = header_len + envelope->payload.len;
-    int head_len =
-        snprintf(head, sizeof(head),
-                 "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\nsidrail1:%s:p:%04x\r\n$%zu\r\n",
-                 strlen("sidrail1::p:0000") + strlen(cluster), cluster,
-                 envelope->partition, envelope_len);
-    check(head_len > 0 && (size_t)head_len < sizeof(head));
-    size_t len = (size_t)head_len + envelope_len + 2;
-    char *room = chunk_writer_reserve(&publisher->writer, len);
-    memcpy(room, head, (size_t)head_len);
-    envelope_write_bytes(envelope, room + head_len);
+    char *room = chunk_writer_reserve(&publisher->writer,
+                                      publisher->head_len + HEAD_ROOM + envelope_len + 2);
+    memcpy(room, publisher->head, publisher->head_len);
+    char *at = room + publisher->head_len;
+    for (int shift = 12; shift >= 0; shift -= 4)
+        *at++ = digits[envelope->partition >> shift & 15];
+    memcpy(at, "\r\n", 2);
+    at += 2 + resp_put_bulk_head(at + 2, envelope_len);
+    *start = (size_t)(at - room);
+    envelope_write_bytes(envelope, at);
+    at += header_len;
     if (envelope->payload.len > 0)
-        memcpy(room + (size_t)head_len + header_len, envelope->payload.data,
-               envelope->payload.len);
-    memcpy(room + len - 2, "\r\n", 2);
-    *start = (size_t)head_len;
-    return chunk_writer_commit(&publisher->writer, len);
+        memcpy(at, envelope->payload.data, envelope->payload.len);
+    at += envelope->payload.len;
+    memcpy(at, "\r\n", 2);
+    return chunk_writer_commit(&publisher->writer, (size_t)(at + 2 - room));
 }
 
 static void send_on(struct publisher *publisher, struct envelope *envelope,
-                    size_t header_len, uint16_t partition)
+                    size_t header_len, uint16_t partition, uint64_t now)
 {
     envelope->partition = partition;
     envelope->sequence = publisher->next_sequences[partition]++;
@@ -273,13 +278,14 @@ static void send_on(struct publisher *publisher, struct envelope *envelope,
     struct span command = write_command(publisher, envelope, header_len, &start);
     struct sent *sent = sent_ring_add(
         publisher->ring, partition, envelope->sequence, command, (uint32_t)start,
-        (uint32_t)(header_len + envelope->payload.len), timing_now());
+        (uint32_t)(header_len + envelope->payload.len), now);
     shard_set_send(publisher->shards, sent);
 }
 
 static void publish_over_shards(struct publisher *publisher, struct slice channel,
                                 struct slice payload, const struct message *message,
-                                uint64_t waited, struct publish_result *result)
+                                uint64_t waited, uint64_t now,
+                                struct publish_result *result)
 {
     if (channel.len > CHANNEL_MAX) {
         refuse(result, PUBLISH_CHANNEL_TOO_LONG, "channel name is longer than 255 bytes");
@@ -307,29 +313,35 @@ static void publish_over_shards(struct publisher *publisher, struct slice channe
     }
     envelope.message_id = ++publisher->next_message_id;
     for (size_t i = 0; i < count; i++)
-        send_on(publisher, &envelope, header_len, partitions[i]);
+        send_on(publisher, &envelope, header_len, partitions[i], now);
 }
 
 /* ── the end of a turn: at once, or when the flush window is over ── */
 
-static void on_window(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+static void flush(struct publisher *publisher)
 {
-    struct publisher *publisher = argument;
-    publisher->window_is_open = false;
     shard_set_flush(publisher->shards, 0);
+    if (publisher->window.length > 0)
+        window_note_flush(&publisher->window, timing_now());
+}
+
+static void on_window(void *context)
+{
+    flush(context);
 }
 
 static void end_turn(void *context)
 {
     struct publisher *publisher = context;
-    if (publisher->shards == NULL)
+    if (publisher->shards == NULL || shard_set_queued_bytes(publisher->shards) == 0)
         return;
-    shard_set_flush(publisher->shards, publisher->window_length == 0 ? 0 : WINDOW_BYTES);
-    if (publisher->window_length > 0 && !publisher->window_is_open) {
-        struct timeval window = timing_to_timeval(publisher->window_length);
-        check(event_add(publisher->window, &window) == 0);
-        publisher->window_is_open = true;
+    if (publisher->window.length == 0 ||
+        window_passes(&publisher->window, timing_now())) {
+        flush(publisher);
+        return;
     }
+    shard_set_flush(publisher->shards, WINDOW_BYTES);
+    window_wait(&publisher->window);
 }
 
 /* ── public ── */
@@ -364,6 +376,10 @@ struct publisher *publisher_new(struct event_base *base, struct turn *turn,
     if (map == NULL)
         return publisher;
     publisher->map = map;
+    publisher->head = must_printf(
+        "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\nsidrail1:%s:p:",
+        strlen("sidrail1::p:0000") + strlen(config->cluster_name), config->cluster_name);
+    publisher->head_len = strlen(publisher->head);
     unsigned partitions = partition_map_partitions(map);
     publisher->ring =
         sent_ring_new(partitions, config->resend_window, (size_t)config->resend_bytes);
@@ -377,10 +393,9 @@ struct publisher *publisher_new(struct event_base *base, struct turn *turn,
     publisher->next_sequences = must_calloc(partitions, sizeof(uint64_t));
     for (unsigned i = 0; i < partitions; i++)
         publisher->next_sequences[i] = 1;
-    publisher->window_length =
-        config->flush_window == OPTION_AUTO ? 0 : config->flush_window;
-    publisher->window = event_new(base, -1, 0, on_window, publisher);
-    check(publisher->window != NULL);
+    window_init(&publisher->window, base,
+                config->flush_window == OPTION_AUTO ? 0 : config->flush_window, on_window,
+                publisher);
     turn_add_step(turn, end_turn, publisher);
     return publisher;
 }
@@ -397,9 +412,10 @@ void publisher_free(struct publisher *publisher)
         tails_free(publisher->tails);
         sequence_table_free(publisher->sequences);
         sent_ring_free(publisher->ring);
-        event_free(publisher->window);
+        window_cleanup(&publisher->window);
     }
     free(publisher->next_sequences);
+    free(publisher->head);
     chunk_writer_cleanup(&publisher->writer);
     scan_scratch_free(publisher->scratch);
     free(publisher);
@@ -448,7 +464,8 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
 }
 
 void publish_message(struct publisher *publisher, struct slice channel,
-                     struct slice payload, uint64_t waited, struct publish_result *result)
+                     struct slice payload, uint64_t waited, uint64_t now,
+                     struct publish_result *result)
 {
     result->must_wait = waited < PUBLISH_WAIT_SUBSCRIBERS_MAX &&
                         deliverer_is_behind(publisher->deliverer, channel);
@@ -465,13 +482,12 @@ void publish_message(struct publisher *publisher, struct slice channel,
         return;
     }
     if (publisher->shards != NULL) {
-        publish_over_shards(publisher, channel, payload, &message, waited, result);
+        publish_over_shards(publisher, channel, payload, &message, waited, now, result);
         if (!result->is_accepted || result->must_wait)
             return;
         result->receivers = interest_receivers(publisher->interest, channel);
     } else {
-        result->receivers =
-            deliver_message(publisher->deliverer, channel, payload, timing_now());
+        result->receivers = deliver_message(publisher->deliverer, channel, payload, now);
     }
     metrics_add_by(M_PUBLISHED, (int)message.method, 1);
     metrics_add_by(M_PUBLISHED_BY_DIALECT, (int)message.dialect, 1);

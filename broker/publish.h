@@ -68,9 +68,9 @@ void publisher_free(struct publisher *publisher);
 void publisher_start(struct publisher *publisher, void (*on_relief)(void *context),
                      void *context);
 
-/* `waited` is for how long the same message has waited before, microseconds. */
+/* `waited` is for how long the same message has waited before, microseconds; `now` as timing_now(). */
 void publish_message(struct publisher *publisher, struct slice channel,
-                     struct slice payload, uint64_t waited,
+                     struct slice payload, uint64_t waited, uint64_t now,
                      struct publish_result *result);
 
 /* Is the payload of this channel a python-socketio message? */

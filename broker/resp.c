@@ -440,22 +440,50 @@ void resp_write_subscribed(struct evbuffer *out, unsigned protocol, const char *
     resp_write_integer(out, (int64_t)count);
 }
 
-void resp_write_message_head(struct evbuffer *out, unsigned protocol,
-                             struct slice channel, size_t payload_len)
+static char *put_number(char *at, char type, uint64_t number)
 {
-    resp_write_push(out, protocol, 3);
-    resp_write_bulk(out, SLICE("message"));
-    resp_write_bulk(out, channel);
-    write_number(out, '$', false, payload_len);
+    char digits[20];
+    char *end = digits + sizeof(digits);
+    char *first = write_digits(end, number);
+    *at++ = type;
+    memcpy(at, first, (size_t)(end - first));
+    at += end - first;
+    *at++ = '\r';
+    *at++ = '\n';
+    return at;
 }
 
-void resp_write_pmessage_head(struct evbuffer *out, unsigned protocol,
-                              struct slice pattern, struct slice channel,
-                              size_t payload_len)
+static char *put_bulk(char *at, struct slice bytes)
 {
-    resp_write_push(out, protocol, 4);
-    resp_write_bulk(out, SLICE("pmessage"));
-    resp_write_bulk(out, pattern);
-    resp_write_bulk(out, channel);
-    write_number(out, '$', false, payload_len);
+    at = put_number(at, '$', bytes.len);
+    if (bytes.len > 0)
+        memcpy(at, bytes.data, bytes.len);
+    at += bytes.len;
+    *at++ = '\r';
+    *at++ = '\n';
+    return at;
+}
+
+size_t resp_put_bulk_head(char *room, size_t len)
+{
+    return (size_t)(put_number(room, '$', len) - room);
+}
+
+size_t resp_put_message_head(char *room, unsigned protocol, struct slice channel,
+                             size_t payload_len)
+{
+    char *at = put_number(room, protocol >= 3 ? '>' : '*', 3);
+    at = put_bulk(at, SLICE("message"));
+    at = put_bulk(at, channel);
+    return (size_t)(put_number(at, '$', payload_len) - room);
+}
+
+size_t resp_put_pmessage_head(char *room, unsigned protocol, struct slice pattern,
+                              struct slice channel, size_t payload_len)
+{
+    char *at = put_number(room, protocol >= 3 ? '>' : '*', 4);
+    at = put_bulk(at, SLICE("pmessage"));
+    at = put_bulk(at, pattern);
+    at = put_bulk(at, channel);
+    return (size_t)(put_number(at, '$', payload_len) - room);
 }

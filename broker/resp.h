@@ -99,11 +99,15 @@ void resp_write_verbatim(struct evbuffer *out, unsigned protocol,            /* 
 void resp_write_subscribed(struct evbuffer *out, unsigned protocol, const char *kind,
                            struct slice channel, size_t count);
 
-/* message and pmessage up to the payload: the caller adds the payload's bytes (by reference) and then
- * resp_write_line_end. */
-void resp_write_message_head(struct evbuffer *out, unsigned protocol,
-                             struct slice channel, size_t payload_len);
-void resp_write_pmessage_head(struct evbuffer *out, unsigned protocol,
-                              struct slice pattern, struct slice channel,
-                              size_t payload_len);
 void resp_write_line_end(struct evbuffer *out);
+
+/* "$", the length, a line end, into `room` (32 bytes are enough); returns how many bytes that were. */
+size_t resp_put_bulk_head(char *room, size_t len);
+
+/* message and pmessage up to the payload, into `room`, which holds RESP_HEAD_ROOM and the lengths of pattern
+ * and channel; returns the length. The payload and a line end follow. */
+#define RESP_HEAD_ROOM ((size_t)128)
+size_t resp_put_message_head(char *room, unsigned protocol, struct slice channel,
+                             size_t payload_len);
+size_t resp_put_pmessage_head(char *room, unsigned protocol, struct slice pattern,
+                              struct slice channel, size_t payload_len);

@@ -463,6 +463,15 @@ void shard_set_tick(struct shard_set *set, uint64_t now)
     }
 }
 
+size_t shard_set_queued_bytes(const struct shard_set *set)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < set->count; i++)
+        bytes += link_queued_bytes(set->shards[i].publishing) +
+                 link_queued_bytes(set->shards[i].subscribing);
+    return bytes;
+}
+
 void shard_set_flush(struct shard_set *set, size_t bytes)
 {
     for (size_t i = 0; i < set->count; i++) {

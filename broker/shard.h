@@ -94,6 +94,9 @@ bool shard_set_is_settled(const struct shard_set *set);
 /* A few times a second. */
 void shard_set_tick(struct shard_set *set, uint64_t now);
 
+/* What the next flush of all would write. */
+size_t shard_set_queued_bytes(const struct shard_set *set);
+
 /* Writes what is queued, of links that have at least `bytes` queued. */
 void shard_set_flush(struct shard_set *set, size_t bytes);
 

@@ -228,13 +228,15 @@ static void test_replies_are_written_in_both_protocols(void **state)
         resp_write_subscribed(out, protocol, "unsubscribe", slice_of(NULL, 0), 0);
         assert_written(out, protocol == 2 ? "*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n"
                                           : ">3\r\n$11\r\nunsubscribe\r\n_\r\n:0\r\n");
-        resp_write_message_head(out, protocol, SLICE("ch"), 2);
+        char head[RESP_HEAD_ROOM + 4];
+        evbuffer_add(out, head, resp_put_message_head(head, protocol, SLICE("ch"), 2));
         evbuffer_add(out, "hi", 2);
         resp_write_line_end(out);
         assert_written(out, protocol == 2
                                 ? "*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$2\r\nhi\r\n"
                                 : ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$2\r\nhi\r\n");
-        resp_write_pmessage_head(out, protocol, SLICE("c*"), SLICE("ch"), 2);
+        evbuffer_add(out, head,
+                     resp_put_pmessage_head(head, protocol, SLICE("c*"), SLICE("ch"), 2));
         assert_written(out,
                        protocol == 2
                            ? "*4\r\n$8\r\npmessage\r\n$2\r\nc*\r\n$2\r\nch\r\n$2\r\n"
