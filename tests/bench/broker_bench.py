@@ -107,6 +107,15 @@ def table(rows):
               f"| {row['p50'] / 1000:.1f} ms, {row['bare_p50'] / 1000:.1f} ms | {row['faults']} |")
 
 
+def scan(folder):
+    """What reading one message costs, with what the daemon is built of; printed as it comes."""
+    program = f"{folder}/scan_messages"
+    libraries = [BUILD / "libsidrail_broker.a", BUILD / "libsidrail_shared.a"]
+    subprocess.run(["cc", "-O2", "-std=gnu11", f"-I{ROOT}", "-o", program, ROOT / "tests" / "bench" / "scan_messages.c",
+                    *libraries, "-levent", "-lcrypto", "-lm"], check=True)
+    print("\n" + subprocess.run([program], check=True, capture_output=True, text=True).stdout, end="")
+
+
 def plot(rows, path):
     """A bar for each row, a line for its target; no library needed."""
     left, scale, height = 230, 190, 30
@@ -144,7 +153,8 @@ def main():
             rows = summary(run(load, servers, arguments))
         finally:
             servers.stop()
-    table(rows)
+        table(rows)
+        scan(folder)
     if arguments.plot:
         plot(rows, arguments.plot)
     return 1 if any(row["faults"] for row in rows) else 0
