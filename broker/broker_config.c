@@ -15,6 +15,7 @@
 #define PASSWORD_FILE_MAX 65536
 
 static const char *const slow_policy_words[] = {"disconnect", "drop_oldest", NULL};
+static const char *const ack_words[] = {"fast", "shard", NULL};
 static const char *const pickle_mode_words[] = {"pass", "reject", NULL};
 static const char *const pickle_objects_words[] = {"reject", "bytearray_only", "allow",
                                                    NULL};
@@ -245,11 +246,15 @@ static const struct option_row rows[] = {
     {"shards", OPTION_LIST, AT(broker_config, shards), .elements = &shard_table,
      .maximum = 1024, .reload = OPTION_RESTART,
      .help = "The Redis servers; absent is the embedded hub."},
+    {"delivery.ack", OPTION_ENUM, AT(broker_config, ack), .standard = "fast",
+     .words = ack_words, .reload = OPTION_RESTART,
+     .help = "A PUBLISH is answered when it has its place in the queue (fast), or when its "
+             "shard has answered (shard)."},
     {"delivery.flush_window", OPTION_DURATION, AT(broker_config, flush_window),
      .standard = "auto", .automatic = true, .maximum = MILLISECONDS(1000),
      .reload = OPTION_RESTART,
-     .help = "Messages wait this long for company; auto is the end of a loop turn."
-             "all."},
+     .help = "Messages wait this long for company, and lone ones not at all; auto is the end of "
+             "a loop turn."},
     {"replay.window", OPTION_DURATION, AT(broker_config, replay_window),
      .standard = "70s", .maximum = SECONDS(600), .reload = OPTION_RESTART,
      .help =

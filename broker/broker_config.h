@@ -36,6 +36,7 @@ struct broker_shard_config {
     char *url_password; /* NULL: none in the URL */
 };
 
+enum broker_ack { ACK_FAST, ACK_SHARD };
 enum pickle_mode { PICKLE_MODE_PASS, PICKLE_MODE_REJECT };
 enum broker_readiness { READINESS_NONE, READINESS_ANY, READINESS_ALL };
 
@@ -47,6 +48,7 @@ struct broker_config {
     char *cluster_name;
     int64_t cluster_partitions;
     struct option_list shards; /* struct broker_shard_config; none: embedded hub */
+    int ack;                   /* enum broker_ack */
     uint64_t flush_window;     /* OPTION_AUTO: at the end of each loop turn */
     uint64_t resend_window, resend_bytes;
     uint64_t replay_window, replay_bytes; /* window 0: none */

@@ -25,6 +25,7 @@
 #include "broker/chunk.h"
 #include "broker/close_reason.h"
 #include "broker/interest.h"
+#include "broker/publish.h"
 #include "shared/address.h"
 #include "shared/stream.h"
 
@@ -58,6 +59,8 @@ struct client_facts {
     uint64_t delivered;
     uint64_t dropped;
     bool has_logged_refusal;
+    struct publish_ticket ticket; /* of the PUBLISH whose answer waits for its shard */
+    unsigned ticket_receivers;    /* what that answer will be */
     uint64_t waits_since; /* since when its request waits; 0: it does not */
 };
 

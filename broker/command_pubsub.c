@@ -156,8 +156,34 @@ void command_punsubscribe(struct command_call *call)
 
 /* ── messages ── */
 
+/* The request has been accepted before, and waits for the answer of its shard. */
+static void await_answer(struct command_call *call)
+{
+    struct client_facts *facts = call->facts;
+    switch (publish_answer(call->context->publisher, &facts->ticket)) {
+    case ANSWER_DUE:
+        if (waited(call) < PUBLISH_ANSWER_WITHIN) {
+            call->verdict = CLIENT_WAIT;
+            return;
+        }
+        command_refuse(call, "ERR accepted, and not confirmed by its shard in time");
+        break;
+    case ANSWER_REFUSED:
+        command_refuse(call, "ERR refused by its shard");
+        break;
+    case ANSWER_CONFIRMED:
+        resp_write_integer(call->reply, facts->ticket_receivers);
+        break;
+    }
+    facts->ticket.count = 0;
+}
+
 void command_publish(struct command_call *call)
 {
+    if (call->facts->ticket.count > 0) {
+        await_answer(call);
+        return;
+    }
     if (!may_use(call, call->argv[1])) {
         refuse_channel(call);
         return;
@@ -171,6 +197,12 @@ void command_publish(struct command_call *call)
     }
     if (result.is_accepted) {
         call->facts->published++;
+        if (result.ticket.count > 0) {
+            call->facts->ticket = result.ticket;
+            call->facts->ticket_receivers = result.receivers;
+            await_answer(call);
+            return;
+        }
         resp_write_integer(call->reply, result.receivers);
         return;
     }

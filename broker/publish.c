@@ -65,6 +65,7 @@ struct publisher {
     struct window window;
     void (*on_relief)(void *context);
     void *on_relief_context;
+    bool has_answers; /* of shards, in this turn: publishers may wait for them */
 };
 
 const char *publish_refusal_label(int refusal)
@@ -119,8 +120,13 @@ static void on_shard_answer(void *context, struct shard *shard, struct sent *sen
         log_error(&subject, "publish refused", LOG_SLICE("why", text));
         metrics_add(M_SHARD_REFUSED, 1);
         receiver_fill_own(publisher->receiver, sent->partition, sent->sequence);
+        sent->is_refused = true;
     }
     sent_ring_confirm(publisher->ring, sent, timing_now());
+    if (publisher->config->ack == ACK_SHARD) {
+        publisher->has_answers = true;
+        turn_request(publisher->turn);
+    }
 }
 
 static void on_shard_message(void *context, struct shard *shard UNUSED,
@@ -312,8 +318,12 @@ static void publish_over_shards(struct publisher *publisher, struct slice channe
         }
     }
     envelope.message_id = ++publisher->next_message_id;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         send_on(publisher, &envelope, header_len, partitions[i], now);
+        result->ticket.places[i].partition = partitions[i];
+        result->ticket.places[i].sequence = envelope.sequence;
+    }
+    result->ticket.count = publisher->config->ack == ACK_SHARD ? (unsigned)count : 0;
 }
 
 /* ── the end of a turn: at once, or when the flush window is over ── */
@@ -333,6 +343,10 @@ static void on_window(void *context)
 static void end_turn(void *context)
 {
     struct publisher *publisher = context;
+    if (publisher->has_answers) {
+        publisher->has_answers = false;
+        publisher->on_relief(publisher->on_relief_context);
+    }
     if (publisher->shards == NULL || shard_set_queued_bytes(publisher->shards) == 0)
         return;
     if (publisher->window.length == 0 ||
@@ -477,6 +491,7 @@ void publish_message(struct publisher *publisher, struct slice channel,
     else
         message_init_generic(&message);
     result->is_accepted = true;
+    result->ticket.count = 0;
     if (message_is_refused(&message)) {
         refuse(result, PUBLISH_UNSAFE, message.refused);
         return;
@@ -496,6 +511,23 @@ void publish_message(struct publisher *publisher, struct slice channel,
         metrics_add(M_ROOMS_UNKNOWN, 1);
     for (size_t i = 0; message.rooms_known && i < message.room_count; i++)
         hot_rooms_count(&publisher->hot_rooms, message.namespace, message.rooms[i]);
+}
+
+enum publish_answer publish_answer(const struct publisher *publisher,
+                                   const struct publish_ticket *ticket)
+{
+    for (unsigned i = 0; i < ticket->count; i++) {
+        const struct publish_place *place = &ticket->places[i];
+        const struct sent *sent =
+            sent_ring_find(publisher->ring, place->partition, place->sequence);
+        if (sent == NULL)
+            continue; /* confirmed, and gone from a full ring */
+        if (sent->is_refused)
+            return ANSWER_REFUSED;
+        if (sent->state != SENT_CONFIRMED && !sent->is_again)
+            return ANSWER_DUE;
+    }
+    return ANSWER_CONFIRMED;
 }
 
 bool publisher_knows_channel(const struct publisher *publisher, struct slice channel)

@@ -11,6 +11,8 @@
  * While a usable shard, or every subscriber that reads, is behind, publishers wait for their answer (at most PUBLISH_WAIT_MAX), which keeps
  * queues, and so delays, short however fast they publish.
  *
+ * With delivery.ack: shard the answer waits until Redis has given its own (publish_answer), at most PUBLISH_ANSWER_WITHIN.
+ *
  * The answer is the number of this broker's own interests in the channel: never a signal about others.
  * What waits for shards is bounded (spill): over it a PUBLISH is refused, so that whatever was accepted is
  * sent when the shard returns.
@@ -33,6 +35,9 @@ struct turn;
 /* For a shard that is behind; well below the 5 s after which redis-py gives up and publishes again. */
 #define PUBLISH_WAIT_MAX SECONDS(3)
 
+/* For the answer of a shard (delivery.ack: shard), in all. */
+#define PUBLISH_ANSWER_WITHIN SECONDS(4)
+
 /* For subscribers that are all behind. */
 #define PUBLISH_WAIT_SUBSCRIBERS_MAX MILLISECONDS(200)
 
@@ -47,10 +52,22 @@ enum publish_refusal {
 /* As in metrics. */
 const char *publish_refusal_label(int refusal);
 
+/* Where an accepted message stands, to be asked for the answer of its shards (delivery.ack: shard). */
+struct publish_ticket {
+    unsigned count; /* 0: nothing to wait for */
+    struct publish_place {
+        uint16_t partition;
+        uint64_t sequence;
+    } places[2];
+};
+
+enum publish_answer { ANSWER_DUE, ANSWER_CONFIRMED, ANSWER_REFUSED };
+
 struct publish_result {
     bool must_wait; /* nothing was done: the shard is behind; ask again at on_relief */
     bool is_accepted;
     unsigned receivers;           /* accepted: interests of this broker's clients */
+    struct publish_ticket ticket; /* accepted */
     enum publish_refusal refusal; /* refused */
     char text[256];               /* refused: the error for the client, "ERR …" */
 };
@@ -72,6 +89,10 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
 void publish_message(struct publisher *publisher, struct slice channel,
                      struct slice payload, uint64_t waited, uint64_t now,
                      struct publish_result *result);
+
+/* What the shards of an accepted message have said. on_relief is called when it changes. */
+enum publish_answer publish_answer(const struct publisher *publisher,
+                                   const struct publish_ticket *ticket);
 
 /* Is the payload of this channel a python-socketio message? */
 bool publisher_knows_channel(const struct publisher *publisher, struct slice channel);

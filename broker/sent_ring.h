@@ -27,6 +27,7 @@ struct sent {
     uint16_t partition;
     bool retransmitted;
     bool is_again;                  /* it was confirmed once: not of the spill any more */
+    bool is_refused;                /* its shard answered with an error */
     bool is_queued;                 /* WAITING in a queue; kept by who has the queue */
     enum sent_state state;          /* changed by the functions below only */
     TAILQ_ENTRY(sent) of_ring;      /* oldest first */
