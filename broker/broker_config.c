@@ -248,12 +248,14 @@ static const struct option_row rows[] = {
      .help = "The Redis servers; absent is the embedded hub."},
     {"delivery.ack", OPTION_ENUM, AT(broker_config, ack), .standard = "fast",
      .words = ack_words, .reload = OPTION_RESTART,
-     .help = "A PUBLISH is answered when it has its place in the queue (fast), or when its "
-             "shard has answered (shard)."},
+     .help =
+         "A PUBLISH is answered when it has its place in the queue (fast), or when its "
+         "shard has answered (shard)."},
     {"delivery.flush_window", OPTION_DURATION, AT(broker_config, flush_window),
      .standard = "auto", .automatic = true, .maximum = MILLISECONDS(1000),
      .reload = OPTION_RESTART,
-     .help = "Messages wait this long for company, and lone ones not at all; auto is the end of "
+     .help = "Messages wait this long for company, and lone ones not at all; auto is the "
+             "end of "
              "a loop turn."},
     {"replay.window", OPTION_DURATION, AT(broker_config, replay_window),
      .standard = "70s", .maximum = SECONDS(600), .reload = OPTION_RESTART,

@@ -61,7 +61,7 @@ struct client_facts {
     bool has_logged_refusal;
     struct publish_ticket ticket; /* of the PUBLISH whose answer waits for its shard */
     unsigned ticket_receivers;    /* what that answer will be */
-    uint64_t waits_since; /* since when its request waits; 0: it does not */
+    uint64_t waits_since;         /* since when its request waits; 0: it does not */
 };
 
 enum client_verdict { CLIENT_GO_ON, CLIENT_WAIT, CLIENT_FINISH };

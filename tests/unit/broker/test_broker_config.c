@@ -98,7 +98,7 @@ static void test_mistakes_are_told_with_their_place(void **state UNUSED)
         {"shards: ['redis://h:1', 'redis://h:1']\n", "two shards have the name h:1"},
         {"cluster: {name: 'a:b'}\n", "must be printable"},
         {"cluster: {partitions: 0}\n", "cluster.partitions"},
-        {"delivery: {ack: shard}\n", "ack"},
+        {"delivery: {ack: never}\n", "delivery.ack"},
         {"replay: {tail: overlap}\n", "unknown key \"tail\""},
         {"pickle: {mode: transcode}\n", "pickle.mode"},
         {"slow_subscriber: {policy: pause}\n", "slow_subscriber.policy"},
