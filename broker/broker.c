@@ -237,6 +237,7 @@ static void make_clients(struct broker *broker)
         .heartbeat = config->heartbeat,
         .replay_window = config->replay_window,
         .replay_bytes = (size_t)config->replay_bytes,
+        .replay_overlaps = config->replay_tail == TAIL_OVERLAP,
     };
     const struct client_callbacks callbacks = {
         .on_request = on_request,

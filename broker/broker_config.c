@@ -16,6 +16,7 @@
 
 static const char *const slow_policy_words[] = {"disconnect", "drop_oldest", NULL};
 static const char *const ack_words[] = {"fast", "shard", NULL};
+static const char *const tail_words[] = {"acked", "overlap", NULL};
 static const char *const pickle_mode_words[] = {"pass", "reject", NULL};
 static const char *const pickle_objects_words[] = {"reject", "bytearray_only", "allow",
                                                    NULL};
@@ -260,12 +261,18 @@ static const struct option_row rows[] = {
     {"replay.window", OPTION_DURATION, AT(broker_config, replay_window),
      .standard = "70s", .maximum = SECONDS(600), .reload = OPTION_RESTART,
      .help =
-         "How long messages wait for the next connection of a subscriber that gave its "
-         "connection a name (client_name); 0 is not at all."},
+         "How long messages wait for the next connection of a subscriber whose pod is "
+         "known by "
+         "its client_name, its process (unix socket) or its address; 0 is not at all."},
     {"replay.bytes", OPTION_SIZE, AT(broker_config, replay_bytes), .standard = "64MiB",
      .minimum = 65536, .maximum = INT64_C(1) << 40, .reload = OPTION_RESTART,
      .help = "Bytes that wait for all such subscribers together; beyond, who has waited "
              "longest is given up."},
+    {"replay.tail", OPTION_ENUM, AT(broker_config, replay_tail), .standard = "acked",
+     .words = tail_words, .reload = OPTION_RESTART,
+     .help = "Where they begin: behind what the pod's kernel has acknowledged (what a "
+             "dead pod "
+             "had not read is lost), or what it had a second before (doubled instead)."},
     {"resend.window", OPTION_DURATION, AT(broker_config, resend_window),
      .standard = "20s", .minimum = SECONDS(1), .maximum = SECONDS(600),
      .reload = OPTION_RESTART,

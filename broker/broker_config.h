@@ -36,6 +36,7 @@ struct broker_shard_config {
     char *url_password; /* NULL: none in the URL */
 };
 
+enum broker_tail { TAIL_ACKED, TAIL_OVERLAP };
 enum broker_ack { ACK_FAST, ACK_SHARD };
 enum pickle_mode { PICKLE_MODE_PASS, PICKLE_MODE_REJECT };
 enum broker_readiness { READINESS_NONE, READINESS_ANY, READINESS_ALL };
@@ -52,6 +53,7 @@ struct broker_config {
     uint64_t flush_window;     /* OPTION_AUTO: at the end of each loop turn */
     uint64_t resend_window, resend_bytes;
     uint64_t replay_window, replay_bytes; /* window 0: none */
+    int replay_tail;                      /* enum broker_tail */
     uint64_t slow_bytes, slow_age;
     int slow_policy; /* enum slow_policy */
     uint64_t spill_bytes, spill_age;

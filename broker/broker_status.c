@@ -36,6 +36,7 @@ static void write_client(struct json_writer *json, struct client *client)
     json_unsigned(json, "id", facts->id);
     json_text(json, "peer", slice_from_text(address_text(&facts->peer, peer)));
     json_text(json, "name", slice_from_text(facts->name));
+    json_text(json, "pod", slice_from_text(facts->identity));
     json_text(json, "library", slice_from_text(facts->lib_name));
     json_text(json, "user",
               slice_from_text(facts->user != NULL ? facts->user->name : ""));

@@ -335,6 +335,7 @@ static void client_free(struct client *client)
     resp_parser_cleanup(&client->parser);
     input_give_back(client);
     free(client->facts.name);
+    free(client->facts.identity);
     free(client->facts.lib_name);
     free(client->facts.lib_version);
     free(client);
@@ -452,7 +453,10 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     window_init(&set->window, base, limits->flush_window, on_window, set);
     set->sweep = event_new(base, -1, EV_PERSIST, on_sweep, set);
     set->end_tick = event_new(base, -1, EV_PERSIST, client_on_end_tick, set);
-    check(set->reply != NULL && set->sweep != NULL && set->end_tick != NULL);
+    set->mark_tick = event_new(base, -1, EV_PERSIST, client_on_mark_tick, set);
+    check(set->reply != NULL && set->sweep != NULL && set->end_tick != NULL &&
+          set->mark_tick != NULL);
+    client_begin_marks(set);
     struct timeval every = timing_to_timeval(SWEEP_EVERY);
     check(event_add(set->sweep, &every) == 0);
     return set;
@@ -467,6 +471,7 @@ void client_set_free(struct client_set *set)
         client_discard(client);
     free_closed(set);
     event_free(set->end_tick);
+    event_free(set->mark_tick);
     window_cleanup(&set->window);
     event_free(set->sweep);
     evbuffer_free(set->reply);
@@ -510,6 +515,7 @@ void client_open(struct client_set *set, int fd, const struct address *peer,
         .is_authenticated = listener->users.count == 0,
         .protocol = 2,
         .name = must_strdup(""),
+        .identity = must_strdup(""),
         .lib_name = must_strdup(""),
         .lib_version = must_strdup(""),
         .last_command = "NULL",

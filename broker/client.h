@@ -10,8 +10,8 @@
  *      OPEN ──QUIT, end of file──▶ FINISHING ──output empty, 1 s──▶ closed ──end of turn──▶ freed
  *        └──any error, limit, shutdown: client_close()──────────────▲
  *
- *      OPEN ──named subscriber, end of file──▶ ENDING ──all acknowledged, 1 s, reset──▶ PARKED ──window, bytes──▶ closed
- *        └──named subscriber, reset──────────────────────────────────────────────────────▲  └─its name subscribes again:
+ *      OPEN ──known subscriber, end of file──▶ ENDING ──all acknowledged, 1 s, reset──▶ PARKED ──window, bytes──▶ closed
+ *        └──known subscriber, reset──────────────────────────────────────────────────────▲  └─its pod subscribes again:
  *                                                                    what it has not acknowledged goes to the new one
  *
  * An idle client owns no buffer: input is read into one buffer of the set and copied only when a request
@@ -51,6 +51,7 @@ struct client_facts {
     unsigned protocol; /* 2 or 3 */
     int64_t database;
     char *name;               /* owned by the client; "" if none */
+    char *identity;           /* identity.h, of a subscriber; owned, "" */
     char *lib_name;           /* owned, "" */
     char *lib_version;        /* owned, "" */
     const char *last_command; /* static text, lower case */
@@ -91,6 +92,7 @@ struct client_limits {
     uint64_t heartbeat; /* microseconds; 0: none */
     uint64_t replay_window; /* microseconds; 0: nobody is parked */
     size_t replay_bytes;    /* of all that are parked */
+    bool replay_overlaps;   /* also what was acknowledged in the last second */
 };
 
 /* `turn` (borrowed) gets a step: what is queued is written, closed clients are freed. */
@@ -113,7 +115,7 @@ bool client_is_closed(const struct client *client);
  * subscribers. Limits are applied at the end of the turn. */
 void client_deliver(struct client *client, struct span message, uint64_t now);
 
-/* This client, by the name it gave, subscribes for the first time: who of that name has ended hands over what its pod has
+/* This client subscribes for the first time: who of its identity (identity.h) has ended hands over what its pod has
  * not acknowledged, if the new one wants all that it wanted and speaks the same RESP. False: one is ending just now, ask
  * again soon (client_set_resume). What is handed over is queued behind the replies of this request. */
 bool client_inherit(struct client *client) MUST_CHECK;

@@ -1,9 +1,15 @@
 /*
- * Named subscribers: what they have not acknowledged, and where it goes when their connection ends. See client.h.
+ * Subscribers whose pod is known: what they have not acknowledged, and where it goes when their connection ends. See
+ * client.h.
+ *
+ *     written ─▶ acknowledged by the peer's kernel ─▶ forgotten        (replay.tail: acked)
+ *                                  └─▶ a second later ─▶ forgotten     (replay.tail: overlap)
+ *
  */
 #include "broker/client_parts.h"
 
 #include "broker/broker_metrics.h"
+#include "broker/identity.h"
 #include "broker/turn.h"
 #include "shared/timing.h"
 
@@ -12,12 +18,19 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
-/* A named subscriber whose pod has closed its end: what was written is given so long to be acknowledged. */
+/* A subscriber whose pod has closed its end: what was written is given so long to be acknowledged. */
 #define END_WITHIN SECONDS(1)
 #define END_TICK   MILLISECONDS(10)
 
-/* What a named subscriber has acknowledged is looked up when so much has been queued since. */
+/* What a subscriber has acknowledged is looked up when so much has been queued since. */
 #define TRIM_EVERY ((size_t)128 * 1024)
+
+/* With overlap what was acknowledged lately is kept, in so many steps. */
+#define OVERLAP    SECONDS(1)
+#define MARK_EVERY MILLISECONDS(100)
+
+_Static_assert((CLIENT_MARKS - 1) * MARK_EVERY > OVERLAP,
+               "the marks reach back far enough");
 
 /* Bytes that were written and are not acknowledged by the peer's kernel. It keeps its value after a reset. */
 static size_t unacknowledged(const struct client *client)
@@ -28,10 +41,52 @@ static size_t unacknowledged(const struct client *client)
     return (size_t)bytes;
 }
 
-void client_trim(struct client *client)
+static void mark(struct client *client, uint64_t now)
 {
     size_t waiting = client->output.bytes + unacknowledged(client);
+    client->marks[client->mark_count++ % CLIENT_MARKS] = (struct client_mark){
+        now, waiting <= client->queued ? client->queued - waiting : 0};
+}
+
+/* What was acknowledged OVERLAP ago. */
+static uint64_t acknowledged_before(const struct client *client, uint64_t now)
+{
+    uint64_t acknowledged = 0;
+    for (unsigned i = 0; i < CLIENT_MARKS; i++) {
+        const struct client_mark *it = &client->marks[i];
+        if (it->at != 0 && now - it->at >= OVERLAP && it->acknowledged > acknowledged)
+            acknowledged = it->acknowledged;
+    }
+    return acknowledged;
+}
+
+void client_begin_marks(struct client_set *set)
+{
+    struct timeval every = timing_to_timeval(MARK_EVERY);
+    if (set->limits.replay_overlaps)
+        check(event_add(set->mark_tick, &every) == 0);
+}
+
+void client_on_mark_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct client_set *set = argument;
+    uint64_t now = timing_now();
+    struct client *client;
+    TAILQ_FOREACH(client, &set->open, of_set)
+    if (client->is_kept && client->state == CLIENT_OPEN) {
+        mark(client, now);
+        client_trim(client);
+    }
+}
+
+void client_trim(struct client *client)
+{
     client->trimmed_ago = 0;
+    if (client->set->limits.replay_overlaps) {
+        replay_trim(&client->replay, acknowledged_before(client, timing_now()));
+        return;
+    }
+    size_t waiting = client->output.bytes + unacknowledged(client);
     if (waiting <= client->queued)
         replay_trim(&client->replay, client->queued - waiting);
 }
@@ -75,7 +130,7 @@ void client_discard(struct client *client)
 void client_expire(struct client *client, const char *why)
 {
     struct log_subject subject = client_subject(client);
-    log_info(&subject, "not waited for any more", LOG_TEXT("name", client->facts.name),
+    log_info(&subject, "not waited for any more", LOG_TEXT("pod", client->facts.identity),
              LOG_TEXT("why", why), LOG_UNSIGNED("unread_bytes", client->replay.bytes));
     if (client->replay.bytes > 0)
         metrics_add(M_REPLAYS_EXPIRED, 1);
@@ -158,9 +213,9 @@ void client_end(struct client *client)
     check(event_add(set->end_tick, &every) == 0);
 }
 
-static bool has_name_of(const struct client *one, const struct client *other)
+static bool is_of_one_pod(const struct client *one, const struct client *other)
 {
-    return strcmp(one->facts.name, other->facts.name) == 0 &&
+    return strcmp(one->facts.identity, other->facts.identity) == 0 &&
            one->facts.user == other->facts.user &&
            one->facts.protocol == other->facts.protocol;
 }
@@ -185,22 +240,41 @@ static bool wants_all_of(const struct client *client, const struct client *parke
     return true;
 }
 
+/* Behind one address there are several: which of them returns cannot be told. */
+static bool is_ambiguous(struct client *client)
+{
+    if (identity_is_shareable(client->facts.identity))
+        return false;
+    bool is = false;
+    struct client *other;
+    TAILQ_FOREACH(other, &client->set->open, of_set)
+    if (other != client && other->state == CLIENT_OPEN &&
+        strcmp(other->facts.identity, client->facts.identity) == 0) {
+        client_keep_no_more(other);
+        is = true;
+    }
+    return is;
+}
+
 bool client_inherit(struct client *client)
 {
     struct client_set *set = client->set;
-    if (set->limits.replay_window == 0 || client->facts.name[0] == '\0' ||
-        strcmp(client->facts.name, "redis-cli") == 0 || /* nobody gave it that name */
-        client->is_kept || set->on_empty != NULL)
+    if (set->limits.replay_window == 0 || client->is_kept || set->on_empty != NULL)
+        return true;
+    free(client->facts.identity);
+    client->facts.identity =
+        identity_of(client->facts.name, &client->facts.peer, client->stream.fd);
+    if (client->facts.identity[0] == '\0' || is_ambiguous(client))
         return true;
     struct client *other;
     TAILQ_FOREACH(other, &set->ending, of_work)
-    if (has_name_of(client, other))
+    if (is_of_one_pod(client, other))
         return false;
     client->is_kept = true;
     client->queued = client->output.bytes + unacknowledged(client);
     client->replay.begin = client->queued;
     TAILQ_FOREACH(other, &set->parked, of_set)
-    if (has_name_of(client, other) && wants_all_of(client, other)) {
+    if (is_of_one_pod(client, other) && wants_all_of(client, other)) {
         client->heir_of = other;
         break;
     }
@@ -225,7 +299,7 @@ void client_take_inheritance(struct client *client)
     client->facts.delivered += messages;
     metrics_add(M_REPLAYED, messages);
     struct log_subject subject = client_subject(client);
-    log_debug(&subject, "returned", LOG_TEXT("name", client->facts.name),
+    log_debug(&subject, "returned", LOG_TEXT("pod", client->facts.identity),
               LOG_UNSIGNED("messages", messages));
     client_discard(parked);
     client_make_dirty(client);

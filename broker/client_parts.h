@@ -1,5 +1,5 @@
 /*
- * What client.c (a connection) and client_park.c (a named subscriber without one) share.
+ * What client.c (a connection) and client_park.c (a subscriber between two connections) share.
  */
 #pragma once
 
@@ -26,6 +26,13 @@ enum client_state {
 
 TAILQ_HEAD(client_list, client);
 
+/* What was acknowledged when; a second and a bit of them. */
+#define CLIENT_MARKS 12
+
+struct client_mark {
+    uint64_t at, acknowledged;
+};
+
 struct client {
     struct client_set *set; /* borrowed */
     struct stream stream;
@@ -40,9 +47,11 @@ struct client {
     bool is_lagging; /* on set->lagging */
     bool resumes;    /* its request is to be looked at again */
     bool is_slow;    /* over slow_bytes: ends or is trimmed at the end of the turn */
-    bool is_kept;    /* a named subscriber: `replay` has what it has not acknowledged */
+    bool is_kept;    /* its pod is known: `replay` has what it has not acknowledged */
     struct client *heir_of; /* parked; to be emptied into this one */
     struct replay replay;
+    struct client_mark marks[CLIENT_MARKS]; /* a ring, while is_kept and with overlap */
+    unsigned mark_count;
     uint64_t queued; /* bytes of the connection, while is_kept */
     size_t trimmed_ago;
     uint64_t parked_at;
@@ -71,6 +80,7 @@ struct client_set {
     struct client_list parked;  /* PARKED, the oldest first */
     size_t parked_bytes;
     struct event *end_tick;
+    struct event *mark_tick;
     struct client_list waiting; /* for client_set_resume */
     struct client_list closed;  /* to be freed at the end of this turn */
     unsigned count;
@@ -114,6 +124,10 @@ void client_park(struct client *client);
 /* The pod has closed its end, and may still read what is under way: nothing more is written. */
 void client_end(struct client *client);
 void client_on_end_tick(evutil_socket_t fd, short what, void *set);
+
+/* With overlap: what each has acknowledged is noted ten times a second. */
+void client_begin_marks(struct client_set *set);
+void client_on_mark_tick(evutil_socket_t fd, short what, void *set);
 
 /* Behind the replies of the request that called client_inherit(), before anything else is delivered. */
 void client_take_inheritance(struct client *client);

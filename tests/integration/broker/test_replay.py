@@ -6,15 +6,15 @@ import time
 
 import pytest
 import redis
-from daemons import figure, wait_until
+from daemons import figure, free_port, wait_until
 from resp_client import Raw, command, emit
 
 
 class Listener:
-    """A redis-py subscriber with a client name, as a pod has it, that reconnects by itself."""
+    """A redis-py subscriber, as a pod has it, that reconnects by itself."""
 
-    def __init__(self, port, name="pod-1"):
-        self.client = redis.Redis.from_url(f"redis://127.0.0.1:{port}?client_name={name}")
+    def __init__(self, url):
+        self.client = redis.Redis.from_url(url)
         self.pubsub = self.client.pubsub(ignore_subscribe_messages=True)
         self.pubsub.subscribe("flask-socketio")
         self.received = []
@@ -62,14 +62,26 @@ def test_a_pod_whose_connection_is_shut_down_misses_nothing_and_sees_nothing_twi
     b = broker(redis_server(shards) if shards else [])
     if shards:
         wait_until(lambda: b.status()["shards_up"] == shards, "shards are up")
-    listener = Listener(b.port)
+    listener = Listener(f"redis://127.0.0.1:{b.port}?client_name=pod-1")
+    check_shut_down_pod(b, listener, figure(8, 60))
+
+
+def test_a_pod_on_a_unix_socket_is_known_by_its_process(broker, tmp_path):
+    path = tmp_path / "broker.sock"
+    port = free_port()
+    b = broker(config={"listeners": [{"address": f"127.0.0.1:{port}"}, {"address": f"unix:{path}"}]})
+    b.port = port
+    check_shut_down_pod(b, Listener(f"unix://{path}"), figure(5, 60))
+
+
+def check_shut_down_pod(b, listener, seconds):
     wait_until(lambda: b.status()["subscribers"] == 1, "it is subscribed")
-    count = 500 * figure(8, 60)
+    count = 500 * seconds
     publish(b.port, count, 0.0016, listener.shut_down, 2)
     wait_until(lambda: len(listener.received) >= count, "everything is there", 10)
     time.sleep(0.3)
     assert listener.received == list(range(count))
-    assert listener.reconnects >= figure(3, 25)
+    assert listener.reconnects >= seconds // 2 - 1
     assert b.metrics().get("sidrail_broker_messages_replayed_total") > 0
     assert b.metrics().get("sidrail_broker_parked_subscribers") == 0
     listener.close()
@@ -78,8 +90,8 @@ def test_a_pod_whose_connection_is_shut_down_misses_nothing_and_sees_nothing_twi
 class Pod:
     """One connection that subscribes under a name."""
 
-    def __init__(self, port, name="pod", receive_buffer=None):
-        self.raw = Raw(port, timeout=5, receive_buffer=receive_buffer)
+    def __init__(self, port, name="pod", receive_buffer=None, host="127.0.0.1"):
+        self.raw = Raw(port, timeout=5, receive_buffer=receive_buffer, host=host)
         if name:
             assert self.raw.call("CLIENT", "SETNAME", name) == "OK"
         assert self.raw.call("SUBSCRIBE", "flask-socketio")[0] == b"subscribe"
@@ -174,3 +186,73 @@ def test_a_pod_that_closes_with_much_on_its_way_gets_the_rest(broker):
         numbers.append(json.loads(again.raw.read()[2])["room"])
     # what the pod's kernel held unread is lost with it; the rest is whole and in order
     assert len(numbers) > 5 and numbers == list(range(numbers[0], 101))
+
+
+def test_what_a_dead_pod_had_not_read_comes_again_with_overlap(broker):
+    b = broker(config={"replay": {"tail": "overlap"}})
+    pod = Pod(b.port)
+    emit_all(b.port, 0, 20)
+    time.sleep(1.5)
+    emit_all(b.port, 20, 60)
+    assert pod.read(25) == list(range(25))
+    time.sleep(0.3)
+    pod.raw.close()  # 35 are in its kernel, unread
+    wait_until(lambda: parked(b) == 1, "it is waited for")
+    again = Pod(b.port)
+    emit_all(b.port, 60, 61)
+    numbers = again.read(41)
+    # nothing is lost, and doubled is what came within the last second
+    assert numbers == list(range(20, 61))
+
+
+def test_with_overlap_a_pod_that_had_read_all_for_a_second_sees_nothing_twice(broker):
+    b = broker(config={"replay": {"tail": "overlap"}})
+    pod = Pod(b.port)
+    emit_all(b.port, 0, 20)
+    assert pod.read(20) == list(range(20))
+    time.sleep(1.5)
+    pod.raw.close()
+    wait_until(lambda: parked(b) == 1, "it is waited for")
+    again = Pod(b.port)
+    emit_all(b.port, 20, 21)
+    assert again.read(1) == [20]
+
+
+def own_address():
+    """An address of this machine that is not loopback, or None. (A datagram socket's connect sends nothing.)"""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        host = probe.getsockname()[0]
+    return None if host.startswith("127.") else host
+
+
+@pytest.fixture
+def reached_from_outside(broker):
+    host = own_address()
+    if host is None:
+        pytest.skip("this machine has no address but loopback")
+    port = free_port()
+    b = broker(config={"listeners": [{"address": f"0.0.0.0:{port}"}]})
+    b.port = port
+    return b, host
+
+
+def test_a_pod_without_a_name_is_known_by_its_address(reached_from_outside):
+    b, host = reached_from_outside
+    pod = Pod(b.port, name=None, host=host)
+    pod.raw.close()
+    wait_until(lambda: parked(b) == 1, "it is waited for")
+    emit_all(b.port, 0, 5)
+    assert Pod(b.port, name=None, host=host).read(5) == list(range(5))
+
+
+def test_two_pods_behind_one_address_are_not_mistaken_for_each_other(reached_from_outside):
+    b, host = reached_from_outside
+    pods = [Pod(b.port, name=None, host=host) for _ in range(2)]
+    for pod in pods:
+        pod.raw.close()
+    wait_until(lambda: b.status()["clients_open"] == 0, "they are gone")
+    assert parked(b) == 0

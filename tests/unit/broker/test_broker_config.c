@@ -99,7 +99,7 @@ static void test_mistakes_are_told_with_their_place(void **state UNUSED)
         {"cluster: {name: 'a:b'}\n", "must be printable"},
         {"cluster: {partitions: 0}\n", "cluster.partitions"},
         {"delivery: {ack: never}\n", "delivery.ack"},
-        {"replay: {tail: overlap}\n", "unknown key \"tail\""},
+        {"replay: {tail: some}\n", "replay.tail"},
         {"pickle: {mode: transcode}\n", "pickle.mode"},
         {"slow_subscriber: {policy: pause}\n", "slow_subscriber.policy"},
         {"listeners: [{address: '127.0.0.1:1', users: [{name: a, password_file: "
