@@ -11,8 +11,11 @@
 #include "broker/command.h"
 #include "broker/publish.h"
 #include "broker/resp.h"
+#include "broker/standing_clock.h"
+#include "broker/subscriber_counts.h"
 #include "shared/log.h"
 
+#include <event2/buffer.h>
 #include <stdlib.h>
 
 #define SUBSCRIBE_WAIT_MAX SECONDS(1)
@@ -220,6 +223,32 @@ void command_publish(struct command_call *call)
 
 /* ── PUBSUB ── */
 
+/* Channels of the answer, counted before they are written. */
+struct channel_walk {
+    struct command_call *call;
+    struct evbuffer *names;
+    size_t count;
+};
+
+static void add_channel(struct channel_walk *walk, struct slice name)
+{
+    const struct command_call *call = walk->call;
+    if (call->argc == 3 && !interest_pattern_matches(call->argv[2], name))
+        return;
+    resp_write_bulk(walk->names, name);
+    walk->count++;
+}
+
+/* One that other brokers have subscribers of, and this one has none. */
+static void on_other_channel(void *context, struct slice name)
+{
+    struct channel_walk *walk = context;
+    const struct interest_target *own =
+        interest_target_find(walk->call->context->interest, INTEREST_CHANNEL, name);
+    if (own == NULL || own->active == 0)
+        add_channel(walk, name);
+}
+
 void command_pubsub_channels(struct command_call *call)
 {
     if (call->argc > 3) {
@@ -227,24 +256,18 @@ void command_pubsub_channels(struct command_call *call)
                        "ERR wrong number of arguments for 'pubsub|channels' command");
         return;
     }
-    bool has_pattern = call->argc == 3;
-    const struct interest_table *table = call->context->interest;
+    struct channel_walk walk = {call, evbuffer_new(), 0};
     const struct interest_target *target;
-    size_t count = 0;
-    for (int pass = 0; pass < 2; pass++) {
-        if (pass == 1)
-            resp_write_array(call->reply, count);
-        for (target = interest_first(table, INTEREST_CHANNEL); target != NULL;
-             target = TAILQ_NEXT(target, of_kind)) {
-            if (target->active == 0 ||
-                (has_pattern && !interest_pattern_matches(call->argv[2], target->name)))
-                continue;
-            if (pass == 0)
-                count++;
-            else
-                resp_write_bulk(call->reply, target->name);
-        }
-    }
+    for (target = interest_first(call->context->interest, INTEREST_CHANNEL);
+         target != NULL; target = TAILQ_NEXT(target, of_kind))
+        if (target->active > 0)
+            add_channel(&walk, target->name);
+    const struct subscriber_counts *others = publisher_counts(call->context->publisher);
+    if (others != NULL)
+        subscriber_counts_walk(others, standing_now(), on_other_channel, &walk);
+    resp_write_array(call->reply, walk.count);
+    evbuffer_add_buffer(call->reply, walk.names);
+    evbuffer_free(walk.names);
 }
 
 void command_pubsub_numpat(struct command_call *call)
@@ -255,11 +278,15 @@ void command_pubsub_numpat(struct command_call *call)
 
 void command_pubsub_numsub(struct command_call *call)
 {
+    const struct subscriber_counts *others = publisher_counts(call->context->publisher);
     resp_write_array(call->reply, (call->argc - 2) * 2);
     for (size_t i = 2; i < call->argc; i++) {
         const struct interest_target *target = interest_target_find(
             call->context->interest, INTEREST_CHANNEL, call->argv[i]);
         resp_write_bulk(call->reply, call->argv[i]);
-        resp_write_integer(call->reply, target != NULL ? target->active : 0);
+        uint64_t count = target != NULL ? target->active : 0;
+        if (others != NULL)
+            count += subscriber_counts_of(others, call->argv[i], standing_now());
+        resp_write_integer(call->reply, (int64_t)count);
     }
 }

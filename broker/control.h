@@ -45,8 +45,11 @@ struct control_list {
 
 #define CONTROL_READY 1
 
+/* `generic` does not name all. */
+#define CONTROL_GENERIC_PART 2
+
 struct control_facts {
-    uint8_t flags; /* CONTROL_READY; unknown ones are kept */
+    uint8_t flags; /* CONTROL_READY, CONTROL_GENERIC_PART; unknown ones are kept */
     uint64_t
         age; /* milliseconds since READY, by a clock that runs while the sender is stopped; 0 before */
     uint64_t used;                  /* hash of the map that decides where it sends */

@@ -5,6 +5,7 @@
 #include "broker/receive.h"
 #include "broker/shard.h"
 #include "broker/standing_clock.h"
+#include "broker/subscriber_counts.h"
 #include "broker/tails.h"
 #include "shared/log.h"
 
@@ -137,7 +138,7 @@ static void send_to(struct herald *herald, uint64_t origin, struct control *cont
 /* ── heartbeats ── */
 
 struct facts_parts {
-    struct evbuffer *carries, *subscribed, *tails;
+    struct evbuffer *carries, *subscribed, *tails, *generic;
     size_t tail_count;
 };
 
@@ -162,12 +163,14 @@ static void parts_free(struct facts_parts *parts)
     evbuffer_free(parts->carries);
     evbuffer_free(parts->subscribed);
     evbuffer_free(parts->tails);
+    evbuffer_free(parts->generic);
 }
 
 /* The facts' lists lie in `parts`. */
 static struct control_facts make_facts(struct herald *herald, struct facts_parts *parts)
 {
-    *parts = (struct facts_parts){evbuffer_new(), evbuffer_new(), evbuffer_new(), 0};
+    *parts = (struct facts_parts){evbuffer_new(), evbuffer_new(), evbuffer_new(),
+                                  evbuffer_new(), 0};
     size_t subscribed = 0;
     size_t count = shard_set_count(herald->config.shards);
     for (size_t i = 0; i < count && subscribed < 255; i++) {
@@ -190,6 +193,16 @@ static struct control_facts make_facts(struct herald *herald, struct facts_parts
     };
 }
 
+static void add_counts(struct herald *herald, struct control_facts *facts,
+                       struct facts_parts *parts)
+{
+    bool is_part;
+    size_t count =
+        subscriber_counts_write(herald->config.counts, parts->generic, &is_part);
+    facts->generic = list_of(parts->generic, count);
+    facts->flags |= is_part ? CONTROL_GENERIC_PART : 0;
+}
+
 /* On one shard, or on all of which the link is up. */
 static void beat(struct herald *herald, struct shard *only)
 {
@@ -198,6 +211,7 @@ static void beat(struct herald *herald, struct shard *only)
                               .sender = herald->config.origin,
                               .number = ++herald->number,
                               .facts = make_facts(herald, &parts)};
+    add_counts(herald, &control.facts, &parts);
     control_write(&control, herald->out);
     parts_free(&parts);
     struct span command = make_command(herald, "c");
@@ -443,6 +457,10 @@ static void take_facts(struct herald *herald, const struct control *control)
             LOG_SUBJECT("brokers"),
             "another broker has other partitions, order, shards, weights or channels",
             LOG_UNSIGNED("origin", peer->origin));
+    if (control->kind == CONTROL_HEARTBEAT)
+        subscriber_counts_hear(
+            herald->config.counts, peer->origin, control->facts.generic,
+            (control->facts.flags & CONTROL_GENERIC_PART) != 0, standing_now());
     struct control_list tails = control->facts.tails;
     uint16_t partition;
     uint64_t sequence;
@@ -600,5 +618,6 @@ void herald_tick(struct herald *herald)
         log_info(LOG_SUBJECT("brokers"), "silent, forgotten",
                  LOG_UNSIGNED("origin", origin));
         receiver_forget_origin(herald->config.receiver, origin);
+        subscriber_counts_forget(herald->config.counts, origin);
     }
 }

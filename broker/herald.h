@@ -21,6 +21,7 @@ struct herald;
 struct receiver;
 struct shard;
 struct shard_set;
+struct subscriber_counts;
 struct tails;
 
 /* All borrowed. */
@@ -34,6 +35,7 @@ struct herald_config {
     struct tails *tails;
     struct receiver *receiver;
     struct shard_set *shards;
+    struct subscriber_counts *counts;
     void (*on_joined)(void *context); /* herald_is_joined() may have changed */
     void *context;
 };

@@ -11,6 +11,7 @@
 #include "broker/resp.h"
 #include "broker/shard.h"
 #include "broker/standing_clock.h"
+#include "broker/subscriber_counts.h"
 #include "broker/tails.h"
 #include "broker/turn.h"
 #include "broker/window.h"
@@ -56,6 +57,7 @@ struct publisher {
     struct receiver *receiver;
     struct peer_table *peers;
     struct tails *tails;
+    struct subscriber_counts *counts;
     struct herald *herald;
     uint64_t *next_sequences; /* by partition, from 1 */
     uint64_t next_message_id;
@@ -400,6 +402,7 @@ struct publisher *publisher_new(struct event_base *base, struct turn *turn,
     publisher->sequences = sequence_table_new(partitions);
     publisher->peers = peer_table_new(find_shard, publisher);
     publisher->tails = tails_new(partitions);
+    publisher->counts = subscriber_counts_new(interest);
     const struct receiver_callbacks callbacks = {on_ask, on_lost_track, publisher};
     publisher->receiver =
         receiver_new(base, partitions, deliverer, publisher->sequences, publisher->ring,
@@ -424,6 +427,7 @@ void publisher_free(struct publisher *publisher)
         receiver_free(publisher->receiver);
         peer_table_free(publisher->peers);
         tails_free(publisher->tails);
+        subscriber_counts_free(publisher->counts);
         sequence_table_free(publisher->sequences);
         sent_ring_free(publisher->ring);
         window_cleanup(&publisher->window);
@@ -470,6 +474,7 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
         .tails = publisher->tails,
         .receiver = publisher->receiver,
         .shards = publisher->shards,
+        .counts = publisher->counts,
         .on_joined = on_shards_relief,
         .context = publisher,
     };
@@ -537,6 +542,11 @@ bool publisher_knows_channel(const struct publisher *publisher, struct slice cha
         if (slice_equals(slice_from_text(channels->items[i]), channel))
             return true;
     return false;
+}
+
+const struct subscriber_counts *publisher_counts(const struct publisher *publisher)
+{
+    return publisher->counts;
 }
 
 bool publisher_is_settled(const struct publisher *publisher)

@@ -30,6 +30,7 @@ struct interest_table;
 struct partition_map;
 struct publisher;
 struct shard_set;
+struct subscriber_counts;
 struct turn;
 
 /* For a shard that is behind; well below the 5 s after which redis-py gives up and publishes again. */
@@ -99,6 +100,9 @@ bool publisher_knows_channel(const struct publisher *publisher, struct slice cha
 
 /* Is everything received that is wanted: subscriptions confirmed, and other brokers have said where they are? */
 bool publisher_is_settled(const struct publisher *publisher);
+
+/* Subscribers at other brokers; NULL: the embedded hub. */
+const struct subscriber_counts *publisher_counts(const struct publisher *publisher);
 
 /* NULL: the embedded hub. */
 struct shard_set *publisher_shards(struct publisher *publisher);

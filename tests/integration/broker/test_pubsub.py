@@ -122,6 +122,29 @@ def test_the_reply_counts_this_brokers_subscribers(redis_server, broker):
         pod.close()
 
 
+def test_pubsub_counts_the_subscribers_of_all_brokers(redis_server, broker):
+    servers = redis_server(2)
+    brokers = [broker(servers) for _ in range(2)]
+    for b in brokers:
+        wait_until(lambda b=b: b.status()["live_brokers"] == 1, "they hear each other")
+    pods = [Pod(brokers[0].port, "flask-socketio", "news"), Pod(brokers[1].port, "flask-socketio"),
+            Pod(brokers[1].port, "flask-socketio", "other")]
+    for b in brokers:
+        with Raw(b.port) as raw:
+            asked = ("PUBSUB", "NUMSUB", "flask-socketio", "news", "none")
+            expected = [b"flask-socketio", 3, b"news", 1, b"none", 0]
+            wait_until(lambda raw=raw: raw.call(*asked) == expected, "the counts are heard", 5)
+            assert sorted(raw.call("PUBSUB", "CHANNELS")) == [b"flask-socketio", b"news", b"other"]
+            assert raw.call("PUBSUB", "CHANNELS", "ne*") == [b"news"]
+    pods[0].close()
+    with Raw(brokers[1].port) as raw:
+        wait_until(lambda: raw.call("PUBSUB", "NUMSUB", "news") == [b"news", 0], "it has left", 5)
+        brokers[0].kill()
+        assert raw.call("PUBSUB", "NUMSUB", "flask-socketio") == [b"flask-socketio", 2]
+    for pod in pods[1:]:
+        pod.close()
+
+
 @pytest.mark.parametrize("shards", [0, 1], ids=["hub", "1 shard"])
 def test_a_payload_of_16_mib_crosses_and_a_larger_one_is_refused(redis_server, broker, shards):
     b = broker(redis_server(shards) if shards else [])
