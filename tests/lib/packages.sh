@@ -8,6 +8,7 @@ packages_serve=(ca-certificates redis-server)
 packages_lint=(clang-format-14 shellcheck universal-ctags)
 packages_fuzz=(clang-14 libclang-rt-14-dev)
 packages_full=(clang-tidy-14)
+packages_helm=(openssl)
 packages_bench_proxy=(nginx haproxy strace)
 
 # The python3 that makes the environments: Debian's, or one on PATH; one that can make them.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docs/options-*.md and docs/metrics-*.md say what the tables in the code say, and docs/architecture.md names every module.
+# docs/options-*.md, docs/metrics-*.md and the chart's schema say what the tables in the code say, and docs/architecture.md names every module.
 set -euo pipefail
 source "$(dirname "$0")/sources.sh"
 tests/lint/write_docs.py --check

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes docs/options-DAEMON.md and docs/metrics-DAEMON.md from the tables in the daemons.
+"""Writes what is made from the tables in the daemons: docs/options-DAEMON.md, docs/metrics-DAEMON.md, and the schema
+of the chart's values.
 
-    sidrail-DAEMON --print-options ─▶ docs/options-DAEMON.md
+    sidrail-DAEMON --print-options ─▶ docs/options-DAEMON.md, helm/sidrail/values.schema.json
     sidrail-DAEMON --print-metrics ─▶ docs/metrics-DAEMON.md
 
 With --check nothing is written: what differs is shown, and the exit status is 1."""
@@ -10,6 +11,8 @@ import os
 import pathlib
 import subprocess
 import sys
+
+import chart_schema
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("SIDRAIL_BUILD", ROOT / "build"))
@@ -37,15 +40,21 @@ def cell(text, is_code):
     return f"`{text}`" if is_code else text
 
 
+def read_rows(daemon, table):
+    heads = TABLES[table][0]
+    out = subprocess.run([BUILD / f"sidrail-{daemon}", f"--print-{table}"], capture_output=True, text=True, check=True)
+    rows = [row.split("\t") for row in out.stdout.splitlines()]
+    for cells in rows:
+        if len(cells) != len(heads):
+            sys.exit(f"--print-{table} of sidrail-{daemon}: not {len(heads)} columns: {cells!r}")
+    return rows
+
+
 def page(daemon, table):
     heads, title, sentence = TABLES[table]
-    out = subprocess.run([BUILD / f"sidrail-{daemon}", f"--print-{table}"], capture_output=True, text=True, check=True)
     lines = [NOTE, "", f"# {title.format(daemon)}", "", sentence.format(daemon), "",
              "| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    for row in out.stdout.splitlines():
-        cells = row.split("\t")
-        if len(cells) != len(heads):
-            sys.exit(f"--print-{table} of sidrail-{daemon}: not {len(heads)} columns: {row!r}")
+    for cells in read_rows(daemon, table):
         code = {0, heads.index("default")} if "default" in heads else {0}
         lines.append("| " + " | ".join(cell(text, i in code) for i, text in enumerate(cells)) + " |")
     if len(lines) == 8:
@@ -53,25 +62,29 @@ def page(daemon, table):
     return "\n".join(lines).replace("|  |", "| |").replace("|  |", "| |") + "\n"
 
 
+def pages():
+    """(path, what it should hold) of every file."""
+    for daemon in ("proxy", "broker"):
+        for table in TABLES:
+            yield ROOT / "docs" / f"{table}-{daemon}.md", page(daemon, table)
+    tables = {daemon: read_rows(daemon, "options") for daemon in ("proxy", "broker")}
+    yield ROOT / "helm" / "sidrail" / "values.schema.json", chart_schema.page(tables)
+
+
 def main():
     only_check = sys.argv[1:] == ["--check"]
     bad = False
-    for daemon in ("proxy", "broker"):
-        if not (ROOT / daemon / "main.c").exists():
+    for path, new in pages():
+        old = path.read_text() if path.exists() else ""
+        if new == old:
             continue
-        for table in TABLES:
-            path = ROOT / "docs" / f"{table}-{daemon}.md"
-            new = page(daemon, table)
-            old = path.read_text() if path.exists() else ""
-            if new == old:
-                continue
-            if only_check:
-                bad = True
-                print(f"{path.relative_to(ROOT)} is old; tests/lint/write_docs.py writes it anew:")
-                print("\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), "docs", "tables", "", "", 0, "")))
-            else:
-                path.write_text(new)
-                print(f"wrote {path.relative_to(ROOT)}")
+        if only_check:
+            bad = True
+            print(f"{path.relative_to(ROOT)} is old; tests/lint/write_docs.py writes it anew:")
+            print("\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), "file", "tables", "", "", 0, "")))
+        else:
+            path.write_text(new)
+            print(f"wrote {path.relative_to(ROOT)}")
     return bad
 
 
