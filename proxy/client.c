@@ -384,7 +384,7 @@ void client_drain(struct client *client, uint32_t delay_ms)
             client_close(client, CLOSE_SHUTDOWN);
         return;
     case CLIENT_TUNNELING:
-        tunnel_leave_later(client->tunnel, delay_ms);
+        tunnel_leave_later(client->tunnel, delay_ms, CLOSE_SHUTDOWN);
         return;
     case CLIENT_INTRODUCED:
     case CLIENT_GREETING:

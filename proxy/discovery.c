@@ -218,7 +218,7 @@ static struct endpoint_list_options list_options(const struct upstream_config *c
     if (config->discovery.kind == DISCOVERY_STATIC)
         options.absence = 0;
     if (config->discovery.kind == DISCOVERY_DNS)
-        options.vanished = config->drain.window;
+        options.vanished = config->drain.delay + config->drain.window;
     if (config->discovery.kind == DISCOVERY_KUBERNETES)
         options.empty_hold = config->discovery.kubernetes.empty_hold;
     return options;

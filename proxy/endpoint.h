@@ -57,6 +57,8 @@ struct endpoint {
     _Atomic uint64_t placed_last; /* the second of the last handshake */
     _Atomic uint64_t placed[ENDPOINT_PLACED_SECONDS]; /* second << 24 | count, a ring */
     _Atomic uint64_t handshakes_total;
+    _Atomic uint64_t
+        draining_since; /* 0: it takes sessions. Written by the main thread */
 };
 
 /* What discovery says of one endpoint, all borrowed. */

@@ -333,6 +333,30 @@ const struct endpoint_entry *endpoint_set_find_legacy(const struct endpoint_set 
 
 /* ── life ── */
 
+/* ---- draining ---- */
+
+/* True when that is news. */
+static bool set_draining(struct endpoint *endpoint, bool is_draining, uint64_t now)
+{
+    bool was = atomic_load(&endpoint->draining_since) != 0;
+    if (was != is_draining)
+        atomic_store(&endpoint->draining_since, is_draining ? (now > 0 ? now : 1) : 0);
+    return was != is_draining;
+}
+
+/* Endpoints that terminate, and those that are gone, are to lose their tunnels by and by. */
+static void note_draining(struct endpoint_set *set, const struct endpoint_set *previous,
+                          uint64_t now)
+{
+    set->drain_changes = previous != NULL ? previous->drain_changes : 0;
+    for (size_t i = 0; i < set->len; i++)
+        set->drain_changes += set_draining(
+            set->entries[i].endpoint, set->entries[i].state >= ENDPOINT_DRAINING, now);
+    for (size_t i = 0; previous != NULL && i < previous->len; i++)
+        if (endpoint_set_find(set, previous->entries[i].endpoint) == NULL)
+            set->drain_changes += set_draining(previous->entries[i].endpoint, true, now);
+}
+
 struct endpoint_set *endpoint_set_new(struct upstream *upstream,
                                       const struct endpoint_set_options *options,
                                       const struct endpoint_spec *specs, size_t specs_len,
@@ -355,6 +379,7 @@ struct endpoint_set *endpoint_set_new(struct upstream *upstream,
     set->is_static = options->is_static;
     add_entries(set, specs, specs_len, previous, now);
     rank_entries(set);
+    note_draining(set, previous, now);
 
     set->index = must_calloc(1, sizeof(*set->index));
     size_t departed = previous != NULL ? count_departed(set, previous) : 0;

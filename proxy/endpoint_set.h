@@ -64,7 +64,8 @@ struct endpoint_set {
     struct route_keys keys;
     uint64_t place_after;
     uint64_t slow_start;
-    bool is_static; /* discovery cannot learn of an endpoint later than we do */
+    bool is_static;         /* discovery cannot learn of an endpoint later than we do */
+    uint64_t drain_changes; /* how many endpoints ever began or ended to drain */
     size_t len;
     struct endpoint_entry *entries;
     struct rendezvous *rendezvous; /* of all entries, by label and port; same places */

@@ -74,6 +74,8 @@ struct endpoint_config {
 
 enum health_check_type { HEALTH_CHECK_TCP, HEALTH_CHECK_HTTP, HEALTH_CHECK_NONE };
 
+enum drain_mode { DRAIN_PACE, DRAIN_WAIT, DRAIN_NONE };
+
 enum affinity_mode { AFFINITY_PERSISTENT, AFFINITY_BALANCED };
 enum hash_by {
     HASH_BY_AUTO,
@@ -145,8 +147,11 @@ struct upstream_config {
         int64_t fall;
     } health_check;
     struct {
+        int mode; /* enum drain_mode */
+        uint64_t delay;
         uint64_t window;
     } drain;
+    uint64_t herd_spread;
     uint64_t place_after;
     uint64_t slow_start;
     int64_t max_sessions_per_endpoint; /* 0 = no bound */

@@ -20,6 +20,7 @@ static const char *const secure_words[] = {"auto", "true", "false", NULL};
 static const char *const draining_words[] = {"last_resort", "never", NULL};
 static const char *const health_words[] = {"tcp", "http", "none", NULL};
 static const char *const family_words[] = {"auto", "ipv4", "ipv6", NULL};
+static const char *const drain_words[] = {"pace", "wait", "none", NULL};
 static const char *const start_words[] = {"ready", "draining", NULL};
 static const char *const tls_version_words[] = {"1.2", "1.3", NULL};
 static const char *const access_words[] = {"errors", "all", "off", NULL};
@@ -157,10 +158,21 @@ static const struct option_row upstream_rows[] = {
      .reload = OPTION_LIVE,
      .help = "When a watch ends so long after the last list, up to half more, the slices "
              "are listed anew."},
+    {"drain.mode", OPTION_ENUM, AT(drain.mode), .words = drain_words, .standard = "pace",
+     .reload = OPTION_LIVE,
+     .help = "WebSockets of a draining endpoint: pace closes them with 1012 spread over "
+             "the window; wait closes those that are left after it; none closes none."},
+    {"drain.delay", OPTION_DURATION, AT(drain.delay), .standard = "2s", .minimum = 0,
+     .maximum = HOURS(1), .reload = OPTION_LIVE,
+     .help = "From draining to the begin of the window."},
     {"drain.window", OPTION_DURATION, AT(drain.window), .standard = "20s", .minimum = 0,
      .maximum = HOURS(24), .reload = OPTION_LIVE,
-     .help = "How long an endpoint that has vanished from DNS keeps its sessions while "
-             "it accepts."},
+     .help = "Over which they are closed. An endpoint that has vanished from DNS drains "
+             "for delay and window while it accepts."},
+    {"herd_spread", OPTION_DURATION, AT(herd_spread), .standard = "3s", .minimum = 0,
+     .maximum = HOURS(1), .reload = OPTION_LIVE,
+     .help = "Clients that all lose their WebSocket at one moment are let go spread over "
+             "this time."},
     {"affinity.mode", OPTION_ENUM, AT(affinity.mode), .words = mode_words,
      .standard = "persistent", .reload = OPTION_LIVE,
      .help = "balanced: a handshake ignores the cookie's tag and ranks its client key "

@@ -76,6 +76,12 @@ const char *discovery_source_label(int value)
     return words[value];
 }
 
+static const char *drain_close_label(int value)
+{
+    static const char *const words[DRAIN_CLOSES] = {"told", "cut"};
+    return words[value];
+}
+
 static const char *probe_result_label(int value)
 {
     return value != 0 ? "passed" : "failed";

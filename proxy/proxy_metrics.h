@@ -48,6 +48,13 @@ enum connect_result {
 };
 #define CONNECT_RESULTS 4
 
+/* How a tunnel was closed that drain or shutdown let go. */
+enum drain_close {
+    DRAIN_CLOSE_TOLD, /* with a Close between two frames */
+    DRAIN_CLOSE_CUT   /* no place for one within a second */
+};
+#define DRAIN_CLOSES 2
+
 /* The word of an enum discovery_kind, as in the configuration. */
 const char *discovery_source_label(int value);
 

@@ -3,6 +3,7 @@
 #include "shared/net.h"
 #include "shared/timing.h"
 
+#include "proxy/drain.h"
 #include "proxy/endpoint_connect.h"
 #include "proxy/engine_open.h"
 #include "proxy/proxy_config.h"
@@ -107,7 +108,7 @@ static void rearm(struct tunnel *tunnel)
 
 /* ---- endings ---- */
 
-/* The Close goes out if it can; what the client has not taken by then is lost. */
+/* The Close goes out if it can, behind whatever whole frames the client has not taken yet. */
 static void close_with(struct tunnel *tunnel, uint16_t code, enum close_reason reason)
 {
     struct client *client = tunnel->client;
@@ -123,17 +124,20 @@ static void close_with(struct tunnel *tunnel, uint16_t code, enum close_reason r
             (void)sent; /* the connection is closed next, whatever became of it */
         }
     }
-    bool can_tell = code != 0 && down->waiting == NULL && !down->has_ended &&
-                    !down->tracker.has_close && ws_tracker_is_at_boundary(&down->tracker);
+    bool can_tell = code != 0 && !down->has_ended && !down->tracker.has_close &&
+                    ws_tracker_is_at_boundary(&down->tracker);
+    if (reason == CLOSE_DRAINED || reason == CLOSE_SHUTDOWN)
+        metrics_add_by(M_DRAIN_CLOSES, can_tell ? DRAIN_CLOSE_TOLD : DRAIN_CLOSE_CUT, 1);
     if (!can_tell) {
         client_close(client, reason);
         return;
     }
+    /* Whole frames may still wait for the client: the Close goes behind them. */
+    client->out = down->waiting;
+    client->active_at = now_of(tunnel);
+    down->waiting = NULL;
     size_t len = ws_frame_write_close(frame, code, NULL);
-    ssize_t sent = stream_write(&client->stream, frame, len);
-    if (sent != (ssize_t)len)
-        client_close(client, reason);
-    else
+    if (client_write(client, slice_of(frame, len)))
         client_linger(client, reason);
 }
 
@@ -359,7 +363,8 @@ static void on_due(struct deadline *deadline)
     uint32_t now = now_of(tunnel);
     if (tunnel->leave != TUNNEL_STAYS && has_passed(now, tunnel->leave_at)) {
         if (tunnel->leave == TUNNEL_LEAVES_LATER)
-            tunnel_leave(tunnel, WS_CLOSE_RESTART, CLOSE_SHUTDOWN);
+            tunnel_leave(tunnel, WS_CLOSE_RESTART,
+                         (enum close_reason)tunnel->close_reason);
         else
             close_with(tunnel, tunnel->close_code,
                        (enum close_reason)tunnel->close_reason);
@@ -391,7 +396,7 @@ static void on_due(struct deadline *deadline)
 void tunnel_leave(struct tunnel *tunnel, uint16_t code, enum close_reason reason)
 {
     struct tunnel_pipe *down = &tunnel->pipes[TO_CLIENT];
-    if (down->waiting == NULL && ws_tracker_is_at_boundary(&down->tracker)) {
+    if (ws_tracker_is_at_boundary(&down->tracker)) {
         close_with(tunnel, code, reason);
         return;
     }
@@ -402,11 +407,35 @@ void tunnel_leave(struct tunnel *tunnel, uint16_t code, enum close_reason reason
     rearm(tunnel);
 }
 
-void tunnel_leave_later(struct tunnel *tunnel, uint32_t delay_ms)
+void tunnel_leave_later(struct tunnel *tunnel, uint32_t delay_ms,
+                        enum close_reason reason)
 {
-    tunnel->leave = TUNNEL_LEAVES_LATER;
-    tunnel->leave_at = now_of(tunnel) + delay_ms;
+    uint32_t leave_at = now_of(tunnel) + delay_ms;
+    if (tunnel->leave != TUNNEL_STAYS && has_passed(leave_at, tunnel->leave_at))
+        return;
+    if (tunnel->leave == TUNNEL_STAYS)
+        tunnel->leave = TUNNEL_LEAVES_LATER;
+    if (tunnel->leave == TUNNEL_LEAVES_LATER)
+        tunnel->close_reason = (uint8_t)reason;
+    tunnel->leave_at = leave_at;
     rearm(tunnel);
+}
+
+void tunnel_follow_drain(struct tunnel *tunnel, uint64_t now, bool is_new)
+{
+    const struct endpoint *endpoint = tunnel->connection->endpoint;
+    uint64_t since = atomic_load(&endpoint->draining_since);
+    bool is_leaving =
+        tunnel->leave == TUNNEL_LEAVES_LATER && tunnel->close_reason == CLOSE_DRAINED;
+    uint32_t delay_ms;
+    if (since == 0 && is_leaving && !worker_of(tunnel)->is_draining) {
+        tunnel->leave = TUNNEL_STAYS;
+        rearm(tunnel);
+    } else if (since != 0 && tunnel->leave == TUNNEL_STAYS &&
+               drain_delay(worker_of(tunnel)->current->snapshot, endpoint,
+                           tunnel->client->id, is_new ? now : since, now, &delay_ms)) {
+        tunnel_leave_later(tunnel, delay_ms, CLOSE_DRAINED);
+    }
 }
 
 /* ---- life ---- */
@@ -452,6 +481,9 @@ void tunnel_start(struct client *client, struct endpoint_connection *connection,
     client_begin_tunnel(client, tunnel);
     watch(tunnel);
     rearm(tunnel);
+    if (atomic_load_explicit(&connection->endpoint->draining_since,
+                             memory_order_relaxed) != 0)
+        tunnel_follow_drain(tunnel, timing_now(), true);
     if ((behind.len == 0 || pipe_pass(tunnel, TO_CLIENT, behind)) && early != NULL)
         (void)pipe_pass(tunnel, TO_ENDPOINT, buffer_bytes(early));
     buffer_drop(&client->worker->buffers, &early);

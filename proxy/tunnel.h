@@ -74,8 +74,13 @@ void tunnel_on_client(struct tunnel *tunnel, short what);
  * client is closed with the reason. */
 void tunnel_leave(struct tunnel *tunnel, uint16_t code, enum close_reason reason);
 
-/* The same after `delay_ms`. */
-void tunnel_leave_later(struct tunnel *tunnel, uint32_t delay_ms);
+/* The same with 1012 after `delay_ms`, unless it is to leave earlier. */
+void tunnel_leave_later(struct tunnel *tunnel, uint32_t delay_ms,
+                        enum close_reason reason);
+
+/* Its endpoint drains (endpoint->draining_since): it leaves at its place in the window (proxy/drain.h), counted
+ * from `now` (timing_now()) when it `is_new`; drains no more: it stays. */
+void tunnel_follow_drain(struct tunnel *tunnel, uint64_t now, bool is_new);
 
 /* Frees it and closes the endpoint's connection; the client does this when it is closed. */
 void tunnel_free(struct tunnel *tunnel);

@@ -5,6 +5,7 @@
 #include "shared/timing.h"
 
 #include "proxy/client.h"
+#include "proxy/drain.h"
 #include "proxy/exchange.h"
 #include "proxy/proxy_config.h"
 #include "proxy/tunnel.h"
@@ -60,9 +61,12 @@ static void take_snapshot(struct post_job *job)
     struct snapshot *snapshot = snapshot_take(&worker->mailbox);
     if (snapshot == NULL)
         return;
+    bool has_drain_news = drain_differs(worker->current->snapshot, snapshot);
     worker_snapshot_unref(worker->current);
     worker->current = hold_snapshot(snapshot);
     worker->buffers.limit = (size_t)snapshot->config->limits.buffered_bytes;
+    if (has_drain_news)
+        drain_apply(worker);
 }
 
 static void on_published(void *context)
@@ -186,13 +190,6 @@ static void stop_listening(struct worker *worker)
 
 /* ---- shutdown ---- */
 
-/* Spread evenly by a number of the client's own. */
-static uint32_t place_in_window(const struct client *client, uint32_t window_ms)
-{
-    uint64_t mixed = client->id * 0x9e3779b97f4a7c15u;
-    return (uint32_t)((mixed >> 32) * window_ms >> 32);
-}
-
 static void drain(struct post_job *job)
 {
     struct worker_job *it = CONTAINER_OF(job, struct worker_job, job);
@@ -203,7 +200,7 @@ static void drain(struct post_job *job)
     struct client *client = TAILQ_FIRST(&worker->clients);
     while (client != NULL) {
         struct client *next = TAILQ_NEXT(client, entry);
-        client_drain(client, place_in_window(client, it->window_ms));
+        client_drain(client, drain_place(client->id, it->window_ms));
         client = next;
     }
     free(it);

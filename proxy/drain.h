@@ -1,0 +1,40 @@
+/*
+ * When each WebSocket of a draining endpoint, or of a process that shuts down, is let go.
+ *
+ *      t0 ────── delay ──────▶│◀──────────────── window ────────────────▶│
+ *      draining               │  ×    ×    ×    ×    ×    ×    ×    ×    │   pace
+ *      undrain: all stay      │                                          │× ×  wait, over herd_spread
+ *                                                                            none: nobody
+ *
+ * A tunnel's place in the window is a hash of its client's number: clients with numbers in a row land far
+ * apart, so that any stretch of the window gets its share. At its place tunnel_leave() closes it with 1012 between
+ * two frames; shutdown is the same without a delay. Tunnels that begin on an endpoint while it drains count from
+ * their own begin. The main thread says in endpoint->draining_since what drains; nobody else writes it.
+ */
+#pragma once
+
+#include "shared/base.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct client;
+struct endpoint;
+struct snapshot;
+struct worker;
+
+/* The place of client `id` in a window, milliseconds, below `window_ms` (0: 0). */
+uint32_t drain_place(uint64_t id, uint32_t window_ms);
+
+/* For a tunnel of client `id` whose endpoint has been draining since `since` (timing_now()): true when it is to
+ * leave, in *delay_ms from `now`. Modes as upstreams[].drain says in `snapshot`. */
+bool drain_delay(const struct snapshot *snapshot, const struct endpoint *endpoint,
+                 uint64_t id, uint64_t since, uint64_t now,
+                 uint32_t *delay_ms) MUST_CHECK;
+
+/* Has an endpoint begun or ended to drain between the two snapshots? */
+bool drain_differs(const struct snapshot *before, const struct snapshot *after);
+
+/* The worker's current snapshot tells of other draining endpoints than the one before: their tunnels get their
+ * deadlines, those of endpoints that drain no more lose theirs. */
+void drain_apply(struct worker *worker);

@@ -1,0 +1,297 @@
+"""A draining endpoint loses its WebSockets little by little, each with a 1012 between two frames; polls go on.
+
+    Pod (scripted)  ◀── edge ◀── Rider: a WebSocket that comes back at once when it is closed, and keeps a diary
+"""
+import json
+import os
+import struct
+import threading
+import time
+
+import pytest
+from daemons import PATIENCE, figure, wait_until
+from discovery_tools import poll, sessions_on, wait_for_states
+from discovery_tools import Pod as PollPod
+from fakes import Client, frame, switching
+
+CLOSE = 8
+WEBSOCKET = b"/socket.io/?EIO=4&transport=websocket"
+
+
+class Pod(PollPod):
+    """Takes WebSockets too: says its name, sends what `stream` gives, then echoes; keeps the Closes it gets."""
+
+    def __init__(self, name, stream=None):
+        self.closes = []
+        self.stream = stream
+        super().__init__(name)
+
+    def _serve(self, wire):
+        while True:
+            line, fields = wire.head()
+            if "upgrade" not in fields:
+                wire.body(fields)
+                wire.send(self._answer(line.split(" ")[1]))
+                continue
+            if "sid=" not in line:
+                with self._lock:
+                    self.handshakes += 1
+            wire.send(switching(fields), frame(b"4" + self.name.encode(), 1))
+            if self.stream:
+                threading.Thread(target=self._talk, args=(wire,), daemon=True).start()
+            self._listen(wire)
+            return
+
+    def _talk(self, wire):
+        try:
+            self.stream(wire)
+        except OSError:
+            pass
+
+    def _listen(self, wire):
+        while True:
+            mask_bit = wire.take(2)
+            wire.buffer = mask_bit + wire.buffer
+            opcode, payload = wire.frame()
+            if opcode == CLOSE:
+                self.closes.append((struct.unpack(">H", payload[:2])[0], mask_bit[1] >= 128))
+                return
+            if not self.stream:
+                wire.send(frame(payload, opcode))
+
+
+class Rider:
+    """A client with one WebSocket after the other."""
+
+    def __init__(self, port, target=WEBSOCKET, comes_back=True):
+        self.port = port
+        self.target = target
+        self.comes_back = comes_back
+        self.pods = []       # whom it has been on
+        self.closed = []     # (moment, code or None)
+        self.trouble = None
+        self.client = None
+        self.is_over = False
+        self.frames = []
+        threading.Thread(target=self._ride, daemon=True).start()
+
+    def _ride(self):
+        try:
+            while not self.is_over:
+                self._once()
+                if not self.comes_back:
+                    return
+                self.target = WEBSOCKET
+        except Exception as error:
+            if not self.is_over:
+                self.trouble = repr(error)
+
+    def _once(self):
+        self.client = Client(self.port, timeout=120)
+        self.client.upgrade(self.target)
+        status, _, body = self.client.response()
+        assert status == 101, (status, body)
+        self.pods.append(self.client.frame()[1][1:].decode())
+        code = None
+        try:
+            while code is None:
+                opcode, payload = self.client.frame()
+                if opcode == CLOSE:
+                    code = struct.unpack(">H", payload)[0]
+                else:
+                    self.frames.append(payload)
+        except EOFError:
+            pass
+        self.closed.append((time.monotonic(), code))
+        if code is not None:
+            assert self.client.rest() == b"", "nothing behind the Close"
+        self.client.close()
+
+    def end(self):
+        self.is_over = True
+        if self.client:
+            self.client.close()
+
+
+@pytest.fixture
+def pods():
+    made = [Pod(f"pod-{i}") for i in range(3)]
+    yield made
+    for pod in made:
+        pod.close()
+
+
+@pytest.fixture
+def riders():
+    made = []
+    yield made
+    for rider in made:
+        rider.end()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "endpoints.json"
+
+
+def write(path, pods, draining=()):
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps([{"address": pod.address, "id": pod.name,
+                                "state": "draining" if pod.name in draining else "ready"} for pod in pods]))
+    os.rename(new, path)
+
+
+def upstream(path, **more):
+    return {"upstreams": [{"name": "chat", "discovery": {"file": str(path)}, "place_after": "0s", **more}]}
+
+
+def ride(riders, daemon, pods, each):
+    """Riders until `each` are on the first pod; those."""
+    for _ in range(each * len(pods) * 4):
+        group = [Rider(daemon.port) for _ in range(10)]
+        riders += group
+        wait_until(lambda: all(r.pods or r.trouble for r in group), "they are connected")
+        assert not [r.trouble for r in group if r.trouble]
+        first = [r for r in riders if r.pods[0] == pods[0].name]
+        if len(first) >= each:
+            return first
+    raise AssertionError("the first pod does not get its share")
+
+
+def require_spread(moments, window, parts=5):
+    """Each fifth of the window has its share within a factor of two; moments count from the window's begin."""
+    counts = [0] * parts
+    for moment in moments:
+        counts[min(parts - 1, max(0, int(moment * parts / window)))] += 1
+    fair = len(moments) / parts
+    assert all(fair / 2 <= count <= fair * 2 for count in counts), counts
+    assert max(moments) < window + 2 * PATIENCE
+
+
+def closes(daemon, how):
+    return daemon.metrics().get("sidrail_proxy_drain_closes_total", how=how)
+
+
+def test_websockets_of_a_draining_endpoint_leave_evenly_and_find_another(proxy, pods, riders, path):
+    window = 5 * PATIENCE
+    write(path, pods)
+    daemon = proxy([], config=upstream(path, drain={"delay": "500ms", "window": f"{window}s"}))
+    leaving = ride(riders, daemon, pods, figure(100, 1000))
+    staying = [r for r in riders if r not in leaving]
+    held = sessions_on(daemon.port, pods, 2)[pods[0].name]
+    handshakes = pods[0].handshakes
+
+    began = time.monotonic()
+    write(path, pods, draining=["pod-0"])
+    wait_for_states(daemon, {"pod-0": "draining", "pod-1": "ready", "pod-2": "ready"})
+    wait_until(lambda: all(r.closed for r in leaving), "all have left", window + 10)
+    wait_until(lambda: all(len(r.pods) == 2 or r.trouble for r in leaving), "all are back")
+
+    assert not [r.trouble for r in riders if r.trouble]
+    assert {code for r in leaving for _, code in r.closed} == {1012}
+    require_spread([r.closed[0][0] - began - 0.5 for r in leaving], window)
+    assert min(r.closed[0][0] for r in leaving) - began > 0.5, "not before the delay is over"
+    assert all(r.pods[1] != "pod-0" for r in leaving)
+    assert not any(r.closed for r in staying)
+    assert pods[0].handshakes == handshakes, "no handshake on it while another is ready"
+    wait_until(lambda: len(pods[0].closes) == len(leaving), "the endpoint is told")
+    assert set(pods[0].closes) == {(1001, True)}
+    assert [poll(daemon.port, sid) for sid in held] == [(200, "pod-0")] * len(held), "polls go on"
+    assert all(pod.strangers == 0 for pod in pods)
+    assert closes(daemon, "told") == len(leaving) and closes(daemon, "cut") == 0
+    assert daemon.metrics().get("sidrail_proxy_clients_closed_total", reason="drained") == len(leaving)
+
+
+def test_a_session_that_upgrades_on_a_draining_endpoint_gets_its_own_time(proxy, pods, riders, path):
+    write(path, pods[:2])
+    daemon = proxy([], config=upstream(path, drain={"delay": "1s", "window": "100ms"}))
+    sid = sessions_on(daemon.port, pods[:2], 1)["pod-0"][0]
+    write(path, pods[:2], draining=["pod-0"])
+    wait_for_states(daemon, {"pod-0": "draining", "pod-1": "ready"})
+    time.sleep(1.5)
+    began = time.monotonic()
+    rider = Rider(daemon.port, WEBSOCKET + b"&sid=" + sid.encode(), comes_back=False)
+    riders.append(rider)
+    wait_until(lambda: rider.closed or rider.trouble, "it has left")
+    assert rider.trouble is None and rider.pods == ["pod-0"] and rider.closed[0][1] == 1012
+    assert rider.closed[0][0] - began >= 1
+
+
+def test_a_drain_that_is_called_off_closes_nothing_more(proxy, pods, riders, path):
+    write(path, pods[:2])
+    daemon = proxy([], config=upstream(path, drain={"delay": "0s", "window": "20s"}))
+    leaving = ride(riders, daemon, pods[:2], 30)
+    write(path, pods[:2], draining=["pod-0"])
+    wait_until(lambda: sum(bool(r.closed) for r in leaving) >= 2, "some have left", 30)
+    write(path, pods[:2])
+    wait_for_states(daemon, {"pod-0": "ready", "pod-1": "ready"})
+    time.sleep(0.3)
+    left = sum(len(r.closed) for r in riders)
+    time.sleep(3)
+    assert sum(len(r.closed) for r in riders) == left, "30 over 20 s would be 4 more"
+    assert not [r.trouble for r in riders if r.trouble]
+
+
+@pytest.mark.parametrize("mode", ["wait", "none"])
+def test_other_modes_leave_them_alone(proxy, pods, riders, path, mode):
+    write(path, pods[:2])
+    config = upstream(path, drain={"mode": mode, "delay": "500ms", "window": "1s"}, herd_spread="200ms")
+    daemon = proxy([], config=config)
+    leaving = ride(riders, daemon, pods[:2], 10)
+    began = time.monotonic()
+    write(path, pods[:2], draining=["pod-0"])
+    if mode == "none":
+        time.sleep(2.5)
+        assert not any(r.closed for r in leaving)
+        return
+    wait_until(lambda: all(r.closed for r in leaving), "all have left")
+    assert min(r.closed[0][0] for r in leaving) - began >= 1.5, "each had delay and window to end by itself"
+    assert {code for r in leaving for _, code in r.closed} == {1012}
+
+
+def test_what_the_endpoint_sent_arrives_whole_before_the_close(proxy, riders, path):
+    def stream(wire):
+        """Frames of all sizes, written in pieces that never end where a frame does."""
+        number, pending = 0, b""
+        while True:
+            body = number.to_bytes(4, "big") * (1 + number * 37 % 5000)
+            pending += frame(body)
+            cut = len(pending) - 1 - number % 3
+            wire.send(pending[:cut])
+            pending = pending[cut:]
+            number += 1
+            time.sleep(0.002)
+
+    pods = [Pod("pod-0", stream), Pod("pod-1")]
+    write(path, pods)
+    daemon = proxy([], config=upstream(path, drain={"delay": "0s", "window": "1s"}))
+    leaving = ride(riders, daemon, pods, 10)
+    write(path, pods, draining=["pod-0"])
+    wait_until(lambda: all(len(r.pods) > 1 or r.trouble for r in leaving), "all are back", 20)
+    assert not [r.trouble for r in riders if r.trouble]
+    for rider in leaving:
+        assert rider.closed[0][1] == 1012
+        numbers = [int.from_bytes(payload[:4], "big") for payload in rider.frames if payload[:1] != b"4"]
+        assert numbers == list(range(len(numbers))) and numbers
+    assert closes(daemon, "told") == len(leaving)
+    for pod in pods:
+        pod.close()
+
+
+def test_a_frame_that_does_not_end_is_waited_for_a_second(proxy, riders, path):
+    def stream(wire):
+        wire.send(frame(b"x" * 1000)[:500])
+
+    pods = [Pod("pod-0", stream), Pod("pod-1")]
+    write(path, pods)
+    daemon = proxy([], config=upstream(path, drain={"delay": "0s", "window": "0s"}))
+    leaving = ride(riders, daemon, pods, 3)
+    time.sleep(0.2)
+    began = time.monotonic()
+    write(path, pods, draining=["pod-0"])
+    wait_until(lambda: all(r.closed for r in leaving), "all have left")
+    assert {code for r in leaving for _, code in r.closed} == {None}
+    assert min(r.closed[0][0] for r in leaving) - began >= 1
+    assert closes(daemon, "cut") == len(leaving)
+    for pod in pods:
+        pod.close()
