@@ -195,6 +195,42 @@ static void on_refusing(void *owner, struct slice identity, unsigned port)
 static const struct health_callbacks health_callbacks = {.on_verdict = on_verdict,
                                                          .on_refusing = on_refusing};
 
+/* ---- what operators say ---- */
+
+static void publish_now(struct discovery *discovery)
+{
+    event_del(&discovery->publish);
+    on_publish(-1, 0, discovery);
+}
+
+size_t discovery_drain(struct discovery *discovery, struct slice endpoint, bool drains)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < discovery->len; i++)
+        count += endpoint_list_drain(discovery->upstreams[i].list, endpoint, drains);
+    publish_now(discovery);
+    return count;
+}
+
+size_t discovery_weigh(struct discovery *discovery, struct slice endpoint, int64_t weight)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < discovery->len; i++)
+        count += endpoint_list_weigh(discovery->upstreams[i].list, endpoint, weight);
+    publish_now(discovery);
+    return count;
+}
+
+bool discovery_drain_upstream(struct discovery *discovery, struct slice name, bool drains)
+{
+    size_t place = proxy_config_find_upstream(discovery->config, name);
+    if (place == discovery->len)
+        return false;
+    endpoint_list_drain_all(discovery->upstreams[place].list, drains);
+    publish_now(discovery);
+    return true;
+}
+
 /* ---- life ---- */
 
 static const struct source_kind *kind_of(const struct upstream_config *config)

@@ -43,6 +43,16 @@ struct snapshot *discovery_snapshot(const struct discovery *discovery);
 bool discovery_is_synced(const struct discovery *discovery, const char **name,
                          const char **why);
 
+/* An operator's word, in a snapshot before this returns: the endpoints of this address or identity, of any
+ * upstream, are to drain or no more; have this weight (-1: as listed). How many there are. */
+size_t discovery_drain(struct discovery *discovery, struct slice endpoint, bool drains);
+size_t discovery_weigh(struct discovery *discovery, struct slice endpoint,
+                       int64_t weight);
+
+/* The same for all endpoints of an upstream, those to come included. False: there is no such upstream. */
+bool discovery_drain_upstream(struct discovery *discovery, struct slice name,
+                              bool drains);
+
 /* What is known of the source of an upstream, by its place in the config. */
 struct discovery_facts {
     const char *source;  /* static, file, … */

@@ -2,6 +2,8 @@
 
 #include "shared/log.h"
 
+#include "proxy/endpoint_orders.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +11,7 @@
 /* What is known of one endpoint besides its spec, at the same place. The spec's state is the merged one. */
 struct member {
     enum endpoint_state said; /* by the source, when it last listed it */
+    unsigned weight;          /* the same */
     bool fails_checks;
     bool is_refusing;      /* vanished and does not accept */
     bool is_vanished;      /* absent for longer than a moment */
@@ -18,6 +21,7 @@ struct member {
 struct endpoint_list {
     char *upstream_name;
     struct endpoint_list_options options;
+    struct endpoint_orders orders;
     struct endpoint_spec *specs; /* sorted; the texts are ours */
     struct member *members;
     size_t len;
@@ -65,6 +69,7 @@ void endpoint_list_free(struct endpoint_list *list)
 {
     for (size_t i = 0; i < list->len; i++)
         free_spec(&list->specs[i]);
+    endpoint_orders_cleanup(&list->orders);
     free(list->specs);
     free(list->members);
     free(list->upstream_name);
@@ -104,10 +109,29 @@ static void set_state(struct endpoint_list *list, size_t place, enum endpoint_st
     list->has_changed = true;
 }
 
-static enum endpoint_state listed_state(const struct member *member)
+/* What a listed endpoint is; an operator's word only makes it drain. */
+static enum endpoint_state listed_state(const struct endpoint_list *list, size_t place)
 {
+    const struct member *member = &list->members[place];
+    const struct endpoint_identity *who = &list->specs[place].who;
+    if (member->said < ENDPOINT_DRAINING &&
+        endpoint_orders_of(&list->orders, who->identity, who->port).drains)
+        return ENDPOINT_DRAINING;
     return member->said == ENDPOINT_READY && member->fails_checks ? ENDPOINT_DEGRADED
                                                                   : member->said;
+}
+
+/* A spec as the source lists it, with what an operator ordered in its place. */
+static struct endpoint_spec under_orders(const struct endpoint_list *list,
+                                         const struct endpoint_spec *said)
+{
+    struct endpoint_spec spec = *said;
+    struct endpoint_order order =
+        endpoint_orders_of(&list->orders, spec.who.identity, spec.who.port);
+    spec.is_ordered = order.drains || order.weight >= 0;
+    if (order.weight >= 0)
+        spec.weight = (unsigned)order.weight;
+    return spec;
 }
 
 /* What an endpoint is that no list has had for longer than `absence`, and until when; gone: *until is 0. */
@@ -193,7 +217,7 @@ static int compare_places(const struct endpoint_spec *one,
 static bool says_the_same(const struct endpoint_spec *one,
                           const struct endpoint_spec *other)
 {
-    return one->weight == other->weight &&
+    return one->weight == other->weight && one->is_ordered == other->is_ordered &&
            address_equals(&one->who.address, &other->who.address) &&
            slice_equals(one->who.label, other->who.label) &&
            slice_equals(one->who.address_text, other->who.address_text);
@@ -215,15 +239,18 @@ static void take_known(struct endpoint_list *list, struct merge *merge, size_t o
     *kept = list->specs[old];
     *member = list->members[old];
     member->said = spec->state;
+    member->weight = spec->weight;
     member->absent_since = 0;
     member->is_refusing = false;
     list->has_changed = list->has_changed || member->is_vanished;
     member->is_vanished = false;
-    if (says_the_same(kept, spec))
+    struct endpoint_spec next = under_orders(list, spec);
+    if (says_the_same(kept, &next))
         return;
     enum endpoint_state state = kept->state;
+    next = copy_spec(&next);
     free_spec(kept);
-    *kept = copy_spec(spec);
+    *kept = next;
     kept->state = state;
     list->has_changed = true;
 }
@@ -233,8 +260,9 @@ static void take_new(struct endpoint_list *list, struct merge *merge,
 {
     struct endpoint_spec *added = &merge->specs[merge->len];
     struct member *member = &merge->members[merge->len++];
-    *added = copy_spec(spec);
-    *member = (struct member){.said = spec->state};
+    struct endpoint_spec ordered = under_orders(list, spec);
+    *added = copy_spec(&ordered);
+    *member = (struct member){.said = spec->state, .weight = spec->weight};
     log_state(list, added, "none", endpoint_state_word(added->state), "listed");
     list->has_changed = true;
     merge->has_new = true;
@@ -303,7 +331,7 @@ void endpoint_list_apply(struct endpoint_list *list, const struct endpoint_spec 
         drop_displaced(list);
     for (size_t i = 0; i < list->len; i++)
         if (list->members[i].absent_since == 0)
-            set_state(list, i, listed_state(&list->members[i]), "listed so");
+            set_state(list, i, listed_state(list, i), "listed so");
 }
 
 /* ---- verdicts ---- */
@@ -335,7 +363,7 @@ void endpoint_list_set_verdict(struct endpoint_list *list, struct slice identity
     member->fails_checks = !passes;
     if (list->specs[place].state == ENDPOINT_READY ||
         list->specs[place].state == ENDPOINT_DEGRADED)
-        set_state(list, place, listed_state(member),
+        set_state(list, place, listed_state(list, place),
                   passes ? "health checks pass" : "health checks fail");
 }
 
@@ -345,6 +373,68 @@ void endpoint_list_set_refusing(struct endpoint_list *list, struct slice identit
     size_t place = find(list, identity, port);
     if (place < list->len && list->members[place].absent_since != 0)
         list->members[place].is_refusing = true;
+}
+
+/* ---- orders ---- */
+
+/* What was ordered holds from now on. */
+static void follow_orders(struct endpoint_list *list)
+{
+    for (size_t i = 0; i < list->len; i++) {
+        struct endpoint_spec *spec = &list->specs[i], said = *spec;
+        said.weight = list->members[i].weight;
+        struct endpoint_spec next = under_orders(list, &said);
+        list->has_changed = list->has_changed || next.weight != spec->weight ||
+                            next.is_ordered != spec->is_ordered;
+        *spec = next;
+        if (!list->members[i].is_vanished)
+            set_state(list, i, listed_state(list, i), "an operator's order");
+    }
+}
+
+static bool is_named(const struct endpoint_spec *spec, struct slice name)
+{
+    return slice_equals(spec->who.address_text, name) ||
+           slice_equals(spec->who.identity, name);
+}
+
+size_t endpoint_list_drain(struct endpoint_list *list, struct slice name, bool drains)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < list->len; i++) {
+        const struct endpoint_identity *who = &list->specs[i].who;
+        if (!is_named(&list->specs[i], name))
+            continue;
+        count++;
+        if (drains)
+            endpoint_orders_drain(&list->orders, who->identity, who->port);
+        else
+            (void)endpoint_orders_undrain(&list->orders, who->identity);
+    }
+    if (!drains) /* one that is not listed now may come back */
+        count += endpoint_orders_undrain(&list->orders, name);
+    follow_orders(list);
+    return count;
+}
+
+void endpoint_list_drain_all(struct endpoint_list *list, bool drains)
+{
+    endpoint_orders_drain_all(&list->orders, drains);
+    follow_orders(list);
+}
+
+size_t endpoint_list_weigh(struct endpoint_list *list, struct slice name, int64_t weight)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < list->len; i++) {
+        const struct endpoint_identity *who = &list->specs[i].who;
+        if (!is_named(&list->specs[i], name))
+            continue;
+        endpoint_orders_weigh(&list->orders, who->identity, who->port, weight);
+        count++;
+    }
+    follow_orders(list);
+    return count;
 }
 
 /* ---- questions ---- */
@@ -376,6 +466,6 @@ void endpoint_list_check(const struct endpoint_list *list)
         check(i == 0 || compare_places(&list->specs[i - 1], &list->specs[i]) < 0);
         check(list->specs[i].state != ENDPOINT_GONE);
         if (member->absent_since == 0)
-            check(list->specs[i].state == listed_state(member));
+            check(list->specs[i].state == listed_state(list, i));
     }
 }

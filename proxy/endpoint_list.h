@@ -4,6 +4,7 @@
  *
  *     source: whole lists ──────▶ ┌───────────────┐
  *     health checks: verdicts ──▶ │ endpoint_list │ ──▶ specs ──▶ endpoint_set (generation n + 1)
+ *     operator: orders ─────────▶ │               │
  *     time: endpoint_list_tick ─▶ └───────────────┘
  *
  *                        ┌──────── conditions of the source ────────┐
@@ -58,6 +59,13 @@ void endpoint_list_set_verdict(struct endpoint_list *list, struct slice identity
 /* A vanished endpoint does not accept any more: it is gone. Nothing for listed ones. */
 void endpoint_list_set_refusing(struct endpoint_list *list, struct slice identity,
                                 unsigned port);
+
+/* An operator's word beats the source's: endpoints of this address or identity drain, or no more (how many there
+ * are); all of the upstream, those to come included; they have this weight, -1: the listed one. What the source
+ * lists as draining or closing stays so. It holds for endpoints that went and came back too. */
+size_t endpoint_list_drain(struct endpoint_list *list, struct slice name, bool drains);
+void endpoint_list_drain_all(struct endpoint_list *list, bool drains);
+size_t endpoint_list_weigh(struct endpoint_list *list, struct slice name, int64_t weight);
 
 /* Lets what is due happen; when to look again, UINT64_MAX: when something else does. */
 uint64_t endpoint_list_tick(struct endpoint_list *list, uint64_t now);

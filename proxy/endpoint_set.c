@@ -113,6 +113,7 @@ static void add_entries(struct endpoint_set *set, const struct endpoint_spec *sp
         struct endpoint_entry *entry = &set->entries[set->len++];
         entry->endpoint = carry_on_or_new(set, previous, who, now);
         entry->state = sorted[i]->state;
+        entry->is_ordered = sorted[i]->is_ordered;
         entry->weight = sorted[i]->weight < ENDPOINT_WEIGHT_MAX ? sorted[i]->weight
                                                                 : ENDPOINT_WEIGHT_MAX;
     }

@@ -54,6 +54,7 @@ struct endpoint_entry {
     struct endpoint *endpoint; /* the set holds one reference */
     enum endpoint_state state; /* as discovery says, warming by age excluded */
     unsigned weight;           /* 0..ENDPOINT_WEIGHT_MAX; 0: no new session */
+    bool is_ordered;           /* an operator said something of state or weight */
     const uint64_t *tags;      /* one a key, in the order of set->keys */
 };
 
@@ -77,6 +78,7 @@ struct endpoint_spec {
     struct endpoint_identity who;
     enum endpoint_state state;
     unsigned weight;
+    bool is_ordered; /* state or weight are an operator's */
 };
 
 /* What is the same for a whole set. */

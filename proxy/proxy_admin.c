@@ -13,6 +13,7 @@
 #include "proxy/exchange.h"
 #include "proxy/learned_sids.h"
 #include "proxy/proxy_metrics.h"
+#include "proxy/proxy_orders.h"
 #include "proxy/proxy_run.h"
 #include "proxy/route.h"
 #include "proxy/upstream.h"
@@ -88,8 +89,8 @@ void proxy_rates_free(struct proxy_rates *rates)
 
 /* ---- status ---- */
 
-static void write_endpoint(struct json_writer *json, const struct endpoint_set *set,
-                           const struct endpoint_entry *entry, uint64_t now)
+void proxy_admin_write_endpoint(struct json_writer *json, const struct endpoint_set *set,
+                                const struct endpoint_entry *entry, uint64_t now)
 {
     const struct endpoint *endpoint = entry->endpoint;
     json_object_begin(json, NULL);
@@ -100,6 +101,7 @@ static void write_endpoint(struct json_writer *json, const struct endpoint_set *
         json, "state",
         slice_from_text(endpoint_state_word(endpoint_entry_state(set, entry, now))));
     json_unsigned(json, "weight", entry->weight);
+    json_bool(json, "by_operator", entry->is_ordered);
     json_unsigned(json, "tunnels", atomic_load(&endpoint->tunnels));
     json_unsigned(json, "exchanges", atomic_load(&endpoint->polls));
     json_unsigned(json, "handshakes_last_10s", endpoint_placed(endpoint, now));
@@ -116,7 +118,8 @@ static void write_endpoints(struct json_writer *json, const struct proxy *proxy,
     json_array_begin(json, name);
     for (size_t i = 0; i < snapshot->sets_len; i++)
         for (size_t e = 0; e < snapshot->sets[i]->len; e++)
-            write_endpoint(json, snapshot->sets[i], &snapshot->sets[i]->entries[e], now);
+            proxy_admin_write_endpoint(json, snapshot->sets[i],
+                                       &snapshot->sets[i]->entries[e], now);
     json_array_end(json);
 }
 
@@ -425,11 +428,12 @@ static void ctl_endpoints(void *argument, struct ctl_call *call, int count,
         for (size_t e = 0; e < set->len; e++) {
             const struct endpoint *endpoint = set->entries[e].endpoint;
             evbuffer_add_printf(
-                out, "%-16s %-28s %-9s %7u %9u %10llu\n", set->upstream->name,
+                out, "%-16s %-28s %-9s %7u %9u %10llu%s\n", set->upstream->name,
                 endpoint->address_text,
                 endpoint_state_word(endpoint_entry_state(set, &set->entries[e], now)),
                 atomic_load(&endpoint->tunnels), atomic_load(&endpoint->polls),
-                (unsigned long long)atomic_load(&endpoint->handshakes_total));
+                (unsigned long long)atomic_load(&endpoint->handshakes_total),
+                set->entries[e].is_ordered ? "  by operator" : "");
         }
     }
     evbuffer_add_printf(out, "A polling session between two requests is not visible.\n");
@@ -586,6 +590,14 @@ static const struct ctl_verb verbs[] = {
      ctl_endpoints},
     {"clients", "", "Open client connections, at most 1,000 of each worker.", 0, 0,
      ctl_clients},
+    {"drain", "ENDPOINT | --upstream NAME",
+     "No new session, and its WebSockets go as upstreams[].drain says; until undrain.", 1,
+     2, proxy_orders_drain},
+    {"undrain", "ENDPOINT | --upstream NAME",
+     "Takes drain back; what discovery says counts again.", 1, 2, proxy_orders_undrain},
+    {"weight", "ENDPOINT N|auto",
+     "Another share of new sessions until the process ends; auto: the listed one.", 2, 2,
+     proxy_orders_weigh},
     {"shutdown", "[--no-wait]",
      "Lets all clients go as SIGTERM does; returns when the process ends.", 0, 1,
      ctl_shutdown},

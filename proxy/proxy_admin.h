@@ -6,15 +6,19 @@
  *                                         ◀── proxy_rates: the same sums once a second for two minutes
  *      ctl clients ─ post ─▶ each worker lists its own ─ post ─▶ one answer
  *
- * Reads only; the verbs that change something are shutdown and log-level. To add a verb: a row in
- * proxy_admin.c.
+ * Reads only; the verbs that change something are shutdown, log-level and those of proxy_orders.h. To add a verb:
+ * a row in proxy_admin.c.
  */
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct admin_callbacks;
 struct ctl_verb;
+struct endpoint_entry;
+struct endpoint_set;
+struct json_writer;
 struct proxy;
 struct proxy_rates;
 
@@ -23,6 +27,10 @@ const struct admin_callbacks *proxy_admin_callbacks(void);
 
 /* For ctl_new() (the argument is the struct proxy) and for `sidrail-proxy ctl`. */
 const struct ctl_verb *proxy_admin_verbs(size_t *count);
+
+/* One endpoint as /status.json shows it. */
+void proxy_admin_write_endpoint(struct json_writer *json, const struct endpoint_set *set,
+                                const struct endpoint_entry *entry, uint64_t now);
 
 /* Gauges that are asked at scrape. */
 void proxy_admin_set_collectors(struct proxy *proxy);

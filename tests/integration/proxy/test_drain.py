@@ -5,12 +5,13 @@
 import json
 import os
 import struct
+import subprocess
 import threading
 import time
 
 import pytest
-from daemons import PATIENCE, figure, wait_until
-from discovery_tools import poll, sessions_on, wait_for_states
+from daemons import BUILD, PATIENCE, figure, wait_until
+from discovery_tools import handshake, poll, sessions_on, states, wait_for_states
 from discovery_tools import Pod as PollPod
 from fakes import Client, frame, switching
 
@@ -295,3 +296,77 @@ def test_a_frame_that_does_not_end_is_waited_for_a_second(proxy, riders, path):
     assert closes(daemon, "cut") == len(leaving)
     for pod in pods:
         pod.close()
+
+
+def ctl(daemon, *words):
+    """(exit status, what it said) of a ctl command."""
+    done = subprocess.run([BUILD / "sidrail-proxy", "ctl", "--socket", daemon.folder / f"{daemon.name}.sock", *words],
+                          capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_an_operator_drains_one_endpoint_and_takes_it_back(proxy, pods, riders, path):
+    write(path, pods[:2])
+    daemon = proxy([], config=upstream(path, drain={"delay": "0s", "window": "1s"}))
+    leaving = ride(riders, daemon, pods[:2], 10)
+    code, said = ctl(daemon, "drain", "pod-0")
+    assert code == 0 and "is draining" in said
+    assert states(daemon)["pod-0"] == "draining", "at once"
+    wait_until(lambda: all(len(r.pods) == 2 or r.trouble for r in leaving), "all are elsewhere")
+    assert not [r.trouble for r in riders if r.trouble]
+    assert all(r.pods[1] == "pod-1" and r.closed[0][1] == 1012 for r in leaving)
+
+    write(path, pods)  # a snapshot that has nothing to do with it
+    wait_for_states(daemon, {"pod-0": "draining", "pod-1": "ready", "pod-2": "ready"})
+    assert {row["id"]: row["by_operator"] for row in daemon.status()["endpoints"]} == {
+        "pod-0": True, "pod-1": False, "pod-2": False}
+    before = pods[0].handshakes
+    for _ in range(20):
+        handshake(daemon.port)
+    assert pods[0].handshakes == before
+    code, said = ctl(daemon, "undrain", pods[0].address, "--json")
+    assert code == 0 and [(row["id"], row["state"], row["by_operator"]) for row in json.loads(said)] == [
+        ("pod-0", "ready", False)]
+    sessions_on(daemon.port, pods, 2)
+    assert ctl(daemon, "drain", "nobody")[0] == 1
+    assert ctl(daemon, "drain", "--upstream")[0] == 1
+    assert ctl(daemon, "drain", "--upstream", "nothing")[0] == 1
+
+
+def test_an_operator_drains_an_upstream_and_its_members_to_come(proxy, pods, riders, path):
+    write(path, pods[:2])
+    daemon = proxy([], config=upstream(path, drain={"delay": "0s", "window": "1s"},
+                                       affinity={"place_on_draining": "never"}))
+    everyone = [Rider(daemon.port, comes_back=False) for _ in range(20)]
+    riders += everyone
+    wait_until(lambda: all(r.pods for r in everyone), "they are connected")
+    held = sessions_on(daemon.port, pods[:2], 1)
+    assert ctl(daemon, "drain", "--upstream", "chat")[0] == 0
+    write(path, pods)
+    wait_for_states(daemon, {"pod-0": "draining", "pod-1": "draining", "pod-2": "draining"})
+    wait_until(lambda: all(r.closed for r in everyone), "all have left")
+    assert {r.closed[0][1] for r in everyone} == {1012}
+    with Client(daemon.port) as client:
+        assert client.get(b"/socket.io/?EIO=4&transport=polling")[0] == 503
+    for name, sids in held.items():
+        assert poll(daemon.port, sids[0]) == (200, name)
+    assert ctl(daemon, "undrain", "--upstream", "chat")[0] == 0
+    wait_for_states(daemon, {"pod-0": "ready", "pod-1": "ready", "pod-2": "ready"})
+    handshake(daemon.port)
+
+
+def test_an_operator_changes_a_weight(proxy, pods, path):
+    write(path, pods[:2])
+    daemon = proxy([], config=upstream(path))
+    held = sessions_on(daemon.port, pods[:2], 1)
+    assert ctl(daemon, "weight", "pod-0", "0")[0] == 0
+    before = pods[0].handshakes
+    write(path, pods)
+    wait_for_states(daemon, {"pod-0": "ready", "pod-1": "ready", "pod-2": "ready"})
+    for _ in range(40):
+        handshake(daemon.port)
+    assert pods[0].handshakes == before and poll(daemon.port, held["pod-0"][0]) == (200, "pod-0")
+    assert ctl(daemon, "weight", "pod-0", "auto")[0] == 0
+    sessions_on(daemon.port, pods, 2)
+    for wrong in ("-1", "1000000000", "x", ""):
+        assert ctl(daemon, "weight", "pod-0", wrong)[0] != 0

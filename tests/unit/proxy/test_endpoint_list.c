@@ -217,6 +217,75 @@ static void test_a_random_history_leaves_exactly_those_not_absent_too_long(void 
     endpoint_list_free(list);
 }
 
+static void
+test_an_order_to_drain_beats_what_is_listed_until_it_is_taken_back(void **state)
+{
+    (void)state;
+    struct endpoint_list *list = endpoint_list_new("chat", &plain);
+    apply2(list, A(ENDPOINT_READY), B(ENDPOINT_READY), SECONDS(10));
+    assert_int_equal(endpoint_list_drain(list, SLICE("c"), true), 0);
+    assert_true(endpoint_list_take_changed(list));
+    assert_int_equal(endpoint_list_drain(list, SLICE("10.0.0.1:1"), true), 1);
+    assert_string_equal(show(list), "a=draining b=ready");
+    assert_true(endpoint_list_take_changed(list));
+    apply2(list, A(ENDPOINT_READY), B(ENDPOINT_READY), SECONDS(11));
+    endpoint_list_set_verdict(list, SLICE("a"), 1, false);
+    assert_string_equal(show(list), "a=draining b=ready");
+    assert_false(endpoint_list_take_changed(list));
+
+    apply1(list, B(ENDPOINT_READY), SECONDS(12));
+    endpoint_list_tick(list, SECONDS(14));
+    assert_string_equal(show(list), "b=ready");
+    apply2(list, A(ENDPOINT_READY), B(ENDPOINT_CLOSING), SECONDS(15));
+    assert_string_equal(show(list), "a=draining b=closing");
+    assert_true(endpoint_list_drain(list, SLICE("a"), false) > 0);
+    assert_string_equal(show(list), "a=ready b=closing");
+
+    endpoint_list_drain(list, SLICE("a"), true);
+    apply1(list, B(ENDPOINT_READY), SECONDS(16));
+    endpoint_list_tick(list, SECONDS(18));
+    assert_int_equal(endpoint_list_drain(list, SLICE("a"), false), 1);
+    apply2(list, A(ENDPOINT_READY), B(ENDPOINT_READY), SECONDS(19));
+    assert_string_equal(show(list), "a=ready b=ready");
+    endpoint_list_free(list);
+}
+
+static void test_an_order_for_all_holds_for_endpoints_to_come(void **state)
+{
+    (void)state;
+    struct endpoint_list *list = endpoint_list_new("chat", &plain);
+    apply1(list, A(ENDPOINT_READY), SECONDS(10));
+    endpoint_list_drain(list, SLICE("a"), true);
+    endpoint_list_drain_all(list, true);
+    apply2(list, A(ENDPOINT_READY), B(ENDPOINT_DEGRADED), SECONDS(11));
+    assert_string_equal(show(list), "a=draining b=draining");
+    endpoint_list_drain_all(list, false);
+    assert_string_equal(show(list), "a=ready b=degraded");
+    endpoint_list_free(list);
+}
+
+static void test_an_ordered_weight_beats_the_listed_one(void **state)
+{
+    (void)state;
+    size_t len;
+    struct endpoint_list *list = endpoint_list_new("chat", &plain);
+    apply1(list, A(ENDPOINT_READY), SECONDS(10));
+    assert_int_equal(endpoint_list_weigh(list, SLICE("a"), 0), 1);
+    assert_int_equal(endpoint_list_specs(list, &len)[0].weight, 0);
+    assert_true(endpoint_list_specs(list, &len)[0].is_ordered);
+    endpoint_list_take_changed(list);
+    struct endpoint_spec heavier = A(ENDPOINT_READY);
+    heavier.weight = 7;
+    apply1(list, heavier, SECONDS(11));
+    assert_int_equal(endpoint_list_specs(list, &len)[0].weight, 0);
+    assert_false(endpoint_list_take_changed(list));
+    endpoint_list_weigh(list, SLICE("a"), -1);
+    assert_int_equal(endpoint_list_specs(list, &len)[0].weight, 7);
+    assert_false(endpoint_list_specs(list, &len)[0].is_ordered);
+    assert_true(endpoint_list_take_changed(list));
+    endpoint_list_free(list);
+}
+
 int main(void)
 {
     log_set_level(LOG_LEVEL_ERROR);
@@ -229,6 +298,10 @@ int main(void)
         cmocka_unit_test(test_an_empty_list_is_held),
         cmocka_unit_test(test_new_words_about_a_known_endpoint_are_taken),
         cmocka_unit_test(test_a_random_history_leaves_exactly_those_not_absent_too_long),
+        cmocka_unit_test(
+            test_an_order_to_drain_beats_what_is_listed_until_it_is_taken_back),
+        cmocka_unit_test(test_an_order_for_all_holds_for_endpoints_to_come),
+        cmocka_unit_test(test_an_ordered_weight_beats_the_listed_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
