@@ -28,7 +28,7 @@ ROWS = [
     ("1 shard, 1,000/s", 1.6, "one", 1000, 200),
     ("1 shard, 1,000/s, 2 ms window", 0.75, "window", 1000, 200),
 ]
-FAULTS = ("lost", "disordered", "broken")
+FAULTS = ("lost", "missing", "disordered", "broken")
 
 
 class Servers:

@@ -5,11 +5,14 @@
  *     thread of publishers ─PUBLISH─▶ Redis, or a broker ─message─▶ thread of subscribers
  *        RATE a second in all, or as fast as DEPTH unanswered ones of each allow (RATE 0)
  *
- *     publish_load PORT SUBSCRIBERS PUBLISHERS RATE DEPTH SECONDS BYTES PID[,PID…]
+ *     publish_load PORT[,PORT…] SUBSCRIBERS PUBLISHERS RATE DEPTH SECONDS BYTES PID[,PID…]
+ *
+ * With several ports, clients take them in turn.
  *
  * One JSON line: what was published and delivered in the measured SECONDS (one second before them is not
  * measured), latency in microseconds, CPU seconds of the processes (all threads, from schedstat), and what
- * went wrong, of the whole run. Only 127.0.0.1.
+ * went wrong, of the whole run: *missing* numbers of a publisher's room when the next one came, *disordered*
+ * (doubled or late), *lost* in the end, *broken* (errors, connections that ended). Only 127.0.0.1.
  *
  *     cc -O2 -Wall -Wextra -o publish_load publish_load.c -lpthread
  */
@@ -32,13 +35,18 @@
 
 #define CLIENTS_MAX   256
 #define ROOMS         100
+#define PORTS_MAX     16
 #define READ_SIZE     (512 * 1024)
 #define MARK_LEN      24 /* "@", publisher, number, time: 1 + 3 + 8 + 12 digits */
 #define LATENCIES_MAX (8 * 1000 * 1000)
 #define EVENTS        128
 
+#define ANSWERED_WITHIN_NS 10000000000ULL
+#define DELIVERED_WITHIN   20.0 /* seconds */
+
 static struct {
-    uint16_t port;
+    uint16_t ports[PORTS_MAX];
+    unsigned port_count;
     unsigned subscribers, publishers, depth;
     double rate, seconds;
     size_t bytes;
@@ -48,7 +56,7 @@ static struct {
 static atomic_bool publishers_stop, subscribers_stop, is_measuring;
 static atomic_uint subscribed;
 static atomic_ullong published, answered, delivered; /* each is written by one thread */
-static unsigned long long disordered, broken;
+static unsigned long long disordered, missing, broken;
 static uint32_t *latencies; /* microseconds */
 static unsigned latency_count;
 
@@ -78,7 +86,8 @@ static int open_client(int epoll, uint32_t number)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1;
     struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(option.port),
+                                  .sin_port =
+                                      htons(option.ports[number % option.port_count]),
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
         fail("connect");
@@ -133,8 +142,13 @@ static void take_payload(struct subscriber *subscriber, const char *payload, siz
         return;
     }
     uint32_t *last = &subscriber->last[publisher][number % ROOMS];
-    if (number <= *last)
+    uint32_t expected = *last + ROOMS;
+    if (*last == 0)
+        expected = number % ROOMS > 0 ? number % ROOMS : ROOMS;
+    if (number < expected)
         disordered++;
+    else
+        missing += (number - expected) / ROOMS;
     *last = number;
     count(&delivered);
     if (!atomic_load_explicit(&is_measuring, memory_order_relaxed) ||
@@ -348,6 +362,15 @@ static void *run_publishers(void *context)
         for (int i = 0; i < ready; i++)
             read_answers(&all[events[i].data.u32]);
     }
+    /* What is under way is answered, so that it can be expected. */
+    uint64_t until = now_ns() + ANSWERED_WITHIN_NS;
+    while (published > answered && now_ns() < until) {
+        for (unsigned i = 0; i < option.publishers; i++)
+            flush(&all[i]);
+        int ready = epoll_wait(epoll, events, EVENTS, 5);
+        for (int i = 0; i < ready; i++)
+            read_answers(&all[events[i].data.u32]);
+    }
     return context;
 }
 
@@ -397,11 +420,14 @@ static int by_size(const void *a, const void *b)
 int main(int argc, char **argv)
 {
     if (argc != 9) {
-        fprintf(stderr, "publish_load PORT SUBSCRIBERS PUBLISHERS RATE DEPTH SECONDS "
-                        "BYTES PID[,PID...]\n");
+        fprintf(stderr,
+                "publish_load PORT[,PORT...] SUBSCRIBERS PUBLISHERS RATE DEPTH SECONDS "
+                "BYTES PID[,PID...]\n");
         return 2;
     }
-    option.port = (uint16_t)atoi(argv[1]);
+    for (char *port;
+         option.port_count < PORTS_MAX && (port = strsep(&argv[1], ",")) != NULL;)
+        option.ports[option.port_count++] = (uint16_t)atoi(port);
     option.subscribers = (unsigned)atoi(argv[2]);
     option.publishers = (unsigned)atoi(argv[3]);
     option.rate = atof(argv[4]);
@@ -430,7 +456,9 @@ int main(int argc, char **argv)
     unsigned long long came = delivered - first_delivered;
     publishers_stop = true;
     pthread_join(publishers, NULL);
-    for (int i = 0; i < 50 && delivered < answered * option.subscribers; i++)
+    for (double waited = 0;
+         waited < DELIVERED_WITHIN && delivered < answered * option.subscribers;
+         waited += 0.05)
         pause_for(0.05);
     pause_for(0.1);
     subscribers_stop = true;
@@ -439,12 +467,13 @@ int main(int argc, char **argv)
     qsort(latencies, samples, sizeof(*latencies), by_size);
     long long lost = (long long)(answered * option.subscribers) - (long long)delivered;
     printf("{\"published\": %.0f, \"delivered\": %.0f, \"cpu\": %.4f, "
-           "\"cpu_per_delivery\": %.4f, \"p50\": %u, \"p99\": %u, \"lost\": %lld, "
+           "\"cpu_per_delivery\": %.4f, \"p50\": %u, \"p99\": %u, \"total\": %llu, "
+           "\"unanswered\": %llu, \"lost\": %lld, \"missing\": %llu, "
            "\"disordered\": %llu, \"broken\": %llu}\n",
            (double)sent / took, (double)came / took, (double)cpu / 1e9 / took,
            came > 0 ? (double)cpu / 1e3 / (double)came : 0.0,
            samples > 0 ? latencies[samples / 2] : 0,
-           samples > 0 ? latencies[samples / 100 * 99] : 0, lost > 0 ? lost : 0,
-           disordered, broken);
+           samples > 0 ? latencies[samples / 100 * 99] : 0, published,
+           published - answered, lost > 0 ? lost : 0, missing, disordered, broken);
     return 0;
 }

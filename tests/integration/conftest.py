@@ -5,6 +5,7 @@ crashed, ended wrongly or was reported by a sanitizer fails the test.
     broker(shards=…, config=…)      sidrail-broker over them; without shards the embedded hub
     pod(kind, environment=…, queue=broker)   "flask" (gunicorn, gthread, one worker) or "node"
     proxy(upstreams, config=…)      sidrail-proxy in front of pods
+    relays(redis)                   a relay in front of it that cuts and stalls (broker_tools.Relay)
     start(server)                   any other daemons.Server
 
 All of them return started, ready servers; `wait=False` returns at once. Logs of the servers of a failed test are
@@ -16,6 +17,7 @@ import signal
 
 import pytest
 
+import broker_tools
 import daemons
 
 
@@ -115,6 +117,20 @@ def redis_server(servers):
 @pytest.fixture
 def broker(servers):
     return servers.broker
+
+
+@pytest.fixture
+def relays():
+    """relays(redis) is a relay in front of it: broker_tools.Relay."""
+    made = []
+
+    def make(server):
+        made.append(broker_tools.Relay(server.port))
+        return made[-1]
+
+    yield make
+    for relay in made:
+        relay.close()
 
 
 @pytest.fixture

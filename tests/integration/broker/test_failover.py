@@ -1,82 +1,14 @@
 """Shards, links and brokers' paths fail under load; subscribers of two brokers miss nothing, see nothing twice, and each
 publisher's messages to a room stay in order. Real Redis servers; a relay between brokers and Redis cuts and stalls."""
-import socket
-import struct
 import threading
 import time
 
 import pytest
-from daemons import figure, free_port, wait_until
+from broker_tools import shard_states, sum_of, wait_up
+from daemons import figure, wait_until
 from resp_client import Error, Pod, Raw, emit
 
 ROOMS = [f"room {i}" for i in range(16)]
-
-
-class Relay:
-    """A TCP relay in front of a server: resets its connections, or stalls one direction."""
-
-    def __init__(self, target):
-        self.target = target
-        self.port = free_port()
-        self.pairs = []
-        self.flows = {"up": threading.Event(), "down": threading.Event()}
-        for flow in self.flows.values():
-            flow.set()
-        self.listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def url(self):
-        return f"redis://127.0.0.1:{self.port}"
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            try:
-                server = socket.create_connection(("127.0.0.1", self.target))
-            except OSError:
-                client.close()
-                continue
-            self.pairs.append((client, server))
-            for source, sink, flow in ((client, server, "up"), (server, client, "down")):
-                threading.Thread(target=self._copy, args=(source, sink, self.flows[flow]), daemon=True).start()
-
-    @staticmethod
-    def _copy(source, sink, flow):
-        try:
-            while data := source.recv(65536):
-                flow.wait()
-                sink.sendall(data)
-        except OSError:
-            pass
-        for end in (source, sink):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def reset(self):
-        """Ends every connection with RST; what is under way is lost."""
-        pairs, self.pairs = self.pairs, []
-        for pair in pairs:
-            for end in pair:
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                end.close()
-
-    def stall(self, direction, seconds):
-        """Nothing passes "up" (to Redis) or "down" for so long."""
-        self.flows[direction].clear()
-        time.sleep(seconds)
-        self.flows[direction].set()
-
-    def close(self):
-        self.listener.close()
-        for flow in self.flows.values():
-            flow.set()
-        self.reset()
 
 
 class Load:
@@ -133,41 +65,12 @@ class Load:
             assert broker.metrics().get("sidrail_broker_messages_lost_total") == 0
 
 
-def shard_states(broker):
-    return {shard["name"]: shard["state"] for shard in broker.status()["shards"]}
-
-
-def wait_up(*brokers, seconds=20):
-    for broker in brokers:
-        wait_until(lambda broker=broker: set(shard_states(broker).values()) == {"up"}, f"{broker.name}: shards are up",
-                   seconds)
-        wait_until(lambda broker=broker: broker.status()["live_brokers"] == len(brokers) - 1,
-                   f"{broker.name} hears the others", seconds)
-
-
-@pytest.fixture
-def relays():
-    made = []
-
-    def make(server):
-        made.append(Relay(server.port))
-        return made[-1]
-
-    yield make
-    for relay in made:
-        relay.close()
-
-
 @pytest.fixture
 def pair(redis_server, broker):
     servers = redis_server(3)
     brokers = [broker(servers) for _ in range(2)]
     wait_up(*brokers)
     return servers, brokers
-
-
-def sum_of(brokers, metric):
-    return sum(broker.metrics().get(metric) for broker in brokers)
 
 
 def test_brokers_hear_each_other_and_say_so(pair):

@@ -1,0 +1,90 @@
+"""What tests of brokers over shards share: a relay in front of a Redis that fails on demand, and waiting for shards."""
+import socket
+import struct
+import threading
+import time
+
+from daemons import free_port, wait_until
+
+
+class Relay:
+    """A TCP relay in front of a server: resets its connections, or stalls one direction."""
+
+    def __init__(self, target):
+        self.target = target
+        self.port = free_port()
+        self.pairs = []
+        self.flows = {"up": threading.Event(), "down": threading.Event()}
+        for flow in self.flows.values():
+            flow.set()
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}"
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                client.close()
+                continue
+            self.pairs.append((client, server))
+            for source, sink, flow in ((client, server, "up"), (server, client, "down")):
+                threading.Thread(target=self._copy, args=(source, sink, self.flows[flow]), daemon=True).start()
+
+    @staticmethod
+    def _copy(source, sink, flow):
+        try:
+            while data := source.recv(65536):
+                flow.wait()
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def reset(self):
+        """Ends every connection with RST; what is under way is lost."""
+        pairs, self.pairs = self.pairs, []
+        for pair in pairs:
+            for end in pair:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                end.close()
+
+    def stall(self, direction, seconds):
+        """Nothing passes "up" (to Redis) or "down" for so long."""
+        self.flows[direction].clear()
+        time.sleep(seconds)
+        self.flows[direction].set()
+
+    def close(self):
+        self.listener.close()
+        for flow in self.flows.values():
+            flow.set()
+        self.reset()
+
+
+def shard_states(broker):
+    return {shard["name"]: shard["state"] for shard in broker.status()["shards"]}
+
+
+def wait_up(*brokers, seconds=20):
+    for broker in brokers:
+        wait_until(lambda broker=broker: set(shard_states(broker).values()) == {"up"}, f"{broker.name}: shards are up",
+                   seconds)
+        wait_until(lambda broker=broker: broker.status()["live_brokers"] == len(brokers) - 1,
+                   f"{broker.name} hears the others", seconds)
+
+
+def sum_of(brokers, metric):
+    return sum(broker.metrics().get(metric) for broker in brokers)
