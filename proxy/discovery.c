@@ -8,12 +8,14 @@
 #include "proxy/discovery_k8s.h"
 #include "proxy/discovery_static.h"
 #include "proxy/endpoint_list.h"
+#include "proxy/endpoint_tls.h"
 #include "proxy/health_check.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/upstream_set.h"
 
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +30,9 @@ struct discovered {
     const struct source_kind *kind; /* NULL: static */
     void *source;
     struct health_checks *checks;
-    bool is_shown; /* a list of the source is in the set */
+    struct endpoint_tls_files *tls; /* NULL: plain */
+    bool has_new_tls;               /* which the set does not know yet */
+    bool is_shown;                  /* a list of the source is in the set */
     uint64_t lists, listed_at;
     char *trouble; /* NULL: none */
 };
@@ -55,12 +59,15 @@ static bool make_sets(struct discovery *discovery, uint64_t now)
     for (size_t i = 0; i < discovery->len; i++) {
         struct discovered *it = &discovery->upstreams[i];
         bool has_changed = endpoint_list_take_changed(it->list);
-        if (!has_changed && it->set != NULL && (it->is_shown || it->lists == 0))
+        if (!has_changed && !it->has_new_tls && it->set != NULL &&
+            (it->is_shown || it->lists == 0))
             continue;
         size_t len;
         const struct endpoint_spec *specs = endpoint_list_specs(it->list, &len);
         struct endpoint_set *before = it->set;
         it->set = upstream_set_new(it->config, &discovery->keys, specs, len, before, now);
+        endpoint_set_secure(it->set, endpoint_tls_newest(it->tls));
+        it->has_new_tls = false;
         if (before != NULL)
             endpoint_set_unref(before);
         it->is_shown = it->lists > 0;
@@ -231,6 +238,27 @@ bool discovery_drain_upstream(struct discovery *discovery, struct slice name, bo
     return true;
 }
 
+/* ---- what TLS files tell ---- */
+
+static void on_tls_files(void *owner)
+{
+    struct discovered *it = owner;
+    it->has_new_tls = true;
+    publish_soon(it->discovery);
+}
+
+static bool start_tls(struct discovered *it, struct event_base *base, char *error,
+                      size_t error_size)
+{
+    char *why;
+    it->tls = endpoint_tls_files_new(base, it->config, on_tls_files, it, &why);
+    if (it->tls != NULL)
+        return true;
+    snprintf(error, error_size, "tls of upstream %s: %s", it->config->name, why);
+    free(why);
+    return false;
+}
+
 /* ---- life ---- */
 
 static const struct source_kind *kind_of(const struct upstream_config *config)
@@ -269,6 +297,8 @@ static bool start_upstream(struct discovery *discovery, size_t place, char *erro
     struct endpoint_list_options options = list_options(it->config);
     it->list = endpoint_list_new(it->config->name, &options);
     it->checks = health_checks_new(discovery->base, it->config, &health_callbacks, it);
+    if (it->config->has_tls && !start_tls(it, discovery->base, error, error_size))
+        return false;
     it->kind = kind_of(it->config);
     if (it->kind != NULL) {
         it->source = it->kind->start(discovery->base, it->config, &source_callbacks, it);
@@ -321,6 +351,7 @@ void discovery_free(struct discovery *discovery)
         if (it->source != NULL)
             it->kind->stop(it->source);
         health_checks_free(it->checks);
+        endpoint_tls_files_free(it->tls);
         endpoint_list_free(it->list);
         if (it->set != NULL)
             endpoint_set_unref(it->set);

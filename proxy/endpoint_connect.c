@@ -4,7 +4,9 @@
 #include "shared/net.h"
 #include "shared/timing.h"
 
+#include "proxy/endpoint_tls.h"
 #include "proxy/proxy_config.h"
+#include "proxy/upstream.h"
 #include "proxy/worker.h"
 
 #include <errno.h>
@@ -33,6 +35,14 @@ static void idle_remove(struct endpoint_connection *connection)
     worker->endpoints.idle_count--;
 }
 
+/* TLS talks to itself too (a ticket, say): then nothing is there for us. */
+static bool is_without_content(struct endpoint_connection *connection)
+{
+    char byte;
+    return connection->tls != NULL && stream_read(&connection->stream, &byte, 1) < 0 &&
+           errno == EAGAIN;
+}
+
 static void on_ready(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
@@ -42,6 +52,8 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
         return;
     }
     /* Idle: its end, or bytes that nobody asked for. Both make it useless. */
+    if (is_without_content(connection))
+        return;
     idle_remove(connection);
     endpoint_connection_close(connection);
 }
@@ -83,11 +95,12 @@ static void on_expiry(struct deadline *deadline)
 }
 
 static struct endpoint_connection *idle_find(struct worker *worker,
-                                             const struct endpoint *endpoint)
+                                             const struct endpoint *endpoint,
+                                             const struct endpoint_tls *tls)
 {
     struct endpoint_connection *connection;
     TAILQ_FOREACH(connection, bucket_of(worker, endpoint), entry)
-    if (connection->endpoint == endpoint)
+    if (connection->endpoint == endpoint && connection->tls == tls)
         return connection;
     return NULL;
 }
@@ -107,6 +120,7 @@ bool endpoint_address_is_local(const struct address *address)
 static void note_opened(struct endpoint_connection *connection)
 {
     connection->is_connected = true;
+    connection->is_securing = false;
     metrics_add_by(M_CONNECTS, CONNECT_OPENED, 1);
     endpoint_note_success(connection->endpoint);
     endpoint_connection_watch(connection, EV_READ);
@@ -121,11 +135,12 @@ static bool is_our_own_want(int error)
 
 struct endpoint_connection *endpoint_connection_open(struct worker *worker,
                                                      struct endpoint *endpoint,
+                                                     struct endpoint_tls *tls,
                                                      bool may_reuse, void *owner,
                                                      endpoint_ready_cb on_ready_cb)
 {
     struct endpoint_connection *connection =
-        may_reuse ? idle_find(worker, endpoint) : NULL;
+        may_reuse ? idle_find(worker, endpoint, tls) : NULL;
     if (connection != NULL) {
         idle_remove(connection);
         connection->owner = owner;
@@ -149,11 +164,13 @@ struct endpoint_connection *endpoint_connection_open(struct worker *worker,
     stream_init(&connection->stream, fd);
     connection->worker = worker;
     connection->endpoint = endpoint_ref(endpoint);
+    connection->tls = endpoint_tls_ref(tls);
     connection->owner = owner;
     connection->on_ready = on_ready_cb;
     connection->since = deadline_now(&worker->wheel);
-    connection->is_connected = !in_progress;
-    if (connection->is_connected)
+    if (tls != NULL)
+        endpoint_tls_start(tls, endpoint, &connection->stream);
+    else if (!in_progress)
         note_opened(connection);
     return connection;
 }
@@ -163,7 +180,8 @@ ssize_t endpoint_connection_write_early(struct endpoint_connection *connection,
 {
     ssize_t sent = -1;
     errno = EAGAIN;
-    if (endpoint_address_is_local(&connection->endpoint->address))
+    if (connection->tls == NULL &&
+        endpoint_address_is_local(&connection->endpoint->address))
         sent = stream_write(&connection->stream, bytes.data, bytes.len);
     if (sent >= 0) {
         note_opened(connection);
@@ -180,16 +198,44 @@ ssize_t endpoint_connection_write_early(struct endpoint_connection *connection,
     return -1;
 }
 
-int endpoint_connection_finish(struct endpoint_connection *connection)
+static enum endpoint_connecting secure(struct endpoint_connection *connection)
 {
-    int error = net_connect_result(connection->stream.fd);
-    if (error != 0) {
+    const char *why = "";
+    switch (stream_handshake(&connection->stream, &why)) {
+    case STREAM_READY:
+        note_opened(connection);
+        return ENDPOINT_CONNECTED;
+    case STREAM_WANTS_READ:
+        endpoint_connection_watch(connection, EV_READ);
+        return ENDPOINT_CONNECTING;
+    case STREAM_WANTS_WRITE:
+        endpoint_connection_watch(connection, EV_WRITE);
+        return ENDPOINT_CONNECTING;
+    case STREAM_REFUSED:
+        break;
+    }
+    metrics_add_by(M_CONNECTS, CONNECT_TLS_FAILED, 1);
+    endpoint_note_failure(connection->endpoint, timing_now());
+    log_warn(LOG_SUBJECT("endpoint"), "TLS failed",
+             LOG_TEXT("upstream", connection->endpoint->upstream->name),
+             LOG_TEXT("endpoint", connection->endpoint->address_text),
+             LOG_TEXT("why", why));
+    return ENDPOINT_TLS_REFUSED;
+}
+
+enum endpoint_connecting
+endpoint_connection_finish(struct endpoint_connection *connection)
+{
+    if (!connection->is_securing && net_connect_result(connection->stream.fd) != 0) {
         metrics_add_by(M_CONNECTS, CONNECT_REFUSED, 1);
         endpoint_note_failure(connection->endpoint, timing_now());
-        return error;
+        return ENDPOINT_NOT_REACHED;
     }
+    connection->is_securing = connection->tls != NULL;
+    if (connection->is_securing)
+        return secure(connection);
     note_opened(connection);
-    return 0;
+    return ENDPOINT_CONNECTED;
 }
 
 void endpoint_connection_give_up(struct endpoint_connection *connection)
@@ -245,6 +291,7 @@ void endpoint_connection_free_closed(struct worker *worker)
     while ((connection = TAILQ_FIRST(&worker->closed_connections)) != NULL) {
         TAILQ_REMOVE(&worker->closed_connections, connection, entry);
         endpoint_unref(connection->endpoint);
+        endpoint_tls_unref(connection->tls);
         slab_put(&worker->connection_slab, connection);
     }
 }

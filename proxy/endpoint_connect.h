@@ -1,12 +1,12 @@
 /*
  * Connections to endpoints: dialled, reused, given back.
  *
- *                     ┌── none idle ──▶ CONNECTING ──writable, no error──┐
- *    endpoint_connect ┤                     └── error ──▶ owner retries  ├─▶ OWNED ──complete and clean──▶ IDLE
- *                     └── an idle one ──────────────────────────────────▶┘   │  ▲                           │
- *                                                      abort, stray bytes,   │  └────── reused ─────────────┤
- *                                                      HEAD, 101's end       ▼                              ▼
- *                                                                          CLOSED ◀── any byte or EOF, or endpoint_keep_alive over
+ *                     ┌── none idle ──▶ CONNECTING ── writable ──▶ (TLS: SECURING) ──┐
+ *    endpoint_connect ┤                     └─ error ─▶ owner retries ◀─ refused ┘    ├─▶ OWNED ── complete and clean ──▶ IDLE
+ *                     └── an idle one ────────────────────────────────────────────────┘   │  ▲                             │
+ *                                                      abort, stray bytes, HEAD,          │  └────── reused ───────────────┤
+ *                                                      101's end                          ▼                                ▼
+ *                                                                                       CLOSED ◀── any byte or EOF, or endpoint_keep_alive over
  *
  * While OWNED the owner gets every event through `on_ready` and sets what it wants by
  * endpoint_connection_watch(); the event stays registered over reuse, so that a request on a reused
@@ -25,8 +25,9 @@
 #include <event2/event_struct.h>
 #include <sys/queue.h>
 
-struct worker;
 struct endpoint_connection;
+struct endpoint_tls;
+struct worker;
 
 typedef void (*endpoint_ready_cb)(struct endpoint_connection *connection, short what);
 
@@ -35,14 +36,16 @@ struct endpoint_connection {
     struct stream stream;
     struct worker *worker;                   /* borrowed */
     struct endpoint *endpoint;               /* one reference */
+    struct endpoint_tls *tls;                /* one holder; NULL: plain */
     void *owner;                             /* borrowed; NULL while idle or closed */
     endpoint_ready_cb on_ready;              /* NULL while idle */
     TAILQ_ENTRY(endpoint_connection) entry;  /* idle of its bucket, or the closed ones */
     TAILQ_ENTRY(endpoint_connection) by_age; /* idle of the worker, oldest first */
-    uint32_t since; /* deadline_now() when it became idle, or began to connect */
-    short watched;  /* EV_READ, EV_WRITE */
-    bool is_connected;
-    bool is_reused; /* has carried an exchange before this one */
+    uint32_t since;    /* deadline_now() when it became idle, or began to connect */
+    short watched;     /* EV_READ, EV_WRITE */
+    bool is_connected; /* and TLS is ready */
+    bool is_securing;  /* connected, TLS is not ready */
+    bool is_reused;    /* has carried an exchange before this one */
 };
 
 TAILQ_HEAD(endpoint_connection_list, endpoint_connection);
@@ -62,24 +65,33 @@ void endpoint_pool_init(struct endpoint_pool *pool);
 /* Closes what is idle. */
 void endpoint_pool_cleanup(struct worker *worker);
 
-/* A connection to the endpoint for `owner`: an idle one when `may_reuse` and there is one, else a new one that
- * may still be connecting (is_connected tells; then the owner calls endpoint_connection_write_early, and when
- * on_ready comes with EV_WRITE endpoint_connection_finish). Takes its own reference to the endpoint. NULL with errno when the
- * connect failed at once; that counts as a failure of the endpoint. */
+/* A connection to the endpoint for `owner`, with `tls` of its set (NULL: plain): an idle one when `may_reuse` and there is
+ * one, else a new one that may still be connecting (is_connected tells; then the owner calls
+ * endpoint_connection_write_early, and whenever on_ready comes endpoint_connection_finish). Takes its own
+ * references. NULL with errno when the connect failed at once; that counts as a failure of the endpoint. */
 struct endpoint_connection *endpoint_connection_open(struct worker *worker,
                                                      struct endpoint *endpoint,
+                                                     struct endpoint_tls *tls,
                                                      bool may_reuse, void *owner,
                                                      endpoint_ready_cb on_ready);
 
 /* The first bytes on a connection that is still connecting, before any event: on the loopback the handshake is
  * over by the time connect(2) has returned, and an attempt costs less than waiting to be told. As
- * stream_write; -1 with EAGAIN: not yet (always so for other addresses), on_ready will come; -1 with another
+ * stream_write; -1 with EAGAIN: not yet (always so for other addresses and TLS), on_ready will come; -1 with another
  * errno: the connect failed, which is noted. */
 ssize_t endpoint_connection_write_early(struct endpoint_connection *connection,
                                         struct slice bytes) MUST_CHECK;
 
-/* The result of connecting: 0 or an errno; noted on the endpoint. */
-int endpoint_connection_finish(struct endpoint_connection *connection);
+enum endpoint_connecting {
+    ENDPOINT_CONNECTED,
+    ENDPOINT_CONNECTING,  /* on_ready will come again */
+    ENDPOINT_NOT_REACHED, /* no connection */
+    ENDPOINT_TLS_REFUSED, /* a connection, but TLS failed: logged with the reason */
+};
+
+/* Goes on with connecting. Its end is noted on the endpoint. */
+enum endpoint_connecting
+endpoint_connection_finish(struct endpoint_connection *connection) MUST_CHECK;
 
 /* Is there no network between us and this address, so that its host cannot vanish alone? */
 bool endpoint_address_is_local(const struct address *address);

@@ -1,5 +1,6 @@
 #include "proxy/endpoint_set.h"
 
+#include "proxy/endpoint_tls.h"
 #include "proxy/learned_sids.h"
 #include "proxy/tag_table.h"
 #include "proxy/upstream.h"
@@ -396,6 +397,12 @@ struct endpoint_set *endpoint_set_new(struct upstream *upstream,
     return set;
 }
 
+void endpoint_set_secure(struct endpoint_set *set, struct endpoint_tls *tls)
+{
+    endpoint_tls_unref(set->tls);
+    set->tls = endpoint_tls_ref(tls);
+}
+
 struct endpoint_set *endpoint_set_ref(struct endpoint_set *set)
 {
     atomic_fetch_add_explicit(&set->holders, 1, memory_order_relaxed);
@@ -414,6 +421,7 @@ void endpoint_set_unref(struct endpoint_set *set)
     free(index->legacy);
     free(index);
     rendezvous_free(set->rendezvous);
+    endpoint_tls_unref(set->tls);
     learned_sids_unref(set->learned);
     for (size_t i = 0; i < set->len; i++)
         endpoint_unref(set->entries[i].endpoint);

@@ -31,6 +31,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct endpoint_tls;
 struct learned_sids;
 struct upstream;
 
@@ -65,8 +66,9 @@ struct endpoint_set {
     struct route_keys keys;
     uint64_t place_after;
     uint64_t slow_start;
-    bool is_static;         /* discovery cannot learn of an endpoint later than we do */
-    uint64_t drain_changes; /* how many endpoints ever began or ended to drain */
+    bool is_static;           /* discovery cannot learn of an endpoint later than we do */
+    uint64_t drain_changes;   /* how many endpoints ever began or ended to drain */
+    struct endpoint_tls *tls; /* one holder; NULL: plain */
     size_t len;
     struct endpoint_entry *entries;
     struct rendezvous *rendezvous; /* of all entries, by label and port; same places */
@@ -102,6 +104,9 @@ struct endpoint_set *endpoint_set_new(struct upstream *upstream,
                                       const struct endpoint_set_options *options,
                                       const struct endpoint_spec *specs, size_t specs_len,
                                       const struct endpoint_set *previous, uint64_t now);
+/* Before it is published: connections to its endpoints are made with `tls` (NULL: plain); one holder more. */
+void endpoint_set_secure(struct endpoint_set *set, struct endpoint_tls *tls);
+
 struct endpoint_set *endpoint_set_ref(struct endpoint_set *set);
 void endpoint_set_unref(struct endpoint_set *set);
 

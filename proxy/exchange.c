@@ -335,8 +335,10 @@ void exchange_connect(struct exchange *exchange, struct endpoint *endpoint)
     client_watch(exchange->client,
                  (short)(EV_READ | (exchange->client->watched & EV_WRITE)));
     bool may_reuse = !exchange->is_upgrade && !exchange->was_resent;
-    exchange->connection = endpoint_connection_open(exchange->worker, endpoint, may_reuse,
-                                                    exchange, on_endpoint_ready);
+    struct endpoint_tls *tls =
+        exchange->snapshot->snapshot->sets[exchange->upstream]->tls;
+    exchange->connection = endpoint_connection_open(
+        exchange->worker, endpoint, tls, may_reuse, exchange, on_endpoint_ready);
     if (exchange->connection == NULL) {
         exchange_endpoint_failed(exchange, CLOSE_CONNECT_FAILED);
         return;
@@ -360,14 +362,29 @@ void exchange_connect(struct exchange *exchange, struct endpoint *endpoint)
                           deadline_limit(exchange_config(exchange)->timeouts.connect));
 }
 
+static void on_connecting(struct exchange *exchange, enum endpoint_connecting result)
+{
+    switch (result) {
+    case ENDPOINT_CONNECTED:
+        begin_sending(exchange, 0);
+        return;
+    case ENDPOINT_CONNECTING:
+        return;
+    case ENDPOINT_NOT_REACHED:
+        exchange_endpoint_failed(exchange, CLOSE_CONNECT_FAILED);
+        return;
+    case ENDPOINT_TLS_REFUSED:
+        exchange_endpoint_failed(exchange, CLOSE_ENDPOINT_TLS);
+        return;
+    }
+    unreachable();
+}
+
 static void on_endpoint_ready(struct endpoint_connection *connection, short what)
 {
     struct exchange *exchange = connection->owner;
     if (exchange->state == EXCHANGE_CONNECTING) {
-        if (endpoint_connection_finish(connection) != 0)
-            exchange_endpoint_failed(exchange, CLOSE_CONNECT_FAILED);
-        else
-            begin_sending(exchange, 0);
+        on_connecting(exchange, endpoint_connection_finish(connection));
         return;
     }
     if ((what & EV_READ) != 0)
@@ -420,6 +437,7 @@ static void try_other(struct exchange *exchange, enum close_reason reason)
         endpoint_end_poll(exchange->endpoint);
     exchange->is_begun = false;
     exchange->tried[exchange->tried_len++] = endpoint_ref(exchange->endpoint);
+    exchange->tried_reason = (uint8_t)reason;
     exchange->request_sent = 0;
     exchange_route(exchange, true, slice_of(NULL, 0));
 }
@@ -442,6 +460,7 @@ void exchange_endpoint_failed(struct exchange *exchange, enum close_reason reaso
         return;
     }
     bool may_move = reason == CLOSE_CONNECT_FAILED || reason == CLOSE_CONNECT_TIMEOUT ||
+                    reason == CLOSE_ENDPOINT_TLS ||
                     (reason == CLOSE_NO_ANSWER && exchange->kind == ROUTE_HANDSHAKE &&
                      exchange->method == HTTP_GET);
     if (exchange->kind != ROUTE_SESSION && may_move)

@@ -55,7 +55,8 @@ struct exchange {
 
     struct endpoint *tried[ROUTE_TRIES_MAX]; /* each with one reference */
     uint8_t tried_len;
-    uint8_t attempts; /* connects to the same endpoint */
+    uint8_t tried_reason; /* enum close_reason of the last of them */
+    uint8_t attempts;     /* connects to the same endpoint */
     uint8_t interims;
     uint8_t state;       /* enum exchange_state */
     uint8_t kind;        /* enum route_kind */

@@ -312,7 +312,8 @@ static void pick(struct exchange *exchange, struct route *route)
     route_pick(snapshot, exchange->rule, exchange->upstream, &facts, route);
 }
 
-static enum close_reason refusal_reason(enum route_refusal refusal)
+static enum close_reason refusal_reason(const struct exchange *exchange,
+                                        enum route_refusal refusal)
 {
     switch (refusal) {
     case ROUTE_LOST_GONE:
@@ -324,19 +325,20 @@ static enum close_reason refusal_reason(enum route_refusal refusal)
     case ROUTE_TOO_FAST:
         return CLOSE_NO_ENDPOINT;
     case ROUTE_ALL_TRIED:
-        return CLOSE_CONNECT_FAILED;
+        return (enum close_reason)exchange->tried_reason;
     }
     unreachable();
 }
 
 static void on_refused(struct exchange *exchange, const struct route *route)
 {
-    enum close_reason reason = refusal_reason(route->refusal);
+    enum close_reason reason = refusal_reason(exchange, route->refusal);
+    bool all_tried = route->refusal == ROUTE_ALL_TRIED;
     metrics_add_by(M_ROUTES_REFUSED, (int)route->refusal, 1);
     exchange_count_handshake(exchange, HANDSHAKE_FAILED);
     exchange_answer_with(exchange, (struct edge_answer){
                                        .reason = reason,
-                                       .status = route->status,
+                                       .status = all_tried ? 0 : route->status,
                                        .retry_after = reason == CLOSE_NO_ENDPOINT ? 1 : 0,
                                    });
 }

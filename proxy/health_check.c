@@ -2,9 +2,11 @@
 
 #include "shared/log.h"
 #include "shared/net.h"
+#include "shared/stream.h"
 #include "shared/timing.h"
 
 #include "proxy/endpoint_list.h"
+#include "proxy/endpoint_tls.h"
 #include "proxy/proxy_config.h"
 #include "proxy/proxy_metrics.h"
 
@@ -13,7 +15,6 @@
 #include <event2/event_struct.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define VANISHED_INTERVAL SECONDS(1)
 #define VANISHED_FALL     2
@@ -21,7 +22,7 @@
 
 #define STATUS_LINE_LEN 12 /* "HTTP/1.1 200" */
 
-enum probe_state { PROBE_WAITING, PROBE_CONNECTING, PROBE_READING };
+enum probe_state { PROBE_WAITING, PROBE_CONNECTING, PROBE_SECURING, PROBE_READING };
 
 /* One endpoint under checks. */
 struct checked {
@@ -31,8 +32,8 @@ struct checked {
     bool passes;
     unsigned row; /* results in a row that contradict `passes` */
     enum probe_state state;
-    int fd;             /* -1: no probe under way */
-    struct event timer; /* next probe, or the timeout of this one */
+    struct stream stream; /* fd -1: no probe under way */
+    struct event timer;   /* next probe, or the timeout of this one */
     struct event io;
     char answer[STATUS_LINE_LEN];
     size_t answer_len;
@@ -43,13 +44,19 @@ struct health_checks {
     const struct upstream_config *config; /* borrowed */
     const struct health_callbacks *callbacks;
     void *owner;
-    struct checked **items; /* in the order of the set */
+    struct endpoint_tls *tls; /* one holder; NULL: plain */
+    struct checked **items;   /* in the order of the set */
     size_t len;
 };
 
 static bool is_http(const struct checked *it)
 {
     return !it->is_vanished && it->checks->config->health_check.type == HEALTH_CHECK_HTTP;
+}
+
+static bool is_secured(const struct checked *it)
+{
+    return !it->is_vanished && it->checks->tls != NULL;
 }
 
 static bool is_probed(const struct checked *it)
@@ -72,12 +79,10 @@ static void wait_for_next(struct checked *it)
 
 static void end_probe(struct checked *it)
 {
-    if (it->fd < 0)
+    if (it->stream.fd < 0)
         return;
     event_del(&it->io);
-    net_set_reset_on_close(it->fd);
-    close(it->fd);
-    it->fd = -1;
+    stream_reset(&it->stream);
     it->state = PROBE_WAITING;
 }
 
@@ -131,7 +136,7 @@ static void finish(struct checked *it, bool passed, const char *why)
 /* ---- one probe ---- */
 
 /* True when it is written whole: it is shorter than any socket's buffer. */
-static bool send_request(const struct checked *it)
+static bool send_request(struct checked *it)
 {
     char text[ADDRESS_TEXT_SIZE];
     const struct address *address = &it->endpoint->address;
@@ -141,18 +146,18 @@ static bool send_request(const struct checked *it)
         it->checks->config->health_check.path,
         address_is_unix(address) ? "localhost" : address_text(address, text));
     ssize_t len = (ssize_t)strlen(request);
-    bool is_sent = send(it->fd, request, (size_t)len, MSG_NOSIGNAL) == len;
+    bool is_sent = stream_write(&it->stream, request, (size_t)len) == len;
     free(request);
     return is_sent;
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *argument)
 {
-    (void)what;
+    (void)fd, (void)what;
     struct checked *it = argument;
-    ssize_t got =
-        recv(fd, it->answer + it->answer_len, sizeof it->answer - it->answer_len, 0);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+    ssize_t got = stream_read(&it->stream, it->answer + it->answer_len,
+                              sizeof it->answer - it->answer_len);
+    if (got < 0 && errno == EAGAIN)
         return;
     it->answer_len += got > 0 ? (size_t)got : 0;
     struct slice answer = slice_of(it->answer, it->answer_len);
@@ -172,7 +177,16 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
     }
 }
 
-static void on_connected(struct checked *it)
+static void wait_for(struct checked *it, short what, event_callback_fn on_event)
+{
+    event_del(&it->io);
+    event_assign(&it->io, it->checks->base, it->stream.fd, (short)(what | EV_PERSIST),
+                 on_event, it);
+    event_add(&it->io, NULL);
+}
+
+/* Connected, and secured if it is to be. */
+static void on_usable(struct checked *it)
 {
     endpoint_note_success(it->endpoint);
     if (!is_http(it)) {
@@ -185,10 +199,40 @@ static void on_connected(struct checked *it)
     }
     it->state = PROBE_READING;
     it->answer_len = 0;
-    event_del(&it->io);
-    event_assign(&it->io, it->checks->base, it->fd, EV_READ | EV_PERSIST, on_readable,
-                 it);
-    event_add(&it->io, NULL);
+    wait_for(it, EV_READ, on_readable);
+}
+
+static void on_handshake(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd, (void)what;
+    struct checked *it = argument;
+    const char *why = "";
+    switch (stream_handshake(&it->stream, &why)) {
+    case STREAM_READY:
+        on_usable(it);
+        return;
+    case STREAM_WANTS_READ:
+        wait_for(it, EV_READ, on_handshake);
+        return;
+    case STREAM_WANTS_WRITE:
+        wait_for(it, EV_WRITE, on_handshake);
+        return;
+    case STREAM_REFUSED:
+        finish(it, false, why);
+        return;
+    }
+    unreachable();
+}
+
+static void on_connected(struct checked *it)
+{
+    if (!is_secured(it)) {
+        on_usable(it);
+        return;
+    }
+    it->state = PROBE_SECURING;
+    endpoint_tls_start(it->checks->tls, it->endpoint, &it->stream);
+    on_handshake(it->stream.fd, 0, it);
 }
 
 static void on_writable(evutil_socket_t fd, short what, void *argument)
@@ -206,8 +250,8 @@ static void begin_probe(struct checked *it)
 {
     struct timeval limit = timing_to_timeval(it->checks->config->health_check.timeout);
     bool in_progress = false;
-    it->fd = net_connect(&it->endpoint->address, &in_progress);
-    if (it->fd < 0) {
+    int fd = net_connect(&it->endpoint->address, &in_progress);
+    if (fd < 0) {
         /* for want of descriptors we know nothing of the endpoint */
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
             wait_for_next(it);
@@ -215,11 +259,11 @@ static void begin_probe(struct checked *it)
             finish(it, false, strerror(errno));
         return;
     }
+    stream_init(&it->stream, fd);
     it->state = PROBE_CONNECTING;
-    event_assign(&it->io, it->checks->base, it->fd, EV_WRITE, on_writable, it);
     event_add(&it->timer, &limit);
     if (in_progress)
-        event_add(&it->io, NULL);
+        wait_for(it, EV_WRITE, on_writable);
     else
         on_connected(it);
 }
@@ -243,7 +287,7 @@ static struct checked *add_checked(struct health_checks *checks,
     it->checks = checks;
     it->endpoint = endpoint_ref(endpoint);
     it->passes = true;
-    it->fd = -1;
+    stream_init(&it->stream, -1);
     event_assign(&it->timer, checks->base, -1, 0, on_time, it);
     event_assign(&it->io, checks->base, -1, 0, on_writable, it);
     return it;
@@ -313,6 +357,8 @@ void health_checks_apply(struct health_checks *checks, const struct endpoint_set
     free(checks->items);
     checks->items = items;
     checks->len = set->len;
+    endpoint_tls_unref(checks->tls);
+    checks->tls = endpoint_tls_ref(set->tls);
 }
 
 struct health_checks *health_checks_new(struct event_base *base,
@@ -333,5 +379,6 @@ void health_checks_free(struct health_checks *checks)
     for (size_t i = 0; i < checks->len; i++)
         free_checked(checks->items[i]);
     free(checks->items);
+    endpoint_tls_unref(checks->tls);
     free(checks);
 }

@@ -1,8 +1,8 @@
 /*
  * Health checks of one upstream: each endpoint is probed now and then, and a row of equal results is a verdict.
  *
- *      waiting ── interval, ±1/8 ──▶ connecting ──▶ (http) awaiting a status ──▶ passed or failed ──▶ waiting
- *                                        └── timeout, refused ────────────────────▶ failed
+ *      waiting ── interval, ±1/8 ──▶ connecting ──▶ (TLS) securing ──▶ (http) awaiting a status ──▶ passed or failed ──▶ waiting
+ *                                        └── timeout, refused ──┴──────────────────────────────▶ failed
  *
  *      passing ── `fall` failed in a row ──▶ failing       the verdict degrades an endpoint, no more
  *      failing ── `rise` passed in a row ──▶ passing       (endpoint_list)
@@ -15,7 +15,7 @@
  * A vanished endpoint (endpoint_list) is only asked, every second, whether it accepts; two refusals in a row
  * are told by on_refusing. That happens with type none too.
  *
- * tcp connects and resets; http sends GET `path` and takes a status of 200 to 399. On the main thread.
+ * tcp connects (with TLS: shakes hands) and resets; http sends GET `path` and takes a status of 200 to 399. On the main thread.
  */
 #pragma once
 

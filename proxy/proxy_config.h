@@ -154,6 +154,13 @@ struct upstream_config {
     uint64_t herd_spread;
     uint64_t place_after;
     uint64_t slow_start;
+    bool has_tls;
+    struct {
+        char *ca;          /* "" = the system's */
+        char *cert, *key;  /* "" = none */
+        char *server_name; /* "" = the host of the endpoint's address */
+        bool verify;
+    } tls;                             /* to the endpoints */
     int64_t max_sessions_per_endpoint; /* 0 = no bound */
     int64_t max_handshake_rate;        /* per endpoint and second; 0 = no bound */
 };

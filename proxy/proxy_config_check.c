@@ -278,6 +278,9 @@ void proxy_check_upstream(void *object, const struct option_place *place)
         option_error(place, "discovery.dns.port",
                      is_service ? "is not for SRV records: they have ports"
                                 : "is required: addresses have no port");
+    if (upstream->has_tls &&
+        (upstream->tls.cert[0] != '\0') != (upstream->tls.key[0] != '\0'))
+        option_error(place, "tls", "needs both cert and key, or neither");
     check_same_endpoints(upstream, place);
 }
 

@@ -267,6 +267,22 @@ static const struct option_row upstream_rows[] = {
      .minimum = 0, .maximum = 1000000, .unit = "per second", .reload = OPTION_LIVE,
      .help = "Handshakes an endpoint gets in a second, the rest waits for at most 1 s; "
              "0: no bound."},
+    {"tls", OPTION_OBJECT, AT(has_tls), .reload = OPTION_NEW,
+     .help = "Present: TLS to the endpoints, health checks too."},
+    {"tls.ca", OPTION_TEXT, AT(tls.ca), .maximum = 4096, .reload = OPTION_NEW,
+     .help = "PEM file of the authorities that their certificates must be from, read "
+             "again when it changes; empty: the system's."},
+    {"tls.cert", OPTION_TEXT, AT(tls.cert), .maximum = 4096, .reload = OPTION_NEW,
+     .help = "PEM file of the certificate that is shown to them, with its chain, read "
+             "again when it changes; empty: none."},
+    {"tls.key", OPTION_TEXT, AT(tls.key), .maximum = 4096, .reload = OPTION_NEW,
+     .help = "PEM file of its private key."},
+    {"tls.server_name", OPTION_TEXT, AT(tls.server_name), .maximum = 253,
+     .reload = OPTION_NEW,
+     .help = "Name that is sent (SNI) and that their certificates must hold; empty: the "
+             "host of the endpoint's address, a name or an IP."},
+    {"tls.verify", OPTION_BOOL, AT(tls.verify), .standard = "true", .reload = OPTION_NEW,
+     .help = "false: any certificate is taken."},
 };
 #undef AT
 static const struct option_table upstream_table =

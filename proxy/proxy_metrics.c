@@ -55,7 +55,7 @@ static const char *direction_label(int value)
 static const char *connect_result_label(int value)
 {
     static const char *const words[CONNECT_RESULTS] = {"opened", "reused", "refused",
-                                                       "timed_out"};
+                                                       "timed_out", "tls_failed"};
     return words[value];
 }
 

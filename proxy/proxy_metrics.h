@@ -44,9 +44,10 @@ enum connect_result {
     CONNECT_OPENED,
     CONNECT_REUSED,
     CONNECT_REFUSED,
-    CONNECT_TIMED_OUT
+    CONNECT_TIMED_OUT,
+    CONNECT_TLS_FAILED
 };
-#define CONNECT_RESULTS 4
+#define CONNECT_RESULTS 5
 
 /* How a tunnel was closed that drain or shutdown let go. */
 enum drain_close {

@@ -250,7 +250,8 @@ class Endpoint:
     """Records what it is asked and answers by `answer`: bytes, or a function of (reader, request) that gives bytes,
     or None when it has written, or not, by itself. Requests are read one after the other."""
 
-    def __init__(self, answer=OK):
+    def __init__(self, answer=OK, tls=None):
+        self.tls = tls  # an SSLContext
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.answer = answer
@@ -278,8 +279,10 @@ class Endpoint:
 
     def _serve(self, connection):
         connection.settimeout(60)
-        reader = CountingReader(connection, self)
         try:
+            if self.tls is not None:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+            reader = CountingReader(connection, self)
             with connection:
                 if self.serve is not None:
                     self.serve(reader)

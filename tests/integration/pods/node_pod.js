@@ -1,9 +1,12 @@
 // A socket.io 4.8 pod for tests: the same events and paths as flask_pod.py describes.
 // EIO=3 clients are let in. POD_QUEUE is a redis:// URL for @socket.io/redis-adapter; absent: no backplane.
+// POD_CERT, POD_KEY are PEM files: https.
 // `refused` counts the requests that Engine.IO refused, by its own codes (1: session unknown).
 "use strict";
 
+const fs = require("fs");
 const http = require("http");
+const https = require("https");
 const { Server } = require("socket.io");
 
 const name = process.env.POD_NAME;
@@ -20,7 +23,7 @@ function answer(response, status, body) {
   response.end(JSON.stringify(body));
 }
 
-const server = http.createServer((request, response) => {
+function onRequest(request, response) {
   const url = new URL(request.url, "http://pod");
   if (url.pathname === "/pod") {
     answer(response, 200, { pod: name, pid: process.pid, ...counts });
@@ -34,7 +37,11 @@ const server = http.createServer((request, response) => {
   } else {
     answer(response, 404, { pod: name });
   }
-});
+}
+
+const server = process.env.POD_CERT
+  ? https.createServer({ cert: fs.readFileSync(process.env.POD_CERT), key: fs.readFileSync(process.env.POD_KEY) }, onRequest)
+  : http.createServer(onRequest);
 
 const io = new Server(server, {
   allowEIO3: true,

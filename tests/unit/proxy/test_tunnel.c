@@ -76,11 +76,11 @@ static void rig_start(struct rig *rig)
 
     struct endpoint *endpoint = rig->snapshot->sets[0]->entries[0].endpoint;
     struct endpoint_connection *connection =
-        endpoint_connection_open(rig->worker, endpoint, false, rig, ignore);
+        endpoint_connection_open(rig->worker, endpoint, NULL, false, rig, ignore);
     assert_non_null(connection);
     rig->endpoint_end = accept4(rig->listener, NULL, NULL, SOCK_NONBLOCK);
     assert_true(rig->endpoint_end >= 0);
-    assert_int_equal(0, endpoint_connection_finish(connection));
+    assert_int_equal(ENDPOINT_CONNECTED, endpoint_connection_finish(connection));
     rig->client->state = CLIENT_EXCHANGING;
     tunnel_start(rig->client, connection, false, true, slice_of(NULL, 0));
 }
