@@ -4,6 +4,7 @@
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/deliver.h"
+#include "broker/pods.h"
 #include "broker/publish.h"
 #include "broker/shard.h"
 #include "broker/turn.h"
@@ -34,6 +35,8 @@ struct broker {
     struct turn *turn;
     struct partition_map *map; /* NULL: embedded hub */
     struct interest_table *interest;
+    struct pod_rooms *pod_rooms;
+    struct pods *pods;
     struct deliverer *deliverer;
     struct publisher *publisher;
     struct client_set *clients;
@@ -74,9 +77,24 @@ static void on_last_interest(void *context, struct interest_target *target)
         shard_set_unwant(shards, partitions_of(broker, target));
 }
 
+/* So do the rooms of pods with a client manager. */
+static uint32_t on_first_room(void *context, struct slice channel, struct slice namespace,
+                              struct slice room)
+{
+    struct broker *broker = context;
+    return publisher_want_room(broker->publisher, channel, namespace, room);
+}
+
+static void on_last_room(void *context, uint32_t partition)
+{
+    struct broker *broker = context;
+    publisher_unwant_room(broker->publisher, partition);
+}
+
 static void on_relief(void *context)
 {
     struct broker *broker = context;
+    pods_look(broker->pods);
     client_set_resume(broker->clients);
 }
 
@@ -96,6 +114,8 @@ static void on_client_close(void *context, struct client *client,
     struct subscriber *subscriber = client_subscriber(client);
     if (subscriber->counts[INTEREST_CHANNEL] + subscriber->counts[INTEREST_PATTERN] > 0)
         metrics_add(M_SUBSCRIBERS, -1);
+    if (client_facts(client)->pod != NULL)
+        pod_free(broker->pods, client_facts(client)->pod);
     interest_remove_all(broker->interest, subscriber);
 }
 
@@ -130,6 +150,7 @@ static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *argument
 {
     struct broker *broker = argument;
     publisher_tick(broker->publisher);
+    pods_tick(broker->pods);
     /* Waiting has an end: handlers look at the time. */
     client_set_resume(broker->clients);
     turn_request(broker->turn);
@@ -263,17 +284,22 @@ struct broker *broker_new(const struct broker_config *config)
     const struct interest_callbacks interest = {on_first_interest, on_last_interest,
                                                 broker};
     broker->interest = interest_table_new(&interest);
-    broker->deliverer = deliverer_new(broker->interest);
+    const struct pod_rooms_callbacks rooms = {on_first_room, on_last_room, broker};
+    broker->pod_rooms = pod_rooms_new(&rooms);
+    broker->deliverer = deliverer_new(broker->interest, broker->pod_rooms);
     make_clients(
         broker); /* its step comes first: then the shards, then memory is used again */
     broker->publisher = publisher_new(broker->base, broker->turn, config, broker->map,
                                       broker->interest, broker->deliverer);
+    broker->pods =
+        pods_new(broker->interest, broker->pod_rooms, broker->clients, broker->publisher);
     turn_add_step(broker->turn, end_turn, broker);
     broker->context = (struct command_context){
         .config = config,
         .clients = broker->clients,
         .interest = broker->interest,
         .publisher = broker->publisher,
+        .pods = broker->pods,
         .started_at = timing_now(),
     };
     broker->tick = event_new(broker->base, -1, EV_PERSIST, on_tick, broker);
@@ -303,6 +329,8 @@ void broker_free(struct broker *broker)
     event_free(broker->tick);
     event_free(broker->drain_tick);
     client_set_free(broker->clients);
+    pods_free(broker->pods);
+    pod_rooms_free(broker->pod_rooms);
     interest_table_free(broker->interest);
     publisher_free(broker->publisher);
     deliverer_free(broker->deliverer);

@@ -94,18 +94,23 @@ static void input_give_back(struct client *client)
 }
 
 /* What is in `reply` becomes a span of the shared chunk. */
-static void queue_reply(struct client *client, uint64_t now)
+static void queue_bytes(struct client *client, struct evbuffer *reply, uint64_t now)
 {
     struct client_set *set = client->set;
-    size_t len = evbuffer_get_length(set->reply);
+    size_t len = evbuffer_get_length(reply);
     if (len == 0)
         return;
     char *room = chunk_writer_reserve(&set->replies, len);
-    check(evbuffer_remove(set->reply, room, len) == (int)len);
+    check(evbuffer_remove(reply, room, len) == (int)len);
     if (client->state == CLIENT_OPEN) {
         client_queue(client, chunk_writer_commit(&set->replies, len), false, now);
         client_make_dirty(client);
     }
+}
+
+static void queue_reply(struct client *client, uint64_t now)
+{
+    queue_bytes(client, client->set->reply, now);
 }
 
 /* Gives whole requests to the owner; returns how many bytes are done with. */
@@ -639,6 +644,16 @@ void client_set_resume(struct client_set *set)
 struct client_facts *client_facts(struct client *client)
 {
     return &client->facts;
+}
+
+uint64_t client_id(const struct client *client)
+{
+    return client->facts.id;
+}
+
+void client_reply(struct client *client, struct evbuffer *reply)
+{
+    queue_bytes(client, reply, timing_now());
 }
 
 struct subscriber *client_subscriber(struct client *client)

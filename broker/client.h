@@ -35,6 +35,7 @@ struct client;
 struct client_set;
 struct event_base;
 struct evbuffer;
+struct pod;
 struct turn;
 
 /* What a client said about itself, and what it may do. Plain values; handlers of commands change them. */
@@ -60,6 +61,7 @@ struct client_facts {
     uint64_t delivered;
     uint64_t dropped;
     bool has_logged_refusal;
+    struct pod *pod;      /* NULL: not a pod with a client manager; owned by pods.h */
     struct publish_ticket ticket; /* of the PUBLISH whose answer waits for its shard */
     unsigned ticket_receivers;    /* what that answer will be */
     uint64_t waits_since;         /* since when its request waits; 0: it does not */
@@ -120,6 +122,16 @@ void client_deliver(struct client *client, struct span message, uint64_t now);
  * again soon (client_set_resume). What is handed over is queued behind the replies of this request. */
 bool client_inherit(struct client *client) MUST_CHECK;
 
+/* A pod's client manager is there. From now on it says what it has seen (client_note_seen), and `earlier`, which was its
+ * connection, hands over what comes after the first `seen` messages of that. NULL: there was none. */
+void client_take_over(struct client *client, struct client *earlier, uint64_t seen);
+
+/* The pod has handled the connection's first `seen` messages. */
+void client_note_seen(struct client *client, uint64_t seen);
+
+/* Queues what is in `reply`, outside of a request. */
+void client_reply(struct client *client, struct evbuffer *reply);
+
 /* Parked: it has no connection, and messages wait for its name's next one. */
 bool client_is_parked(const struct client *client);
 
@@ -135,6 +147,7 @@ bool client_is_stuck(const struct client *client, uint64_t now);
 void client_set_resume(struct client_set *set);
 
 struct client_facts *client_facts(struct client *client);
+uint64_t client_id(const struct client *client);
 struct subscriber *client_subscriber(struct client *client);
 struct client *client_from_subscriber(struct subscriber *subscriber);
 

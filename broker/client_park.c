@@ -32,6 +32,9 @@
 _Static_assert((CLIENT_MARKS - 1) * MARK_EVERY > OVERLAP,
                "the marks reach back far enough");
 
+/* A pod that says what it has handled, and for whom more than this is kept, is not waited for that it says it. */
+#define EXACT_MAX ((size_t)8 * 1024 * 1024)
+
 /* Bytes that were written and are not acknowledged by the peer's kernel. It keeps its value after a reset. */
 static size_t unacknowledged(const struct client *client)
 {
@@ -82,6 +85,9 @@ void client_on_mark_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *arg
 void client_trim(struct client *client)
 {
     client->trimmed_ago = 0;
+    if (client->is_exact && client->replay.bytes <= EXACT_MAX)
+        return;
+    client->is_exact = false;
     if (client->set->limits.replay_overlaps) {
         replay_trim(&client->replay, acknowledged_before(client, timing_now()));
         return;
@@ -109,7 +115,7 @@ void client_queue(struct client *client, struct span span, bool is_delivery, uin
 
 void client_keep_no_more(struct client *client)
 {
-    client->is_kept = false;
+    client->is_kept = client->is_exact = false;
     replay_cleanup(&client->replay);
 }
 
@@ -279,6 +285,34 @@ bool client_inherit(struct client *client)
         break;
     }
     return true;
+}
+
+void client_take_over(struct client *client, struct client *earlier, uint64_t seen)
+{
+    struct client_set *set = client->set;
+    if (set->limits.replay_window == 0 || set->on_empty != NULL)
+        return;
+    client->is_kept = client->is_exact = true;
+    client->queued = client->output.bytes + unacknowledged(client);
+    client->replay.begin = client->queued;
+    if (earlier == NULL || earlier->state != CLIENT_PARKED)
+        return;
+    if (earlier->facts.protocol != client->facts.protocol) {
+        client_expire(earlier, "it speaks another RESP now");
+        return;
+    }
+    if (earlier->is_exact) {
+        size_t bytes = earlier->replay.bytes;
+        replay_trim_messages(&earlier->replay, seen);
+        set->parked_bytes -= bytes - earlier->replay.bytes;
+    }
+    client->heir_of = earlier;
+}
+
+void client_note_seen(struct client *client, uint64_t seen)
+{
+    if (client->is_exact)
+        replay_trim_messages(&client->replay, seen);
 }
 
 /* Behind the replies of the request that called client_inherit(), before anything else is delivered. */

@@ -48,6 +48,7 @@ struct client {
     bool resumes;    /* its request is to be looked at again */
     bool is_slow;    /* over slow_bytes: ends or is trimmed at the end of the turn */
     bool is_kept;    /* its pod is known: `replay` has what it has not acknowledged */
+    bool is_exact;   /* kept until the pod says that it has handled it */
     struct client *heir_of; /* parked; to be emptied into this one */
     struct replay replay;
     struct client_mark marks[CLIENT_MARKS]; /* a ring, while is_kept and with overlap */

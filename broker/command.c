@@ -50,6 +50,16 @@ static const struct command sentinel_commands[] = {
     {0},
 };
 
+static const struct command sidrail_commands[] = {
+    {"all", 2, 0, command_sidrail_all, NULL},
+    {"hello", -6, 0, command_sidrail_hello, NULL},
+    {"join", -4, 0, command_sidrail_join, NULL},
+    {"leave", -4, 0, command_sidrail_leave, NULL},
+    {"rooms", -4, 0, command_sidrail_rooms, NULL},
+    {"seen", 3, 0, command_sidrail_seen, NULL},
+    {0},
+};
+
 const struct command command_table[] = {
     {"auth", -2, NO_AUTH, command_auth, NULL},
     {"client", -2, 0, NULL, client_commands},
@@ -68,6 +78,7 @@ const struct command command_table[] = {
     {"role", 1, 0, command_role, NULL},
     {"select", 2, 0, command_select, NULL},
     {"sentinel", -2, 0, NULL, sentinel_commands},
+    {"sidrail", -2, SUBSCRIBED, NULL, sidrail_commands},
     {"subscribe", -2, SUBSCRIBED, command_subscribe, NULL},
     {"time", 1, 0, command_time, NULL},
     {"unsubscribe", -1, SUBSCRIBED, command_unsubscribe, NULL},

@@ -17,6 +17,7 @@
 struct broker_config;
 struct evbuffer;
 struct interest_table;
+struct pods;
 struct publisher;
 
 /* What handlers work with; one for the broker. All borrowed. */
@@ -25,6 +26,7 @@ struct command_context {
     struct client_set *clients;
     struct interest_table *interest;
     struct publisher *publisher;
+    struct pods *pods;
     uint64_t started_at;      /* timing_now() */
     bool refuses_subscribers; /* while draining */
 };
@@ -60,7 +62,8 @@ size_t command_count(void);
 /* NULL when there is none. */
 const struct command *command_find(const struct command *table, struct slice name);
 
-/* Answers one request; writes exactly one reply, but for (P)SUBSCRIBE and its kin (one for each name). */
+/* Answers one request; writes exactly one reply, but for (P)SUBSCRIBE and its kin (one for each name)
+ * and SIDRAIL (none). */
 enum client_verdict command_run(struct command_context *context, struct client *client,
                                 size_t argc, const struct slice *argv,
                                 struct evbuffer *reply);

@@ -3,6 +3,7 @@
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/command.h"
+#include "broker/pods.h"
 #include "broker/resp.h"
 #include "shared/timing.h"
 
@@ -189,6 +190,8 @@ void command_reset(struct command_call *call)
     const struct subscriber *subscriber = client_subscriber(call->client);
     if (subscriber->counts[0] + subscriber->counts[1] > 0)
         metrics_add(M_SUBSCRIBERS, -1);
+    if (facts->pod != NULL)
+        pod_free(call->context->pods, facts->pod);
     interest_remove_all(call->context->interest, client_subscriber(call->client));
     facts->protocol = 2;
     facts->database = 0;

@@ -32,6 +32,14 @@ void command_punsubscribe(struct command_call *call);
 void command_subscribe(struct command_call *call);
 void command_unsubscribe(struct command_call *call);
 
+/* command_sidrail.c: what client managers say */
+void command_sidrail_all(struct command_call *call);
+void command_sidrail_hello(struct command_call *call);
+void command_sidrail_join(struct command_call *call);
+void command_sidrail_leave(struct command_call *call);
+void command_sidrail_rooms(struct command_call *call);
+void command_sidrail_seen(struct command_call *call);
+
 /* command_server.c: what the broker says about itself */
 void command_command(struct command_call *call);
 void command_command_count(struct command_call *call);

@@ -9,6 +9,7 @@
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/command.h"
+#include "broker/pods.h"
 #include "broker/publish.h"
 #include "broker/resp.h"
 #include "broker/standing_clock.h"
@@ -27,8 +28,12 @@ static uint64_t waited(const struct command_call *call)
     return since == 0 ? 0 : timing_now() - since;
 }
 
+/* The greeting of a channel that a client manager is allowed goes with it. */
 static bool may_use(const struct command_call *call, struct slice channel)
 {
+    struct slice greeted;
+    if (pods_is_greeting(channel, &greeted))
+        channel = greeted;
     const struct broker_user_config *user = call->facts->user;
     if (user == NULL || user->channels.count == 0)
         return true;
@@ -87,9 +92,40 @@ static bool must_wait(const struct command_call *call)
            waited(call) < SUBSCRIBE_WAIT_MAX;
 }
 
+static bool is_named(const struct command_call *call, struct slice channel)
+{
+    for (size_t i = 1; i < call->argc; i++)
+        if (slice_equals(call->argv[i], channel))
+            return true;
+    return false;
+}
+
+/* A client manager subscribes its greeting and its channel, in one command, before anything else. False: this is none. */
+static bool greet(struct command_call *call)
+{
+    struct pods *pods = call->context->pods;
+    struct slice channel;
+    size_t greeting = 0;
+    for (size_t i = 1; i < call->argc && greeting == 0; i++)
+        if (pods_is_greeting(call->argv[i], &channel) && is_named(call, channel) &&
+            publisher_knows_channel(call->context->publisher, channel))
+            greeting = i;
+    if (greeting == 0 || call->argc != 3 || call->facts->pod != NULL ||
+        !TAILQ_EMPTY(&client_subscriber(call->client)->interests[INTEREST_CHANNEL]))
+        return false;
+    pods_greet(pods, call->client, channel, call->argv[greeting]);
+    for (size_t i = 1; i < call->argc; i++) {
+        resp_write_subscribed(call->reply, call->facts->protocol,
+                              subscribe_words[INTEREST_CHANNEL], call->argv[i], i);
+        if (i == greeting)
+            pods_write_greeting(pods, call->facts->pod, call->reply);
+    }
+    return true;
+}
+
 static void subscribe(struct command_call *call, enum interest_kind kind)
 {
-    if (!may_subscribe(call, kind))
+    if (!may_subscribe(call, kind) || (kind == INTEREST_CHANNEL && greet(call)))
         return;
     struct interest_table *table = call->context->interest;
     struct subscriber *subscriber = client_subscriber(call->client);
@@ -113,6 +149,10 @@ static void subscribe(struct command_call *call, enum interest_kind kind)
 static void unsubscribe_one(struct command_call *call, enum interest_kind kind,
                             struct slice name)
 {
+    struct pod *pod = call->facts->pod;
+    if (pod != NULL && kind == INTEREST_CHANNEL &&
+        slice_equals(pod->filter.channel, name))
+        pod_free(call->context->pods, pod);
     interest_remove(call->context->interest, client_subscriber(call->client), kind, name);
     resp_write_subscribed(call->reply, call->facts->protocol, unsubscribe_words[kind],
                           name, interest_count(call));

@@ -2,6 +2,8 @@
 
 #include "broker/broker_metrics.h"
 #include "broker/client.h"
+#include "broker/envelope.h"
+#include "broker/pods.h"
 #include "broker/resp.h"
 #include "shared/timing.h"
 
@@ -13,6 +15,7 @@
 
 struct deliverer {
     const struct interest_table *interest; /* borrowed */
+    struct pod_rooms *pod_rooms;           /* borrowed */
     struct chunk_writer writers[PROTOCOLS];
 };
 
@@ -53,6 +56,11 @@ static unsigned deliver_frame(struct deliverer *deliverer, struct frame *frame,
         if (!interest->active && !interest->is_parked)
             continue;
         struct client *client = client_from_subscriber(interest->subscriber);
+        const struct pod *pod = client_facts(client)->pod;
+        if (pod != NULL && !pod_is_selected(deliverer->pod_rooms, &pod->filter)) {
+            metrics_add(M_DELIVERIES_SPARED, 1);
+            continue;
+        }
         unsigned version = client_facts(client)->protocol - 2;
         if (frame->spans[version].chunk == NULL)
             make_frame(deliverer, frame, version);
@@ -67,10 +75,12 @@ static unsigned deliver_frame(struct deliverer *deliverer, struct frame *frame,
     return receivers;
 }
 
-struct deliverer *deliverer_new(const struct interest_table *interest)
+struct deliverer *deliverer_new(const struct interest_table *interest,
+                                struct pod_rooms *pod_rooms)
 {
     struct deliverer *deliverer = must_calloc(1, sizeof(*deliverer));
     deliverer->interest = interest;
+    deliverer->pod_rooms = pod_rooms;
     return deliverer;
 }
 
@@ -81,10 +91,13 @@ void deliverer_free(struct deliverer *deliverer)
     free(deliverer);
 }
 
-unsigned deliver_message(struct deliverer *deliverer, struct slice channel,
-                         struct slice payload, uint64_t now)
+unsigned deliver_message(struct deliverer *deliverer, const struct envelope *envelope,
+                         uint64_t now)
 {
+    struct slice channel = envelope->channel;
+    struct slice payload = envelope->payload;
     unsigned receivers = 0;
+    pod_rooms_select(deliverer->pod_rooms, envelope);
     const struct interest_target *target =
         interest_target_find(deliverer->interest, INTEREST_CHANNEL, channel);
     if (target != NULL) {

@@ -4,6 +4,8 @@
  *     channel, payload ─▶ interests of the channel ──▶ "message" frame  ─▶ client, client, client …
  *                      └▶ each pattern that matches ─▶ "pmessage" frame ─▶ client …
  *
+ * Of the clients that are pods with a client manager only those that need the message get it (broker/pod_rooms.h).
+ *
  * The frame lies in a chunk behind the frame before it; a client's queue holds a span of it.
  */
 #pragma once
@@ -11,15 +13,19 @@
 #include "shared/slice.h"
 
 struct deliverer;
+struct envelope;
 struct interest_table;
+struct pod_rooms;
 
-/* `interest` is borrowed; its subscribers are those of clients. */
-struct deliverer *deliverer_new(const struct interest_table *interest);
+/* Both are borrowed; the subscribers of `interest` are those of clients. */
+struct deliverer *deliverer_new(const struct interest_table *interest,
+                                struct pod_rooms *pod_rooms);
 void deliverer_free(struct deliverer *deliverer);
 
-/* Queues the message to all who want `channel`; returns how many interests that were. `now` as timing_now(). */
-unsigned deliver_message(struct deliverer *deliverer, struct slice channel,
-                         struct slice payload, uint64_t now);
+/* Queues the payload of `envelope` to all who want it; returns how many interests that were. Only what the message
+ * says about itself matters: not partition, sequence, map. `now` as timing_now(). */
+unsigned deliver_message(struct deliverer *deliverer, const struct envelope *envelope,
+                         uint64_t now);
 
 /* Do messages of this channel come faster than any of its subscribers reads? False as soon as one keeps up,
  * and when those that do not are stuck. */

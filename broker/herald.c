@@ -332,6 +332,23 @@ static void ask_all_where(struct herald *herald)
             ask_where(herald, peer);
 }
 
+/* For wants; who is answering a question just now is asked again when it has. Asking anew each time would make every
+ * answer too old while wants keep coming. */
+static void ask_all_for_wants(struct herald *herald)
+{
+    uint64_t now = standing_now();
+    struct peer *peer;
+    for (peer = peer_first(herald->config.peers); peer != NULL;
+         peer = TAILQ_NEXT(peer, of_table)) {
+        if (!peer_is_present(peer, now))
+            continue;
+        if (peer->question != 0 && now - peer->asked_at < WHERE_EVERY)
+            peer->asks_again = true;
+        else
+            ask_where(herald, peer);
+    }
+}
+
 static void ask_again(struct herald *herald)
 {
     uint64_t now = standing_now();
@@ -490,6 +507,8 @@ static void take_positions(struct herald *herald, const struct control *control)
         receiver_hear_of(herald->config.receiver, control->sender, i, lasts[i]);
     }
     free(lasts);
+    if (peer->asks_again)
+        ask_where(herald, peer);
     look_ready(herald);
     herald->config.on_joined(herald->config.context);
 }
@@ -584,8 +603,14 @@ void herald_settle(struct herald *herald)
     if (!herald->has_new_wants)
         return;
     herald->has_new_wants = false;
-    herald->joined_number = herald->number;
-    ask_all_where(herald);
+    herald->joined_number = ++herald->number; /* later wants have this number, or more */
+    ask_all_for_wants(herald);
+}
+
+/* Only answers to later questions count. */
+static bool has_answered(const struct peer *peer, uint64_t number)
+{
+    return peer->answered_question > number || (peer->question == 0 && !peer->asks_again);
 }
 
 bool herald_is_joined(const struct herald *herald)
@@ -598,8 +623,23 @@ bool herald_is_joined(const struct herald *herald)
     const struct peer *peer;
     for (peer = peer_first(herald->config.peers); peer != NULL;
          peer = TAILQ_NEXT(peer, of_table))
-        if (peer_is_present(peer, now) &&
-            peer->answered_question <= herald->joined_number && peer->question != 0)
+        if (peer_is_present(peer, now) && !has_answered(peer, herald->joined_number))
+            return false;
+    return true;
+}
+
+bool herald_has_joined(const struct herald *herald, unsigned partition)
+{
+    uint64_t wanted = herald->want_numbers[partition];
+    if (herald->complete_at == 0)
+        return true;
+    if (herald->ready_at == 0 || wanted >= herald->joined_number)
+        return false; /* nobody has been asked yet */
+    uint64_t now = standing_now();
+    const struct peer *peer;
+    for (peer = peer_first(herald->config.peers); peer != NULL;
+         peer = TAILQ_NEXT(peer, of_table))
+        if (peer_is_present(peer, now) && !has_answered(peer, wanted))
             return false;
     return true;
 }

@@ -66,6 +66,8 @@ void herald_settle(struct herald *herald);
 
 /* Ready, or with no shard to wait for; and every live broker has said where it is since the last want. */
 bool herald_is_joined(const struct herald *herald);
+/* Has every broker that is present said where it is since this partition was wanted? */
+bool herald_has_joined(const struct herald *herald, unsigned partition);
 bool herald_is_ready(const struct herald *herald);
 
 /* A few times a second. */

@@ -133,17 +133,15 @@ static void remove_interest(struct interest_table *table, struct interest *inter
     table->interest_count--;
     LIST_REMOVE(interest, of_target);
     TAILQ_REMOVE(&subscriber->interests[target->kind], interest, of_subscriber);
+    interest_set_whole(table, interest, false);
     target->count--;
     if (interest->active) {
         target->active--;
         subscriber->counts[target->kind]--;
     }
     free(interest);
-    if (target->count > 0)
-        return;
-    if (table->callbacks.on_last != NULL)
-        table->callbacks.on_last(table->callbacks.context, target);
-    target_free(table, target);
+    if (target->count == 0)
+        target_free(table, target);
 }
 
 struct interest_table *interest_table_new(const struct interest_callbacks *callbacks)
@@ -174,8 +172,21 @@ void subscriber_init(struct subscriber *subscriber)
     }
 }
 
-struct interest *interest_add(struct interest_table *table, struct subscriber *subscriber,
-                              enum interest_kind kind, struct slice name, bool *added)
+void interest_set_whole(struct interest_table *table, struct interest *interest,
+                        bool is_whole)
+{
+    struct interest_target *target = interest->target;
+    if (interest->is_whole == is_whole)
+        return;
+    interest->is_whole = is_whole;
+    if (is_whole && ++target->whole == 1 && table->callbacks.on_first != NULL)
+        table->callbacks.on_first(table->callbacks.context, target);
+    if (!is_whole && --target->whole == 0 && table->callbacks.on_last != NULL)
+        table->callbacks.on_last(table->callbacks.context, target);
+}
+
+static struct interest *add(struct interest_table *table, struct subscriber *subscriber,
+                            enum interest_kind kind, struct slice name, bool *added)
 {
     struct interest_target *target = interest_target_find(table, kind, name);
     if (target == NULL)
@@ -197,9 +208,25 @@ struct interest *interest_add(struct interest_table *table, struct subscriber *s
     table->interest_count++;
     LIST_INSERT_HEAD(&target->interests, interest, of_target);
     TAILQ_INSERT_TAIL(&subscriber->interests[kind], interest, of_subscriber);
-    if (++target->count == 1 && table->callbacks.on_first != NULL)
-        table->callbacks.on_first(table->callbacks.context, target);
+    target->count++;
     return interest;
+}
+
+struct interest *interest_add(struct interest_table *table, struct subscriber *subscriber,
+                              enum interest_kind kind, struct slice name, bool *added)
+{
+    struct interest *interest = add(table, subscriber, kind, name, added);
+    if (*added)
+        interest_set_whole(table, interest, true);
+    return interest;
+}
+
+struct interest *interest_add_partial(struct interest_table *table,
+                                      struct subscriber *subscriber,
+                                      enum interest_kind kind, struct slice name)
+{
+    bool added;
+    return add(table, subscriber, kind, name, &added);
 }
 
 void interest_park_all(struct subscriber *subscriber)
@@ -377,6 +404,7 @@ void interest_table_check(const struct interest_table *table)
         {
             unsigned count = 0;
             unsigned active = 0;
+            unsigned whole = 0;
             struct interest *interest;
             LIST_FOREACH(interest, &target->interests, of_target)
             {
@@ -384,8 +412,10 @@ void interest_table_check(const struct interest_table *table)
                 check(find_pair(table, interest->subscriber, target) == interest);
                 count++;
                 active += interest->active;
+                whole += interest->is_whole;
             }
-            check(count > 0 && count == target->count && active == target->active);
+            check(count > 0 && count == target->count && active == target->active &&
+                  whole == target->whole);
             check(interest_target_find(table, target->kind, target->name) == target);
             total += count;
             targets++;

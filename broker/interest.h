@@ -6,9 +6,10 @@
  *         └ of it ─────┘ │ └──────  or pattern)
  *                        └ table by pair
  *
- * A target exists while it has an interest; its first and its last interest are told to the owner, who
- * subscribes the shards accordingly. A new interest can be *silent*: it counts as wanted but receives
- * nothing until it is activated, which is how a SUBSCRIBE waits until the shards have confirmed.
+ * A target exists while it has an interest. An interest is *whole*, it wants every message of its target, unless it is
+ * made *partial*: then its pod's rooms say what it wants (pod_rooms.h). A target's first and last whole interest are
+ * told to the owner, who subscribes the shards accordingly. A new interest can be *silent*: it counts as wanted but
+ * receives nothing until it is activated, which is how a SUBSCRIBE waits until the shards have confirmed.
  *
  * The table knows subscribers only as the struct below, which a client embeds.
  */
@@ -38,6 +39,7 @@ struct interest_target {
     struct interest_list interests;
     unsigned count;  /* interests, silent ones too */
     unsigned active; /* those that receive */
+    unsigned whole;  /* those that want everything, silent and parked ones too */
     uint64_t tag;    /* free for the owner: the partition of a channel */
     TAILQ_ENTRY(interest_target) of_kind;
     struct interest_target *next_in_bucket;
@@ -48,6 +50,7 @@ struct interest {
     struct subscriber *subscriber;
     struct interest_target *target;
     bool active;
+    bool is_whole;
     bool is_parked; /* not counted, but its messages are kept for who returns */
     LIST_ENTRY(interest) of_target;
     TAILQ_ENTRY(interest) of_subscriber;
@@ -56,7 +59,7 @@ struct interest {
 };
 
 struct interest_callbacks {
-    /* The target got its first interest, or lost its last and ends. It is valid during the call. */
+    /* The target got its first whole interest, or lost its last. It is valid during the call. */
     void (*on_first)(void *context, struct interest_target *target);
     void (*on_last)(void *context, struct interest_target *target);
     void *context;
@@ -71,9 +74,18 @@ void interest_table_free(struct interest_table *table);
 
 void subscriber_init(struct subscriber *subscriber);
 
-/* The interest of this pair, made silent if there was none. `*added` tells which. The name is copied. */
+/* The interest of this pair, made silent and whole if there was none. `*added` tells which. The name is copied. */
 struct interest *interest_add(struct interest_table *table, struct subscriber *subscriber,
                               enum interest_kind kind, struct slice name, bool *added);
+
+/* The same, made partial if there was none. */
+struct interest *interest_add_partial(struct interest_table *table,
+                                      struct subscriber *subscriber,
+                                      enum interest_kind kind, struct slice name);
+
+/* From now on it wants everything, or what its pod's rooms say. */
+void interest_set_whole(struct interest_table *table, struct interest *interest,
+                        bool is_whole);
 
 /* The subscriber's active interests count no longer, but are parked. */
 void interest_park_all(struct subscriber *subscriber);

@@ -238,7 +238,7 @@ static void put_envelope(struct envelope *envelope, const struct publisher *publ
                  (message->is_plain ? ENVELOPE_PLAIN : 0),
         .method = (uint8_t)message->method,
         .dialect = (uint8_t)message->dialect,
-        .map = (uint32_t)partition_map_hash(publisher->map),
+        .map = publisher->map != NULL ? (uint32_t)partition_map_hash(publisher->map) : 0,
         .origin = publisher->origin,
         .channel = channel,
         .namespace = message->namespace,
@@ -507,7 +507,9 @@ void publish_message(struct publisher *publisher, struct slice channel,
             return;
         result->receivers = interest_receivers(publisher->interest, channel);
     } else {
-        result->receivers = deliver_message(publisher->deliverer, channel, payload, now);
+        struct envelope envelope;
+        put_envelope(&envelope, publisher, channel, &message, payload);
+        result->receivers = deliver_message(publisher->deliverer, &envelope, now);
     }
     metrics_add_by(M_PUBLISHED, (int)message.method, 1);
     metrics_add_by(M_PUBLISHED_BY_DIALECT, (int)message.dialect, 1);
@@ -553,6 +555,56 @@ bool publisher_is_settled(const struct publisher *publisher)
 {
     return publisher->shards == NULL || (shard_set_is_settled(publisher->shards) &&
                                          herald_is_joined(publisher->herald));
+}
+
+bool publisher_has_joined(const struct publisher *publisher, unsigned partition)
+{
+    return publisher->shards == NULL ||
+           (shard_set_is_confirmed(publisher->shards, partition) &&
+            herald_has_joined(publisher->herald, partition));
+}
+
+uint64_t publisher_want_pod(struct publisher *publisher, struct slice channel,
+                            struct slice host_id)
+{
+    if (publisher->shards == NULL)
+        return 0;
+    uint32_t host = partition_of_host(publisher->map, channel, host_id);
+    uint32_t any = partition_of_channel(publisher->map, channel);
+    shard_set_want(publisher->shards, host);
+    shard_set_want(publisher->shards, any);
+    return (uint64_t)host << 32 | any;
+}
+
+void publisher_unwant_pod(struct publisher *publisher, uint64_t wanted)
+{
+    if (publisher->shards == NULL)
+        return;
+    shard_set_unwant(publisher->shards, (uint32_t)(wanted >> 32));
+    shard_set_unwant(publisher->shards, (uint32_t)wanted);
+}
+
+uint32_t publisher_want_room(struct publisher *publisher, struct slice channel,
+                             struct slice namespace, struct slice room)
+{
+    if (publisher->shards == NULL)
+        return UINT32_MAX;
+    uint32_t partition =
+        room.len == 0 ? partition_of_everybody(publisher->map, channel, namespace)
+                      : partition_of_room(publisher->map, channel, namespace, room);
+    shard_set_want(publisher->shards, partition);
+    return partition;
+}
+
+void publisher_unwant_room(struct publisher *publisher, uint32_t partition)
+{
+    if (publisher->shards != NULL)
+        shard_set_unwant(publisher->shards, partition);
+}
+
+uint64_t publisher_origin(const struct publisher *publisher)
+{
+    return publisher->origin;
 }
 
 struct shard_set *publisher_shards(struct publisher *publisher)

@@ -104,6 +104,25 @@ bool publisher_is_settled(const struct publisher *publisher);
 /* Subscribers at other brokers; NULL: the embedded hub. */
 const struct subscriber_counts *publisher_counts(const struct publisher *publisher);
 
+/* Is everything received of a partition that is wanted: its subscriptions are confirmed where a link is up, and all
+ * other brokers have said where they are since it is wanted? */
+bool publisher_has_joined(const struct publisher *publisher, unsigned partition);
+
+/* For a pod with a client manager: callbacks to its host_id (32 hex digits), and what the broker cannot tell the rooms of.
+ * Returns what publisher_unwant_pod needs. */
+uint64_t publisher_want_pod(struct publisher *publisher, struct slice channel,
+                            struct slice host_id);
+void publisher_unwant_pod(struct publisher *publisher, uint64_t wanted);
+
+/* For a room ("": everybody) that such a pod needs: its partition, wanted from now on until it is given back; or
+ * UINT32_MAX (hub). */
+uint32_t publisher_want_room(struct publisher *publisher, struct slice channel,
+                             struct slice namespace, struct slice room);
+void publisher_unwant_room(struct publisher *publisher, uint32_t partition);
+
+/* By which other brokers know this one; random for each start. */
+uint64_t publisher_origin(const struct publisher *publisher);
+
 /* NULL: the embedded hub. */
 struct shard_set *publisher_shards(struct publisher *publisher);
 

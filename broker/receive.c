@@ -111,7 +111,7 @@ static void deliver(struct receiver *receiver, const struct envelope *envelope)
         !sequence_is_first_copy(receiver->sequences, envelope->origin,
                                 envelope->message_id, now))
         return;
-    deliver_message(receiver->deliverer, envelope->channel, envelope->payload, now);
+    deliver_message(receiver->deliverer, envelope, now);
 }
 
 static void deliver_bytes(struct receiver *receiver, struct slice bytes)

@@ -102,6 +102,29 @@ void replay_trim(struct replay *replay, uint64_t acknowledged)
     replay->bytes -= cut;
 }
 
+void replay_trim_messages(struct replay *replay, uint64_t seen)
+{
+    while (replay->count > 0 && replay->taken < seen) {
+        struct replay_entry *first = entry_at(replay, 0);
+        if (!first->is_delivery) {
+            remove_first(replay);
+            continue;
+        }
+        struct slice bytes = span_bytes(first->span);
+        size_t cut = 0;
+        for (; cut < bytes.len && replay->taken < seen; replay->taken++)
+            cut = message_end(bytes, cut);
+        if (cut == bytes.len) {
+            remove_first(replay);
+            continue;
+        }
+        first->span.start += cut;
+        first->span.len -= cut;
+        replay->begin += cut;
+        replay->bytes -= cut;
+    }
+}
+
 void replay_end(struct replay *replay)
 {
     unsigned kept = 0;

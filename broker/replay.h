@@ -24,6 +24,7 @@ struct replay {
     unsigned first, count, capacity;
     uint64_t begin; /* bytes of the connection before the first entry */
     size_t bytes;   /* of all entries */
+    uint64_t taken; /* messages that replay_trim_messages has forgotten */
 };
 
 void replay_cleanup(struct replay *replay);
@@ -34,6 +35,9 @@ void replay_append(struct replay *replay, struct span span, bool is_delivery);
 /* Forgets what lies within the connection's first `acknowledged` bytes; a message of which a part lies beyond
  * stays whole. */
 void replay_trim(struct replay *replay, uint64_t acknowledged);
+
+/* Forgets the connection's first `seen` messages. Not together with replay_trim. */
+void replay_trim_messages(struct replay *replay, uint64_t seen);
 
 /* The connection has ended: forgets replies. */
 void replay_end(struct replay *replay);

@@ -432,12 +432,32 @@ bool shard_set_is_wanted(const struct shard_set *set, unsigned partition)
     return set->partitions[partition].is_wanted;
 }
 
-static bool is_settled(const struct shard *shard)
+/* Its first connection is under way. */
+static bool is_on_its_way(const struct shard *shard)
 {
     enum link_state state = link_state(shard->subscribing);
-    bool is_on_its_way =
-        state == LINK_RESOLVING || state == LINK_CONNECTING || state == LINK_CHECKING;
-    return shard->due == 0 && (!is_on_its_way || shard->has_been_down);
+    return (state == LINK_RESOLVING || state == LINK_CONNECTING ||
+            state == LINK_CHECKING) &&
+           !shard->has_been_down;
+}
+
+static bool is_settled(const struct shard *shard)
+{
+    return shard->due == 0 && !is_on_its_way(shard);
+}
+
+bool shard_set_is_confirmed(const struct shard_set *set, unsigned partition)
+{
+    for (unsigned rank = 0; rank < SHARD_RANKS; rank++) {
+        const struct shard_seat *seat = &set->partitions[partition].seats[rank];
+        if (seat->shard == SHARD_NOWHERE)
+            continue;
+        const struct shard *shard = &set->shards[seat->shard];
+        if (is_on_its_way(shard) ||
+            (link_is_up(shard->subscribing) && !seat->is_confirmed))
+            return false;
+    }
+    return true;
 }
 
 bool shard_set_is_settled(const struct shard_set *set)

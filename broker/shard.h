@@ -88,6 +88,9 @@ void shard_set_unwant(struct shard_set *set, uint32_t partition);
 /* Is the partition received, or will be as soon as its shard is up? */
 bool shard_set_is_wanted(const struct shard_set *set, unsigned partition);
 
+/* Is its subscription confirmed on those of its shards that can confirm it? */
+bool shard_set_is_confirmed(const struct shard_set *set, unsigned partition);
+
 /* False while a confirmation is due from a shard that is up, or a first connection is under way. */
 bool shard_set_is_settled(const struct shard_set *set);
 

@@ -5,6 +5,7 @@
 #include "broker/broker_config.h"
 #include "broker/command.h"
 #include "broker/deliver.h"
+#include "broker/pods.h"
 #include "broker/publish.h"
 #include "broker/turn.h"
 #include "shared/timing.h"
@@ -23,6 +24,7 @@ struct world {
     struct broker_user_config user;
     char *passwords[2];
     struct command_context context;
+    struct pod_rooms *pod_rooms;
     struct deliverer *deliverer;
 };
 
@@ -36,6 +38,8 @@ static void on_close(void *context, struct client *client,
                      enum close_reason reason UNUSED)
 {
     struct command_context *commands = context;
+    if (client_facts(client)->pod != NULL)
+        pod_free(commands->pods, client_facts(client)->pod);
     interest_remove_all(commands->interest, client_subscriber(client));
 }
 
@@ -44,8 +48,20 @@ static bool wants_no_heartbeat(void *context UNUSED, struct client *client UNUSE
     return false;
 }
 
+static uint32_t on_first_room(void *context UNUSED, struct slice channel UNUSED,
+                              struct slice namespace UNUSED, struct slice room UNUSED)
+{
+    return UINT32_MAX;
+}
+
+static void on_last_room(void *context UNUSED, uint32_t partition UNUSED)
+{
+}
+
 static void begin(struct world *world, bool has_user)
 {
+    static const struct pod_rooms_callbacks no_rooms = {on_first_room, on_last_room,
+                                                        NULL};
     static char name[] = "pods";
     static char password[] = "secret";
     *world = (struct world){.base = event_base_new()};
@@ -60,7 +76,8 @@ static void begin(struct world *world, bool has_user)
     world->turn = turn_new(world->base);
     const struct interest_callbacks none = {0};
     world->context.interest = interest_table_new(&none);
-    world->deliverer = deliverer_new(world->context.interest);
+    world->pod_rooms = pod_rooms_new(&no_rooms);
+    world->deliverer = deliverer_new(world->context.interest, world->pod_rooms);
     const struct client_limits limits = {.clients = 10,
                                          .payload = 1 << 20,
                                          .slow_bytes = 1 << 20,
@@ -73,6 +90,8 @@ static void begin(struct world *world, bool has_user)
     world->context.publisher =
         publisher_new(world->base, world->turn, &world->config, NULL,
                       world->context.interest, world->deliverer);
+    world->context.pods = pods_new(world->context.interest, world->pod_rooms,
+                                   world->context.clients, world->context.publisher);
 }
 
 static void end(struct world *world)
@@ -80,6 +99,8 @@ static void end(struct world *world)
     client_set_free(world->context.clients);
     publisher_free(world->context.publisher);
     deliverer_free(world->deliverer);
+    pods_free(world->context.pods);
+    pod_rooms_free(world->pod_rooms);
     interest_table_free(world->context.interest);
     turn_free(world->turn);
     event_base_free(world->base);

@@ -226,9 +226,38 @@ static void test_a_cruel_pattern_takes_little_time(void **state UNUSED)
         interest_pattern_matches(slice_from_text(pattern), slice_from_text(name)));
 }
 
+static void test_only_whole_interests_are_told(void **state UNUSED)
+{
+    struct model model = {0};
+    const struct interest_callbacks callbacks = {on_first, on_last, &model};
+    struct interest_table *table = interest_table_new(&callbacks);
+    struct subscriber subscribers[2];
+    subscriber_init(&subscribers[0]);
+    subscriber_init(&subscribers[1]);
+    struct interest *partial =
+        interest_add_partial(table, &subscribers[0], INTEREST_CHANNEL, name_of(0));
+    assert_int_equal(0, model.targets[INTEREST_CHANNEL]);
+    interest_activate(partial);
+    assert_int_equal(1, interest_receivers(table, name_of(0)));
+    interest_set_whole(table, partial, true);
+    interest_set_whole(table, partial, true);
+    bool added;
+    interest_add(table, &subscribers[1], INTEREST_CHANNEL, name_of(0), &added);
+    assert_int_equal(1, model.targets[INTEREST_CHANNEL]);
+    interest_set_whole(table, partial, false);
+    assert_int_equal(1, model.targets[INTEREST_CHANNEL]);
+    interest_table_check(table);
+    interest_remove_all(table, &subscribers[1]);
+    assert_int_equal(0, model.targets[INTEREST_CHANNEL]);
+    interest_remove_all(table, &subscribers[0]);
+    assert_int_equal(0, model.targets[INTEREST_CHANNEL]);
+    interest_table_free(table);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_only_whole_interests_are_told),
         cmocka_unit_test(test_the_table_agrees_with_a_list),
         cmocka_unit_test(test_thousands_of_channels_of_one_subscriber_are_found),
         cmocka_unit_test(test_patterns_match_as_redis_matches_them),

@@ -39,6 +39,22 @@ test_every_place_of_the_acknowledgement_keeps_whole_messages(void **state UNUSED
     }
 }
 
+static void test_messages_that_are_handled_are_forgotten_by_count(void **state UNUSED)
+{
+    for (unsigned seen = 0; seen <= 7; seen++) {
+        struct replay replay = {0};
+        append(&replay, 2);
+        replay_append(&replay, chunk_writer_copy(&writer, SLICE("+PONG\r\n")), false);
+        append(&replay, 3);
+        replay_trim_messages(&replay, seen / 2);
+        replay_trim_messages(&replay, seen);
+        replay_trim_messages(&replay, seen / 3); /* late: no effect */
+        replay_end(&replay);
+        assert_int_equal(seen < 5 ? 5 - seen : 0, take_all(&replay));
+        replay_cleanup(&replay);
+    }
+}
+
 static void test_trimming_in_steps_is_the_same_as_at_once(void **state UNUSED)
 {
     struct replay replay = {0};
@@ -75,6 +91,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_place_of_the_acknowledgement_keeps_whole_messages),
+        cmocka_unit_test(test_messages_that_are_handled_are_forgotten_by_count),
         cmocka_unit_test(test_trimming_in_steps_is_the_same_as_at_once),
         cmocka_unit_test(test_replies_count_as_bytes_and_are_not_replayed),
     };
