@@ -61,7 +61,7 @@ struct client_facts {
     uint64_t delivered;
     uint64_t dropped;
     bool has_logged_refusal;
-    struct pod *pod;      /* NULL: not a pod with a client manager; owned by pods.h */
+    struct pod *pod; /* NULL: not a pod with a client manager; owned by pods.h */
     struct publish_ticket ticket; /* of the PUBLISH whose answer waits for its shard */
     unsigned ticket_receivers;    /* what that answer will be */
     uint64_t waits_since;         /* since when its request waits; 0: it does not */
