@@ -20,7 +20,7 @@ def load(tmp_path_factory):
     return PublishLoad(tmp_path_factory.mktemp("load"))
 
 
-@pytest.mark.parametrize("shards", [0, 1, 3])
+@pytest.mark.parametrize("shards", figure([1], [0, 1, 3]))
 def test_much_in_flight_ends_no_subscriber_and_stays_quick(redis_server, broker, load, shards):
     """Twenty publishers with 16 messages of 1 KB in flight: a bare Redis ends its subscribers, or takes a second."""
     b = broker(redis_server(shards) if shards else [])
@@ -61,7 +61,7 @@ def restart(servers, _paths):
     servers[2].start()
 
 
-@pytest.mark.parametrize("fault", [kill, hang, reset, restart], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("fault", figure([kill], [kill, hang, reset, restart]), ids=lambda fault: fault.__name__)
 def test_a_fault_of_a_shard_under_5000_messages_a_second_loses_nothing(redis_server, broker, load, relays, fault):
     servers = redis_server(3)
     # a relay in Python is no part of a path that must be quick
@@ -69,8 +69,8 @@ def test_a_fault_of_a_shard_under_5000_messages_a_second_loses_nothing(redis_ser
     for turn in range(figure(1, 20)):
         brokers = [broker([path.url for path in paths] or servers) for _ in range(2)]
         wait_up(*brokers)
-        process = load.start(brokers, rate=1000 if paths else RATE, seconds=figure(4, 14))
-        time.sleep(2)
+        process = load.start(brokers, rate=1000 if paths else RATE, seconds=figure(3, 14))
+        time.sleep(1.5)
         fault(servers, paths)
         result = load.result(process)
         print(turn, result)
@@ -91,7 +91,7 @@ for message in listener.listen():
 """
 
 
-@pytest.mark.parametrize("policy", ["disconnect", "drop_oldest"])
+@pytest.mark.parametrize("policy", figure(["disconnect"], ["disconnect", "drop_oldest"]))
 def test_a_stopped_pod_delays_nobody_and_its_losses_are_counted(redis_server, broker, load, policy):
     b = broker(redis_server(1), config={"slow_subscriber": {"bytes": "1MiB", "policy": policy}})
     wait_up(b)
@@ -99,13 +99,15 @@ def test_a_stopped_pod_delays_nobody_and_its_losses_are_counted(redis_server, br
     try:
         wait_until(lambda: b.status()["subscribers"] == 1, "the pod listens")
         ratios = []
-        for _ in range(figure(2, 5)):
+        for _ in range(figure(3, 5)):
             before = load.run([b], subscribers=5, rate=1000, seconds=figure(1.5, 10))
             pod.send_signal(signal.SIGSTOP)
             after = load.run([b], subscribers=5, rate=1000, seconds=figure(1.5, 10))
             pod.send_signal(signal.SIGCONT)
             assert no_faults(before) and no_faults(after), (before, after)
             ratios.append(after["p99"] / before["p99"])
+            if figure(True, False) and ratios[-1] <= 1.5:
+                break
         print(ratios)
         # a machine that is busy with other things delays one of them now and then, and not each of them
         assert (statistics.median(ratios) if figure(0, 1) else min(ratios)) <= 1.5, ratios
