@@ -1,15 +1,17 @@
 """The example of native sidecars is what Kubernetes takes, and serves: four workers of one pod, each session on its own."""
 import json
 import pathlib
+import re
 import signal
 import subprocess
 
 import pytest
 import socketio
 import yaml
+from websocket import create_connection
 
 from chart_tools import EXAMPLES, PodFolder, environment, find_one, refused_by_pod_security, validate
-from daemons import PODS, Server, figure, free_port, http_get, python_of, wait_until
+from daemons import BUILD, PODS, ROOT, Server, figure, free_port, http_get, python_of, wait_until
 
 GIVEN = {"chat-sidecar-keys": {"affinity.keys": "S 00112233445566778899aabbccddeeff\n"}, "chat-redis": {"password": "secret\n"}}
 
@@ -70,11 +72,12 @@ class Gunicorn(Server):
         return len(list(self.sockets.glob("w*.sock"))) == int(self.env["WEB_CONCURRENCY"])
 
 
-def test_four_workers_of_one_pod_keep_their_sessions(manifests, spec, start, redis_server, tmp_path):
+def serve(manifests, spec, start, redis_server, tmp_path, changes=()):
+    """The pod: broker, proxy and gunicorn as the example starts them."""
     shards = redis_server(2, password="secret")
     queue = free_port()
     changes = [("127.0.0.1:6379", f"127.0.0.1:{queue}"),
-               *((f"redis://redis-{name}.redis:6379", shard.url) for name, shard in zip("ab", shards))]
+               *((f"redis://redis-{name}.redis:6379", shard.url) for name, shard in zip("ab", shards)), *changes]
     pod = PodFolder(tmp_path / "pod", manifests, spec, GIVEN)
     broker, proxy = (start(Sidecar(one, pod, tmp_path, changes)) for one in spec["initContainers"])
     [app] = spec["containers"]
@@ -83,7 +86,11 @@ def test_four_workers_of_one_pod_keep_their_sessions(manifests, spec, start, red
     probe = app["readinessProbe"]["httpGet"]
     assert probe["port"] == 8080
     wait_until(lambda: http_get(f"{url}/pod")[0] == 200, "a worker serves through the proxy")
+    return broker, proxy, gunicorn, url
 
+
+def test_four_workers_of_one_pod_keep_their_sessions(manifests, spec, start, redis_server, tmp_path):
+    broker, proxy, gunicorn, url = serve(manifests, spec, start, redis_server, tmp_path)
     clients, heard = [], []
     for number in range(figure(12, 60)):
         client = socketio.Client(reconnection=False)
@@ -102,3 +109,28 @@ def test_four_workers_of_one_pod_keep_their_sessions(manifests, spec, start, red
     for client in clients:
         client.disconnect()
     assert broker.is_running() and gunicorn.is_running()
+
+
+def test_the_prestop_hook_of_the_manual_lets_websockets_go_and_serves_polls(manifests, spec, start, redis_server, tmp_path):
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    [block] = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.S) if "drain" in block]
+    command = yaml.safe_load(block)["lifecycle"]["preStop"]["exec"]["command"]
+    quick = ("place_after: 0s\n", "place_after: 0s\n    drain: {delay: 0s, window: 1s}\n")
+    _, proxy, gunicorn, url = serve(manifests, spec, start, redis_server, tmp_path, [quick])
+    riders = [create_connection(f"ws{url[4:]}/socket.io/?EIO=4&transport=websocket", timeout=30) for _ in range(4)]
+    for rider in riders:
+        assert rider.recv().startswith("0{")
+    poller = socketio.Client(reconnection=False)
+    poller.connect(url, transports=["polling"])
+
+    socket = yaml.safe_load((tmp_path / "pod" / "sidecars" / "proxy.yaml").read_text())["admin"]["socket"]
+    assert command[:2] == ["sidrail-proxy", "ctl"]
+    subprocess.run([BUILD / command[0], "ctl", "--socket", socket, *command[2:]], check=True, timeout=10)
+    for rider in riders:
+        while (frame := rider.recv_frame()).opcode != 8:
+            pass
+        assert frame.data[:2] == (1012).to_bytes(2, "big")
+    assert poller.call("whoami")["transport"] == "polling"
+    assert http_get(f"{url}/socket.io/?EIO=4&transport=polling")[0] == 200
+    poller.disconnect()
+    assert gunicorn.is_running()
