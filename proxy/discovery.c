@@ -251,9 +251,11 @@ static bool start_tls(struct discovered *it, struct event_base *base, char *erro
                       size_t error_size)
 {
     char *why;
-    it->tls = endpoint_tls_files_new(base, it->config, on_tls_files, it, &why);
-    if (it->tls != NULL)
+    struct endpoint_tls *tls = endpoint_tls_read(it->config, &why);
+    if (tls != NULL) {
+        it->tls = endpoint_tls_files_new(base, it->config, tls, on_tls_files, it);
         return true;
+    }
     snprintf(error, error_size, "tls of upstream %s: %s", it->config->name, why);
     free(why);
     return false;

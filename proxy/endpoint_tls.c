@@ -24,7 +24,7 @@ struct endpoint_tls_files {
 
 /* ---- one generation ---- */
 
-static struct endpoint_tls *read_files(const struct upstream_config *config, char **error)
+struct endpoint_tls *endpoint_tls_read(const struct upstream_config *config, char **error)
 {
     struct tls_client_options options = {
         .ca = config->tls.ca,
@@ -94,7 +94,7 @@ static void on_file(void *argument)
 {
     struct endpoint_tls_files *files = argument;
     char *error;
-    struct endpoint_tls *tls = read_files(files->config, &error);
+    struct endpoint_tls *tls = endpoint_tls_read(files->config, &error);
     if (tls == NULL) {
         log_error(LOG_SUBJECT("upstream"),
                   "TLS files have changed and are not good: the ones before stay in use",
@@ -111,12 +111,10 @@ static void on_file(void *argument)
 
 struct endpoint_tls_files *endpoint_tls_files_new(struct event_base *base,
                                                   const struct upstream_config *config,
+                                                  struct endpoint_tls *newest,
                                                   endpoint_tls_cb on_change,
-                                                  void *argument, char **error)
+                                                  void *argument)
 {
-    struct endpoint_tls *tls = read_files(config, error);
-    if (tls == NULL)
-        return NULL;
     if (!config->tls.verify)
         log_warn(LOG_SUBJECT("upstream"),
                  "tls.verify is false: whoever answers at an endpoint's address is "
@@ -124,7 +122,7 @@ struct endpoint_tls_files *endpoint_tls_files_new(struct event_base *base,
                  LOG_TEXT("upstream", config->name));
     struct endpoint_tls_files *files = must_calloc(1, sizeof *files);
     files->config = config;
-    files->newest = tls;
+    files->newest = newest;
     files->on_change = on_change;
     files->argument = argument;
     const char *paths[] = {config->tls.ca, config->tls.cert, config->tls.key};

@@ -1,10 +1,10 @@
 /*
  * TLS to the endpoints of an upstream: what its files say now.
  *
- *      ca, cert, key ── file_watch ──▶ endpoint_tls_files ── newest ──▶ endpoint_tls ──▶ endpoint_set ──▶ snapshot
- *                                      main thread; files that          immutable,                        │
- *                                      are bad keep the one before      counted                           ▼
- *                                                                                    worker: endpoint_tls_start
+ *      ca, cert, key ── endpoint_tls_read ──▶ endpoint_tls ──▶ endpoint_set ──▶ snapshot ──▶ worker: endpoint_tls_start
+ *           │                                 immutable, counted
+ *           └── file_watch ──▶ endpoint_tls_files ── newest ──▶ … (files that are bad keep the one before)
+ *                              main thread
  *
  * A connection holds the endpoint_tls it was made with, so an idle one is reused only while that is still the
  * newest. Session tickets are not kept: each new connection is a full handshake.
@@ -40,13 +40,18 @@ void endpoint_tls_start(const struct endpoint_tls *tls, const struct endpoint *e
 
 typedef void (*endpoint_tls_cb)(void *argument);
 
-/* Reads the files of config->tls and follows them. `config` is borrowed and outlives it. NULL: *error is one
- * line (the caller frees it). `on_change` comes from the loop when endpoint_tls_newest() has changed. */
+/* What can fail: reads the files of config->tls. The caller holds the one reference. NULL: *error is one line (the
+ * caller frees it). */
+struct endpoint_tls *endpoint_tls_read(const struct upstream_config *config,
+                                       char **error) MUST_CHECK;
+
+/* Follows the files that `newest` was read from; takes over the caller's reference to it. `config` is borrowed and
+ * outlives it. `on_change` comes from the loop when endpoint_tls_newest() has changed. */
 struct endpoint_tls_files *endpoint_tls_files_new(struct event_base *base,
                                                   const struct upstream_config *config,
+                                                  struct endpoint_tls *newest,
                                                   endpoint_tls_cb on_change,
-                                                  void *argument,
-                                                  char **error) MUST_CHECK;
+                                                  void *argument);
 void endpoint_tls_files_free(struct endpoint_tls_files *files); /* NULL is allowed */
 
 /* Borrowed; NULL of NULL. */

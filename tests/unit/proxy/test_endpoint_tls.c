@@ -64,21 +64,20 @@ static void count(void *argument)
 }
 
 /* The name that a handshake with the endpoint would send; NULL: none. */
-static const char *name_sent(struct event_base *base, char *server_name, char *address)
+static const char *name_sent(char *server_name, char *address)
 {
     static char name[300];
     struct upstream_config config = config_of(server_name);
     char *error;
-    struct endpoint_tls_files *files =
-        endpoint_tls_files_new(base, &config, count, NULL, &error);
-    assert_non_null(files);
+    struct endpoint_tls *tls = endpoint_tls_read(&config, &error);
+    assert_non_null(tls);
     struct endpoint endpoint = {.address_text = address};
     int fds[2];
     assert_int_equal(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds));
     struct stream stream;
     stream_init(&stream, fds[0]);
-    endpoint_tls_start(endpoint_tls_newest(files), &endpoint, &stream);
-    endpoint_tls_files_free(files); /* the stream keeps what it needs */
+    endpoint_tls_start(tls, &endpoint, &stream);
+    endpoint_tls_unref(tls); /* the stream keeps what it needs */
     const char *sent = SSL_get_servername(stream.ssl, TLSEXT_NAMETYPE_host_name);
     if (sent != NULL)
         snprintf(name, sizeof name, "%s", sent);
@@ -92,15 +91,13 @@ static void test_the_name_is_the_given_one_else_the_host_of_the_address(void **s
 {
     (void)state;
     copy(cert, ca);
-    struct event_base *base = event_base_new();
     char given[] = "given.test", host[] = "pod.test:8443", v4[] = "10.0.0.1:443",
          v6[] = "[fd00::1]:443", unix_path[] = "unix:/run/sio/w0.sock";
-    assert_string_equal("given.test", name_sent(base, given, v4));
-    assert_string_equal("pod.test", name_sent(base, none, host));
-    assert_string_equal("localhost", name_sent(base, none, unix_path));
-    assert_null(name_sent(base, none, v4));
-    assert_null(name_sent(base, none, v6));
-    event_base_free(base);
+    assert_string_equal("given.test", name_sent(given, v4));
+    assert_string_equal("pod.test", name_sent(none, host));
+    assert_string_equal("localhost", name_sent(none, unix_path));
+    assert_null(name_sent(none, v4));
+    assert_null(name_sent(none, v6));
 }
 
 static void turn(struct event_base *base, const int *calls, int wanted)
@@ -119,10 +116,11 @@ static void test_files_that_change_make_a_new_one_and_bad_ones_none(void **state
     struct upstream_config config = config_of(none);
     int calls = 0;
     char *error;
+    struct endpoint_tls *first = endpoint_tls_read(&config, &error);
+    assert_non_null(first);
     struct endpoint_tls_files *files =
-        endpoint_tls_files_new(base, &config, count, &calls, &error);
-    assert_non_null(files);
-    struct endpoint_tls *first = endpoint_tls_ref(endpoint_tls_newest(files));
+        endpoint_tls_files_new(base, &config, endpoint_tls_ref(first), count, &calls);
+    assert_ptr_equal(first, endpoint_tls_newest(files));
     assert_int_equal(2, atomic_load(&first->holders));
 
     copy("/etc/hostname", ca);
@@ -143,17 +141,15 @@ static void test_files_that_change_make_a_new_one_and_bad_ones_none(void **state
 static void test_files_that_are_bad_at_the_start_are_named(void **state)
 {
     (void)state;
-    struct event_base *base = event_base_new();
     struct upstream_config config = config_of(none);
     char missing[] = "/nowhere/ca.crt";
     config.tls.ca = missing;
     char *error = NULL;
-    assert_null(endpoint_tls_files_new(base, &config, count, NULL, &error));
+    assert_null(endpoint_tls_read(&config, &error));
     assert_non_null(strstr(error, missing));
     free(error);
     endpoint_tls_files_free(NULL);
     assert_null(endpoint_tls_newest(NULL));
-    event_base_free(base);
 }
 
 int main(void)
