@@ -77,7 +77,31 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $ports = append $ports (int $port) -}}
 {{- end -}}
 {{- end -}}
+{{- $count := len (index .root.Values .component).service.ports -}}
+{{- if or (not $ports) (ne (len $ports) $count) -}}
+{{- fail (printf "%s.service.ports has %d entries, and config.listeners %d with a TCP port: one is needed for each, and one at least" .component $count (len $ports)) -}}
+{{- end -}}
 {{- dict "ports" $ports | toJson -}}
+{{- end -}}
+
+{{- /* Where `helm test` asks: the given URL, else the Service's port of the first listener that takes a stranger's plain
+connection; nothing when there is none. */ -}}
+{{- define "sidrail.probeUrl" -}}
+{{- $values := index .root.Values .component -}}
+{{- $_ := include "sidrail.listenerPorts" . -}}
+{{- $found := dict "url" $values.helmTest.url -}}
+{{- $place := 0 -}}
+{{- range $values.config.listeners -}}
+{{- $listener := kindIs "map" . | ternary . (dict "address" .) -}}
+{{- if include "sidrail.port" $listener.address -}}
+{{- if not (or $found.url $listener.tls $listener.redirect_https $listener.proxy_protocol $listener.users) -}}
+{{- $port := (index $values.service.ports $place).port | int -}}
+{{- $_ := set $found "url" (printf "%s://%s.%s:%d" (eq $.component "proxy" | ternary "http" "redis") (include "sidrail.component" $) $.root.Release.Namespace $port) -}}
+{{- end -}}
+{{- $place = add1 $place -}}
+{{- end -}}
+{{- end -}}
+{{- $found.url -}}
 {{- end -}}
 
 {{- define "sidrail.adminPort" -}}

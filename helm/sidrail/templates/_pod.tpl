@@ -140,10 +140,6 @@ topologySpreadConstraints:
 
 {{- define "sidrail.service" -}}
 {{- $values := (index .root.Values .component).service -}}
-{{- $ports := (include "sidrail.listenerPorts" . | fromJson).ports -}}
-{{- if ne (len $ports) (len $values.ports) -}}
-{{- fail (printf "%s.service.ports has %d entries, and config.listeners %d with a TCP port: one is needed for each" .component (len $values.ports) (len $ports)) -}}
-{{- end -}}
 apiVersion: v1
 kind: Service
 metadata:

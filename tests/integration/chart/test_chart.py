@@ -254,6 +254,7 @@ def test_selectors_find_the_pods(rendered):
     ("proxy.config.admin.address=\"127.0.0.1:9090\"", "the kubelet's probes come to the pod's address"),
     ("proxy.config.admin=null", "the kubelet's probes come to the pod's address"),
     ("proxy.service.ports=[]", "one is needed for each"),
+    ("broker.config.listeners=[\"unix:/run/sidrail/a.sock\"]", "one is needed for each"),
     ("proxy.config.listeners=[{\"address\":\"0.0.0.0:1\"},{\"address\":\"0.0.0.0:2\"}]", "one is needed for each"),
 ])
 def test_values_that_cannot_work_are_refused_with_a_reason(one, said):
@@ -288,3 +289,17 @@ def test_the_image_is_built_from_what_run_installs_and_holds_what_the_daemons_lo
     sanitizers = {"libasan8", "libubsan1", "libtsan2", "libstdc++6"}
     missing = {library: packages for library, packages in owners.items() if not packages & (run | base | sanitizers)}
     assert not missing, missing
+
+
+def test_helm_test_asks_where_a_stranger_is_served(rendered):
+    def asked(name, **options):
+        manifests = render(**options) if options else rendered[name]
+        return [one["spec"]["containers"][0]["command"][2] for one in find(manifests, "Pod")]
+    assert asked("defaults") == ["http://t-sidrail-proxy.apps:80", "redis://t-sidrail-broker.apps:6379"]
+    assert asked("shards-values") == ["http://t-sidrail-proxy.apps:80"], "the broker asks for a password"
+    assert asked("tls-values") == ["redis://t-sidrail-broker.apps:6379"], "the proxy redirects, or speaks TLS"
+    given = ['proxy.helmTest.url="https://chat.example.com"', "broker.helmTest.enabled=false"]
+    assert asked("", sets=given) == ["https://chat.example.com"]
+    second = ['broker.config.listeners=[{"address":"unix:/a"},{"address":"0.0.0.0:1","users":[{"name":"a","password_file":"/b"}]},"0.0.0.0:2"]',
+              'broker.service.ports=[{"name":"a","port":11},{"name":"b","port":22}]']
+    assert asked("", sets=second)[1] == "redis://t-sidrail-broker.apps:22"
