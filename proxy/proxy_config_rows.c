@@ -386,7 +386,7 @@ static const struct option_row config_rows[] = {
          "a body may come at less than 1 KiB/s."},
     {"timeouts.connect", OPTION_DURATION, AT(timeouts.connect), .standard = "5s",
      .minimum = MS(10), .maximum = HOURS(1), .reload = OPTION_LIVE,
-     .help = "Until an endpoint accepts a connection."},
+     .help = "Until an endpoint has accepted a connection, TLS included."},
     {"timeouts.keep_alive", OPTION_DURATION, AT(timeouts.keep_alive), .standard = "60s",
      .minimum = MS(10), .maximum = HOURS(24), .or_zero = true, .reload = OPTION_LIVE,
      .help = "Idle time between requests of a client; 0: each connection serves one."},

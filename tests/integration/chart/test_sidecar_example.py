@@ -72,6 +72,10 @@ class Gunicorn(Server):
         return len(list(self.sockets.glob("w*.sock"))) == int(self.env["WEB_CONCURRENCY"])
 
 
+def status_of(proxy):
+    return json.loads(http_get(f"http://127.0.0.1:{proxy.ports['proxy-admin']}/status.json")[1])
+
+
 def serve(manifests, spec, start, redis_server, tmp_path, changes=()):
     """The pod: broker, proxy and gunicorn as the example starts them."""
     shards = redis_server(2, password="secret")
@@ -85,6 +89,8 @@ def serve(manifests, spec, start, redis_server, tmp_path, changes=()):
     url = f"http://127.0.0.1:{proxy.ports['http']}"
     probe = app["readinessProbe"]["httpGet"]
     assert probe["port"] == 8080
+    wait_until(lambda: all(one["state"] == "ready" and not one["suspect"] for one in status_of(proxy)["endpoints"]),
+               "the proxy has found all workers")
     wait_until(lambda: http_get(f"{url}/pod")[0] == 200, "a worker serves through the proxy")
     return broker, proxy, gunicorn, url
 
@@ -103,7 +109,7 @@ def test_four_workers_of_one_pod_keep_their_sessions(manifests, spec, start, red
         client.call("join", {"room": "lobby"})
     clients[0].call("say", {"room": "lobby", "number": 7})
     wait_until(lambda: sorted(heard) == [(number, 7) for number in range(len(clients))], "all workers' clients hear it")
-    status = json.loads(http_get(f"http://127.0.0.1:{proxy.ports['proxy-admin']}/status.json")[1])
+    status = status_of(proxy)
     assert status["upstream_session_unknown"] == 0
     assert sum(one["handshakes"] > 0 for one in status["endpoints"]) >= 3, "sessions are spread over the workers"
     for client in clients:
