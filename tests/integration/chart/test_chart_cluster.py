@@ -1,4 +1,5 @@
-"""What the chart does with a cluster: the affinity key is kept at upgrades, and its pods' probes find what they ask."""
+"""What the chart does with a cluster: the affinity key is kept at upgrades, the Role is what the proxy needs, and probes find what
+they ask."""
 import base64
 import http.server
 import json
@@ -11,6 +12,9 @@ import yaml
 import daemons
 from chart_tools import CHART, HELMS, PodFolder, environment, find_one, helm, render
 from daemons import Server, free_port, http_get, wait_until
+from discovery_tools import Pod, handshake
+from k8s_api import Api, endpoint, slice_of
+from tls_tools import Authority, server_context
 
 
 class Cluster:
@@ -125,8 +129,8 @@ class Container(Server):
         self.container = container
         self.ports = {port["name"]: free_port() for port in container["ports"]}
         written = [(f"0.0.0.0:{port['containerPort']}", f"127.0.0.1:{self.ports[port['name']]}") for port in container["ports"]]
-        pod = PodFolder(folder / f"{name}-pod", manifests, spec).mount(container)
-        super().__init__(name, pod.command(container, [*written, *changes]), folder, environment(container))
+        self.pod = PodFolder(folder / f"{name}-pod", manifests, spec).mount(container)
+        super().__init__(name, self.pod.command(container, [*written, *changes]), folder, environment(container))
 
     def probe(self, kind):
         get = self.container[kind]["httpGet"]
@@ -164,3 +168,33 @@ def test_the_pods_of_the_chart_start_and_their_probes_find_what_they_ask(start, 
     wait_until(lambda: edge.probe("readinessProbe")[0] == 503, "the proxy is unready")
     assert edge.probe("livenessProbe")[0] == 200
     assert edge.wait_exit() == 0
+
+
+def test_the_role_allows_what_the_proxy_asks_and_the_mounted_token_and_authority_serve(start, tmp_path):
+    ca = Authority(tmp_path)
+    pods = Pod("u-1", 0, "127.0.4.1")
+    api = Api(free_port(), tls=server_context(ca.issue("api", ["IP:127.0.0.1"])), token="token-of-the-pod")
+    api.put(slice_of("chat-1", [endpoint("u-1", "127.0.4.1")], [("http", pods.port)]))
+    mounted = "/var/run/secrets/kubernetes.io/serviceaccount"
+    chosen = {"namespace": "prod", "service": "chat", "ports": ["http"], "api_server": api.url, "token_file": f"{mounted}/token",
+              "ca_file": f"{mounted}/ca.crt", "watch_time": "1s", "relist": "2s"}
+    upstreams = [{"name": "chat", "discovery": {"kubernetes": chosen}, "place_after": "0s"}]
+    manifests = render(sets=[f"proxy.config.upstreams={json.dumps(upstreams)}",
+                             'proxy.config.shutdown={"readiness_delay":"0s","window":"0s","deadline":"5s"}'])
+    spec = find_one(manifests, "Deployment", "-proxy")["spec"]["template"]["spec"]
+    proxy = Container("proxy", tmp_path, manifests, spec, spec["containers"][0])
+    (proxy.pod.places[mounted] / "token").write_text("token-of-the-pod")
+    (proxy.pod.places[mounted] / "ca.crt").write_text(ca.crt.read_text())
+    start(proxy)
+    handshake(proxy.ports["listener-0"])
+    wait_until(lambda: len(api.watches()) >= 2 and len(api.lists()) >= 2, "it has watched and listed more than once")
+
+    role = find_one(manifests, "Role")
+    [rule] = role["rules"]
+    for _, path, query in list(api.requests):
+        verb = "watch" if "watch" in query else "list"
+        assert path == f"/apis/{rule['apiGroups'][0]}/v1/namespaces/{role['metadata']['namespace']}/{rule['resources'][0]}"
+        assert verb in rule["verbs"]
+    assert {"watch" if "watch" in query else "list" for _, _, query in api.requests} == set(rule["verbs"])
+    api.close()
+    pods.close()
