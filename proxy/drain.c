@@ -49,6 +49,13 @@ bool drain_delay(const struct snapshot *snapshot, const struct endpoint *endpoin
     return true;
 }
 
+uint32_t drain_herd_delay(const struct snapshot *snapshot,
+                          const struct endpoint *endpoint, uint64_t id)
+{
+    const struct upstream_config *config = config_of(snapshot, endpoint);
+    return config != NULL ? drain_place(id, milliseconds(config->herd_spread)) : 0;
+}
+
 bool drain_differs(const struct snapshot *before, const struct snapshot *after)
 {
     if (before->sets_len != after->sets_len)

@@ -10,6 +10,8 @@
  * apart, so that any stretch of the window gets its share. At its place tunnel_leave() closes it with 1012 between
  * two frames; shutdown is the same without a delay. Tunnels that begin on an endpoint while it drains count from
  * their own begin. The main thread says in endpoint->draining_since what drains; nobody else writes it.
+ *
+ * An endpoint that dies takes all its tunnels with it at one moment: their clients have their places in herd_spread.
  */
 #pragma once
 
@@ -31,6 +33,10 @@ uint32_t drain_place(uint64_t id, uint32_t window_ms);
 bool drain_delay(const struct snapshot *snapshot, const struct endpoint *endpoint,
                  uint64_t id, uint64_t since, uint64_t now,
                  uint32_t *delay_ms) MUST_CHECK;
+
+/* How long a client waits whose endpoint has died, milliseconds. */
+uint32_t drain_herd_delay(const struct snapshot *snapshot,
+                          const struct endpoint *endpoint, uint64_t id);
 
 /* Has an endpoint begun or ended to drain between the two snapshots? */
 bool drain_differs(const struct snapshot *before, const struct snapshot *after);

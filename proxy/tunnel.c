@@ -76,6 +76,13 @@ static uint32_t stall_limit(const struct tunnel *tunnel)
     return deadline_limit(config_of(tunnel)->timeouts.write_stall);
 }
 
+/* One end has finished, and the other has a while to do so too. */
+static bool is_half_ended(const struct tunnel *tunnel)
+{
+    return !tunnel->is_orphan &&
+           (tunnel->pipes[TO_CLIENT].has_ended || tunnel->pipes[TO_ENDPOINT].has_ended);
+}
+
 static void on_due(struct deadline *deadline);
 
 static bool has_passed(uint32_t now, uint32_t moment)
@@ -96,7 +103,7 @@ static void rearm(struct tunnel *tunnel)
         uint32_t passed = now - tunnel->pipes[to].moved_at;
         left = (uint32_t)min_size(left, limit - min_size(limit, passed));
     }
-    if (tunnel->pipes[TO_CLIENT].has_ended || tunnel->pipes[TO_ENDPOINT].has_ended)
+    if (is_half_ended(tunnel))
         left = (uint32_t)min_size(
             left, END_LINGER_MS - min_size(END_LINGER_MS, now - tunnel->ended_at));
     if (tunnel->leave != TUNNEL_STAYS)
@@ -124,8 +131,8 @@ static void close_with(struct tunnel *tunnel, uint16_t code, enum close_reason r
             (void)sent; /* the connection is closed next, whatever became of it */
         }
     }
-    bool can_tell = code != 0 && !down->has_ended && !down->tracker.has_close &&
-                    ws_tracker_is_at_boundary(&down->tracker);
+    bool can_tell = code != 0 && (!down->has_ended || tunnel->is_orphan) &&
+                    !down->tracker.has_close && ws_tracker_is_at_boundary(&down->tracker);
     if (reason == CLOSE_DRAINED || reason == CLOSE_SHUTDOWN)
         metrics_add_by(M_DRAIN_CLOSES, can_tell ? DRAIN_CLOSE_TOLD : DRAIN_CLOSE_CUT, 1);
     if (!can_tell) {
@@ -150,13 +157,47 @@ static void close_ended(struct tunnel *tunnel)
                  was_said ? CLOSE_TUNNEL_DONE : (enum close_reason)tunnel->first_reason);
 }
 
-static void socket_failed(struct tunnel *tunnel, bool is_client)
+/* The endpoint has gone without a word, most likely with all its tunnels. Its client is let go at its place in
+ * herd_spread, so that not all come back to the others in one moment; at once when something it sent is lost. */
+static void orphan(struct tunnel *tunnel, enum close_reason reason, bool has_lost)
+{
+    struct tunnel_pipe *down = &tunnel->pipes[TO_CLIENT];
+    struct tunnel_pipe *up = &tunnel->pipes[TO_ENDPOINT];
+    has_lost =
+        has_lost || up->waiting != NULL || !ws_tracker_is_at_boundary(&up->tracker);
+    tunnel->is_orphan = true;
+    tunnel->first_reason = (uint8_t)reason;
+    down->has_ended = down->sink_is_told = true;
+    buffer_drop(&worker_of(tunnel)->buffers, &up->waiting);
+    uint32_t delay_ms =
+        has_lost ? 0
+                 : drain_herd_delay(worker_of(tunnel)->current->snapshot,
+                                    tunnel->connection->endpoint, tunnel->client->id);
+    watch(tunnel);
+    tunnel_leave_later(tunnel, delay_ms, reason);
+}
+
+static bool can_be_orphan(const struct tunnel *tunnel)
+{
+    return !tunnel->pipes[TO_CLIENT].tracker.has_close &&
+           !tunnel->pipes[TO_ENDPOINT].tracker.has_close &&
+           !tunnel->pipes[TO_CLIENT].has_ended && !tunnel->pipes[TO_ENDPOINT].has_ended;
+}
+
+/* The socket of the client, or of the endpoint, while reading from it or writing what came in direction `to`. */
+static void socket_failed(struct tunnel *tunnel, enum direction to, bool is_client)
 {
     if (tunnel->pipes[TO_CLIENT].tracker.has_close ||
         tunnel->pipes[TO_ENDPOINT].tracker.has_close)
         client_close(tunnel->client, CLOSE_TUNNEL_DONE);
+    else if (is_client)
+        client_close(tunnel->client, CLOSE_CLIENT_RESET);
+    else if (tunnel->is_orphan)
+        close_with(tunnel, WS_CLOSE_RESTART, (enum close_reason)tunnel->first_reason);
+    else if (can_be_orphan(tunnel))
+        orphan(tunnel, CLOSE_TUNNEL_RESET, to == TO_ENDPOINT);
     else
-        client_close(tunnel->client, is_client ? CLOSE_CLIENT_RESET : CLOSE_TUNNEL_RESET);
+        client_close(tunnel->client, CLOSE_TUNNEL_RESET);
 }
 
 /* True when the tunnel still lives. */
@@ -178,6 +219,10 @@ static bool tell_sink(struct tunnel *tunnel, enum direction to)
 static void on_source_end(struct tunnel *tunnel, enum direction to)
 {
     struct tunnel_pipe *pipe = &tunnel->pipes[to];
+    if (to == TO_CLIENT && can_be_orphan(tunnel)) {
+        orphan(tunnel, CLOSE_TUNNEL_ENDPOINT_LEFT, false);
+        return;
+    }
     pipe->has_ended = true;
     if (!tunnel->pipes[!to].has_ended) {
         tunnel->ended_at = now_of(tunnel);
@@ -217,7 +262,7 @@ static bool pipe_send(struct tunnel *tunnel, enum direction to, struct slice byt
         if (__builtin_expect(sent == (ssize_t)bytes.len, 1))
             return true;
         if (sent < 0 && errno != EAGAIN) {
-            socket_failed(tunnel, to == TO_CLIENT);
+            socket_failed(tunnel, to, to == TO_CLIENT);
             return false;
         }
         if (sent < 0)
@@ -297,13 +342,18 @@ static void pipe_read(struct tunnel *tunnel, enum direction to)
             if (got == 0)
                 on_source_end(tunnel, to);
             else if (errno != EAGAIN)
-                socket_failed(tunnel, to == TO_ENDPOINT);
+                socket_failed(tunnel, to, to == TO_ENDPOINT);
             return;
         }
         if (to == TO_ENDPOINT)
             tunnel->client->active_at = now_of(tunnel);
         if (!pipe_pass(tunnel, to, slice_of(space, (size_t)got)))
             return;
+        if (__builtin_expect(tunnel->is_orphan, 0)) {
+            tunnel_leave(tunnel, WS_CLOSE_RESTART,
+                         (enum close_reason)tunnel->first_reason);
+            return;
+        }
     } while (tunnel->pipes[to].waiting == NULL && stream_has_pending(source));
 }
 
@@ -315,7 +365,7 @@ static void pipe_flush(struct tunnel *tunnel, enum direction to)
     ssize_t sent = stream_write(sink_of(tunnel, to), bytes.data, bytes.len);
     if (sent < 0) {
         if (errno != EAGAIN)
-            socket_failed(tunnel, to == TO_CLIENT);
+            socket_failed(tunnel, to, to == TO_CLIENT);
         return;
     }
     pipe->moved_at = now_of(tunnel);
@@ -380,9 +430,7 @@ static void on_due(struct deadline *deadline)
         }
         pipe->moved_at = now;
     }
-    bool has_ended =
-        tunnel->pipes[TO_CLIENT].has_ended || tunnel->pipes[TO_ENDPOINT].has_ended;
-    if (has_ended && now - tunnel->ended_at >= END_LINGER_MS) {
+    if (is_half_ended(tunnel) && now - tunnel->ended_at >= END_LINGER_MS) {
         close_ended(tunnel);
         return;
     }
@@ -396,7 +444,7 @@ static void on_due(struct deadline *deadline)
 void tunnel_leave(struct tunnel *tunnel, uint16_t code, enum close_reason reason)
 {
     struct tunnel_pipe *down = &tunnel->pipes[TO_CLIENT];
-    if (ws_tracker_is_at_boundary(&down->tracker)) {
+    if (ws_tracker_is_at_boundary(&down->tracker) || tunnel->is_orphan) {
         close_with(tunnel, code, reason);
         return;
     }
@@ -425,6 +473,8 @@ void tunnel_follow_drain(struct tunnel *tunnel, uint64_t now, bool is_new)
 {
     const struct endpoint *endpoint = tunnel->connection->endpoint;
     uint64_t since = atomic_load(&endpoint->draining_since);
+    if (tunnel->is_orphan)
+        return;
     bool is_leaving =
         tunnel->leave == TUNNEL_LEAVES_LATER && tunnel->close_reason == CLOSE_DRAINED;
     uint32_t delay_ms;

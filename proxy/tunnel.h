@@ -11,7 +11,8 @@
  *         └──────all written───────┘
  *
  *   When the source has finished, what waits is written, then the sink is told (FIN) and the other
- *   direction has 10 s to finish too.
+ *   direction has 10 s to finish too. An endpoint that ends without a Close frame has died, with many tunnels at
+ *   once: each client is let go at its place in herd_spread, at once when it sends something.
  *
  * Frame headers are followed in both directions, so that a Close can be put between two frames, limits hold
  * and frames are counted; payloads stay opaque. A client that breaks the framing is told 1002 (1009 above
@@ -53,6 +54,7 @@ struct tunnel {
     uint8_t close_reason; /* and its enum close_reason */
     uint8_t first_reason; /* what the first end would be called */
     bool is_engine_io;
+    bool is_orphan; /* its endpoint has died; it is to leave */
 };
 
 /* What an idle proxied plaintext WebSocket takes of our own memory, libevent's included: the three objects, and

@@ -1,117 +1,17 @@
-"""A draining endpoint loses its WebSockets little by little, each with a 1012 between two frames; polls go on.
-
-    Pod (scripted)  ◀── edge ◀── Rider: a WebSocket that comes back at once when it is closed, and keeps a diary
+"""A draining endpoint loses its WebSockets little by little, each with a 1012 between two frames; polls go on. One that dies
+loses them at once, but its clients do not come back at once. (Acceptance tests 5 and 6 of affinity.)
 """
 import json
 import os
-import struct
+import socket
 import subprocess
-import threading
 import time
 
 import pytest
 from daemons import BUILD, PATIENCE, figure, wait_until
 from discovery_tools import handshake, poll, sessions_on, states, wait_for_states
-from discovery_tools import Pod as PollPod
-from fakes import Client, frame, switching
-
-CLOSE = 8
-WEBSOCKET = b"/socket.io/?EIO=4&transport=websocket"
-
-
-class Pod(PollPod):
-    """Takes WebSockets too: says its name, sends what `stream` gives, then echoes; keeps the Closes it gets."""
-
-    def __init__(self, name, stream=None):
-        self.closes = []
-        self.stream = stream
-        super().__init__(name)
-
-    def _serve(self, wire):
-        while True:
-            line, fields = wire.head()
-            if "upgrade" not in fields:
-                wire.body(fields)
-                wire.send(self._answer(line.split(" ")[1]))
-                continue
-            if "sid=" not in line:
-                with self._lock:
-                    self.handshakes += 1
-            wire.send(switching(fields), frame(b"4" + self.name.encode(), 1))
-            if self.stream:
-                threading.Thread(target=self._talk, args=(wire,), daemon=True).start()
-            self._listen(wire)
-            return
-
-    def _talk(self, wire):
-        try:
-            self.stream(wire)
-        except OSError:
-            pass
-
-    def _listen(self, wire):
-        while True:
-            mask_bit = wire.take(2)
-            wire.buffer = mask_bit + wire.buffer
-            opcode, payload = wire.frame()
-            if opcode == CLOSE:
-                self.closes.append((struct.unpack(">H", payload[:2])[0], mask_bit[1] >= 128))
-                return
-            if not self.stream:
-                wire.send(frame(payload, opcode))
-
-
-class Rider:
-    """A client with one WebSocket after the other."""
-
-    def __init__(self, port, target=WEBSOCKET, comes_back=True):
-        self.port = port
-        self.target = target
-        self.comes_back = comes_back
-        self.pods = []       # whom it has been on
-        self.closed = []     # (moment, code or None)
-        self.trouble = None
-        self.client = None
-        self.is_over = False
-        self.frames = []
-        threading.Thread(target=self._ride, daemon=True).start()
-
-    def _ride(self):
-        try:
-            while not self.is_over:
-                self._once()
-                if not self.comes_back:
-                    return
-                self.target = WEBSOCKET
-        except Exception as error:
-            if not self.is_over:
-                self.trouble = repr(error)
-
-    def _once(self):
-        self.client = Client(self.port, timeout=120)
-        self.client.upgrade(self.target)
-        status, _, body = self.client.response()
-        assert status == 101, (status, body)
-        self.pods.append(self.client.frame()[1][1:].decode())
-        code = None
-        try:
-            while code is None:
-                opcode, payload = self.client.frame()
-                if opcode == CLOSE:
-                    code = struct.unpack(">H", payload)[0]
-                else:
-                    self.frames.append(payload)
-        except EOFError:
-            pass
-        self.closed.append((time.monotonic(), code))
-        if code is not None:
-            assert self.client.rest() == b"", "nothing behind the Close"
-        self.client.close()
-
-    def end(self):
-        self.is_over = True
-        if self.client:
-            self.client.close()
+from fakes import Client, frame
+from riders import CLOSE, WEBSOCKET, MortalPod, Pod, Rider, bursts, require_spread, ride
 
 
 @pytest.fixture
@@ -144,29 +44,6 @@ def write(path, pods, draining=()):
 
 def upstream(path, **more):
     return {"upstreams": [{"name": "chat", "discovery": {"file": str(path)}, "place_after": "0s", **more}]}
-
-
-def ride(riders, daemon, pods, each):
-    """Riders until `each` are on the first pod; those."""
-    for _ in range(each * len(pods) * 4):
-        group = [Rider(daemon.port) for _ in range(10)]
-        riders += group
-        wait_until(lambda: all(r.pods or r.trouble for r in group), "they are connected")
-        assert not [r.trouble for r in group if r.trouble]
-        first = [r for r in riders if r.pods[0] == pods[0].name]
-        if len(first) >= each:
-            return first
-    raise AssertionError("the first pod does not get its share")
-
-
-def require_spread(moments, window, parts=5):
-    """Each fifth of the window has its share within a factor of two; moments count from the window's begin."""
-    counts = [0] * parts
-    for moment in moments:
-        counts[min(parts - 1, max(0, int(moment * parts / window)))] += 1
-    fair = len(moments) / parts
-    assert all(fair / 2 <= count <= fair * 2 for count in counts), counts
-    assert max(moments) < window + 2 * PATIENCE
 
 
 def closes(daemon, how):
@@ -296,6 +173,53 @@ def test_a_frame_that_does_not_end_is_waited_for_a_second(proxy, riders, path):
     assert closes(daemon, "cut") == len(leaving)
     for pod in pods:
         pod.close()
+
+
+@pytest.fixture
+def mortal():
+    pod = MortalPod("mortal")
+    yield pod
+    pod.close()
+
+
+def test_clients_of_a_killed_endpoint_come_back_little_by_little(proxy, pods, riders, path, mortal):
+    """kill -9: the kernel ends all its sockets in one moment. The survivors are not flooded."""
+    spread = 3 * PATIENCE
+    survivors = pods[:2]
+    write(path, [mortal, *survivors])
+    daemon = proxy([], config=upstream(path, herd_spread=f"{spread}s"))
+    leaving = ride(riders, daemon, [mortal, *survivors], figure(100, 1000))
+    began = time.monotonic()
+    mortal.kill()
+    wait_until(lambda: all(len(r.pods) == 2 or r.trouble for r in leaving), "all are back", spread + 30)
+
+    assert not [r.trouble for r in riders if r.trouble]
+    assert {code for r in leaving for _, code in r.closed} == {1012}
+    require_spread([r.closed[0][0] - began for r in leaving], spread)
+    fair = len(leaving) / len(survivors) / 5
+    worst = max(bursts([moment for moment in pod.arrivals if moment > began], spread / 5) for pod in survivors)
+    assert worst <= 2 * fair, f"{worst} handshakes within a fifth of the spread, {fair} would be even"
+    assert not any(r.closed for r in riders if r not in leaving)
+    ended = daemon.metrics().by("sidrail_proxy_clients_closed_total", "reason")
+    assert ended["tunnel_endpoint_left"] + ended["tunnel_reset"] == len(leaving)
+    assert closes(daemon, "told") == 0, "that is not a drain"
+
+
+def test_a_client_of_a_dead_endpoint_that_sends_is_let_go_at_once(proxy, path, mortal):
+    write(path, [mortal])
+    daemon = proxy([], config=upstream(path, herd_spread="1h"))
+    with Client(daemon.port) as sender, Client(daemon.port) as idler:
+        for client in (sender, idler):
+            client.upgrade()
+            assert client.response()[0] == 101 and client.frame()[1] == b"4mortal"
+        mortal.kill()
+        time.sleep(0.5)
+        assert daemon.metrics().get("sidrail_proxy_tunnels_open") == 2, "both wait for their time"
+        sender.send(frame(b"x", mask=b"\x01\x02\xfe\xff"))
+        assert sender.frame() == (CLOSE, b"\x03\xf4")
+        wait_until(lambda: daemon.metrics().get("sidrail_proxy_tunnels_open") == 1, "the other one waits on")
+        idler.sock.shutdown(socket.SHUT_WR)
+        wait_until(lambda: daemon.metrics().get("sidrail_proxy_tunnels_open") == 0, "who leaves has left")
 
 
 def ctl(daemon, *words):

@@ -134,4 +134,4 @@ def test_clients_of_an_endpoint_that_dies_are_told(proxy):
             wire.sock.shutdown(socket.SHUT_RD)
         endpoint.close()
         assert poll.response()[0] == 502
-        assert socket_client.rest() == b""
+        assert socket_client.rest() == b"\x88\x02\x03\xf4", "1012"

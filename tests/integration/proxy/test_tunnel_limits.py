@@ -197,7 +197,7 @@ def test_an_end_of_the_client_reaches_the_endpoint_and_the_other_way_stays_open(
     wait_until(lambda: closed(proxy, "tunnel_done") >= 1, "it ended well")
 
 
-def test_an_end_of_the_endpoint_reaches_the_client_and_a_silent_rest_ends_within_the_linger(edge):
+def test_a_client_whose_endpoint_ended_without_a_close_is_told_at_once_when_it_sends(edge):
     proxy, endpoint = edge
     before = closed(proxy, "tunnel_endpoint_left")
     rest = []
@@ -210,8 +210,10 @@ def test_an_end_of_the_endpoint_reaches_the_client_and_a_silent_rest_ends_within
     endpoint.reset(script)
     with Client(proxy.port, seconds=30) as client:
         assert client.ask(UPGRADE).status == 101
-        assert client.ends() == b""
+        time.sleep(0.3)  # the end has arrived
         client.send(frame(b"still"))  # this way is open
-        wait_until(lambda: closed(proxy, "tunnel_endpoint_left") == before + 1, "the linger of 10 s is over", 30)
+        assert client.frame() == (CLOSE, (1012).to_bytes(2, "big"))
+        assert client.ends() == b""
+        wait_until(lambda: closed(proxy, "tunnel_endpoint_left") == before + 1, "it is counted")
     wait_until(lambda: rest, "the endpoint sees the end")
-    assert len(rest[0]) == len(frame(b"still"))
+    assert len(rest[0]) == len(frame(b"still")) + 8, "and a Close"

@@ -222,6 +222,48 @@ static void test_an_end_is_passed_on_and_the_second_one_closes(void **state)
     rig_stop(&rig);
 }
 
+static void test_a_dead_endpoint_leaves_its_client_for_a_while(void **state)
+{
+    (void)state;
+    struct rig rig;
+    char frame[64], got[64];
+    rig_start(&rig);
+    size_t len = make_frame(frame, 10, 'e', false);
+    assert_int_equal(len, send(rig.endpoint_end, frame, len, 0));
+    shutdown(rig.endpoint_end, SHUT_WR);
+    turn(&rig);
+    assert_int_equal(len, get(rig.client_end, got, sizeof got));
+    assert_int_equal(-1, get(rig.client_end, got, sizeof got));
+    assert_int_equal(CLIENT_TUNNELING, rig.client->state);
+
+    len = make_frame(frame, 10, 'c', true);
+    assert_int_equal(len, send(rig.client_end, frame, len, 0));
+    turn(&rig);
+    assert_int_equal(4, get(rig.client_end, got, sizeof got));
+    assert_memory_equal("\x88\x02\x03\xf4", got, 4);
+    assert_int_equal(CLIENT_LINGERING, rig.client->state);
+    rig_stop(&rig);
+}
+
+static void test_a_dead_endpoint_within_a_frame_is_the_end(void **state)
+{
+    (void)state;
+    struct rig rig;
+    char frame[64], got[64];
+    rig_start(&rig);
+    size_t len = make_frame(frame, 10, 'e', false);
+    assert_int_equal(len - 1, send(rig.endpoint_end, frame, len - 1, 0));
+    shutdown(rig.endpoint_end, SHUT_WR);
+    turn(&rig);
+    assert_int_equal(CLIENT_TUNNELING, rig.client->state);
+    assert_int_equal(3, send(rig.client_end, "\x81\x81\x01", 3, 0));
+    turn(&rig);
+    assert_int_equal(len - 1, get(rig.client_end, got, sizeof got));
+    assert_int_equal(0, get(rig.client_end, got, sizeof got));
+    assert_int_equal(CLIENT_CLOSED, rig.client->state);
+    rig_stop(&rig);
+}
+
 static void test_a_close_is_put_between_two_frames_never_inside_one(void **state)
 {
     (void)state;
@@ -255,6 +297,8 @@ int main(void)
         cmocka_unit_test(test_every_cut_of_a_frame_arrives_whole),
         cmocka_unit_test(test_a_slow_sink_stops_the_source_and_what_waits_is_bounded),
         cmocka_unit_test(test_an_end_is_passed_on_and_the_second_one_closes),
+        cmocka_unit_test(test_a_dead_endpoint_leaves_its_client_for_a_while),
+        cmocka_unit_test(test_a_dead_endpoint_within_a_frame_is_the_end),
         cmocka_unit_test(test_a_close_is_put_between_two_frames_never_inside_one),
         cmocka_unit_test(test_an_idle_tunnel_costs_less_than_its_promise),
     };
