@@ -21,6 +21,13 @@
 #define TICK       MILLISECONDS(100)
 #define DRAIN_TICK MILLISECONDS(20)
 
+/* What a message may grow to, in payload limits, when it is written in another dialect: texts in JSON's escapes take
+ * up to three times as much (control characters six times), attachments a third more. */
+#define REWRITTEN_FACTOR 4
+
+/* As the transcoder needs it. */
+#define REWRITTEN_DEPTH_MIN 4
+
 /* One listening socket and what its clients are held to. */
 struct door {
     struct broker *broker;
@@ -131,6 +138,12 @@ static bool wants_heartbeat(void *context, struct client *client)
         publisher_knows_channel(broker->publisher, interest->target->name))
         return true;
     return false;
+}
+
+static bool carries_messages(void *context, struct slice channel)
+{
+    const struct broker *broker = context;
+    return publisher_knows_channel(broker->publisher, channel);
 }
 
 static void on_accept(void *argument, int fd, const struct address *peer)
@@ -245,6 +258,17 @@ static uint64_t flush_window(const struct broker_config *config)
     return broker_config_shard_count(config) > 0 ? window / 2 : window;
 }
 
+static size_t rewritten_max(const struct broker_config *config)
+{
+    return (size_t)config->payload_max * REWRITTEN_FACTOR;
+}
+
+static unsigned rewritten_depth(const struct broker_config *config)
+{
+    return config->json_depth < REWRITTEN_DEPTH_MIN ? REWRITTEN_DEPTH_MIN
+                                                    : (unsigned)config->json_depth;
+}
+
 static void make_clients(struct broker *broker)
 {
     const struct broker_config *config = broker->config;
@@ -259,11 +283,15 @@ static void make_clients(struct broker *broker)
         .replay_window = config->replay_window,
         .replay_bytes = (size_t)config->replay_bytes,
         .replay_overlaps = config->replay_tail == TAIL_OVERLAP,
+        .depth_max = rewritten_depth(config),
+        .rewritten_max =
+            config->pickle_mode != PICKLE_MODE_PASS ? rewritten_max(config) : 0,
     };
     const struct client_callbacks callbacks = {
         .on_request = on_request,
         .on_close = on_client_close,
         .wants_heartbeat = wants_heartbeat,
+        .carries_messages = carries_messages,
         .context = broker,
     };
     broker->clients = client_set_new(broker->base, broker->turn, &limits, &callbacks);
@@ -287,6 +315,9 @@ struct broker *broker_new(const struct broker_config *config)
     const struct pod_rooms_callbacks rooms = {on_first_room, on_last_room, broker};
     broker->pod_rooms = pod_rooms_new(&rooms);
     broker->deliverer = deliverer_new(broker->interest, broker->pod_rooms);
+    if (config->pickle_mode != PICKLE_MODE_PASS)
+        deliverer_transcode(broker->deliverer, rewritten_depth(config),
+                            rewritten_max(config));
     make_clients(
         broker); /* its step comes first: then the shards, then memory is used again */
     broker->publisher = publisher_new(broker->base, broker->turn, config, broker->map,

@@ -17,7 +17,8 @@
 static const char *const slow_policy_words[] = {"disconnect", "drop_oldest", NULL};
 static const char *const ack_words[] = {"fast", "shard", NULL};
 static const char *const tail_words[] = {"acked", "overlap", NULL};
-static const char *const pickle_mode_words[] = {"pass", "reject", NULL};
+static const char *const pickle_mode_words[] = {"transcode", "pass", "reject", NULL};
+static const char *const dialect_words[] = {"auto", "pickle", "json14", "json15", NULL};
 static const char *const pickle_objects_words[] = {"reject", "bytearray_only", "allow",
                                                    NULL};
 static const char *const readiness_words[] = {"none", "any", "all", NULL};
@@ -66,6 +67,12 @@ static const struct option_row listener_rows[] = {
      .reload = OPTION_RESTART, .help = "Where pods connect: host:port or unix:/path."},
     {"mode", OPTION_MODE, AT(broker_listener_config, mode), .standard = "0660",
      .reload = OPTION_RESTART, .help = "File mode of a unix socket."},
+    {"dialect", OPTION_ENUM, AT(broker_listener_config, dialect), .standard = "auto",
+     .words = dialect_words, .reload = OPTION_NEW,
+     .help =
+         "What its pods speak: pickle (python-socketio up to 5.13), json14 (5.14.0 to "
+         "5.15.0), json15 (later); auto is what a client's name ends with, or what it "
+         "publishes."},
     {"users", OPTION_LIST, AT(broker_listener_config, users), .elements = &user_table,
      .maximum = 1000, .reload = OPTION_NEW,
      .help = "Who may connect; absent is anybody, without a password."},
@@ -295,9 +302,10 @@ static const struct option_row rows[] = {
     {"spill.age", OPTION_DURATION, AT(broker_config, spill_age), .standard = "30s",
      .minimum = SECONDS(1), .maximum = SECONDS(3600), .reload = OPTION_RESTART,
      .help = "How long a message may wait for its shard before publishes are refused."},
-    {"pickle.mode", OPTION_ENUM, AT(broker_config, pickle_mode), .standard = "pass",
+    {"pickle.mode", OPTION_ENUM, AT(broker_config, pickle_mode), .standard = "transcode",
      .words = pickle_mode_words, .reload = OPTION_RESTART,
-     .help = "Pickles go to all pods as they are, or are refused."},
+     .help = "Messages are rewritten for pods of another dialect; or (pass) go to all as "
+             "they are; or pickles are refused (reject), and JSON is rewritten."},
     {"pickle.objects", OPTION_ENUM, AT(broker_config, pickle_objects),
      .standard = "bytearray_only", .words = pickle_objects_words,
      .reload = OPTION_RESTART,

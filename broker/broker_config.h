@@ -20,6 +20,7 @@ struct broker_user_config {
 struct broker_listener_config {
     struct address address;
     unsigned mode;
+    int dialect;              /* enum broker_dialect */
     struct option_list users; /* struct broker_user_config; none: no authentication */
 };
 
@@ -38,7 +39,13 @@ struct broker_shard_config {
 
 enum broker_tail { TAIL_ACKED, TAIL_OVERLAP };
 enum broker_ack { ACK_FAST, ACK_SHARD };
-enum pickle_mode { PICKLE_MODE_PASS, PICKLE_MODE_REJECT };
+enum pickle_mode { PICKLE_MODE_TRANSCODE, PICKLE_MODE_PASS, PICKLE_MODE_REJECT };
+enum broker_dialect {
+    ALL_SPEAK_AUTO,
+    ALL_SPEAK_PICKLE,
+    ALL_SPEAK_JSON14,
+    ALL_SPEAK_JSON15
+};
 enum broker_readiness { READINESS_NONE, READINESS_ANY, READINESS_ALL };
 
 struct broker_config {

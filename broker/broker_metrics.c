@@ -1,6 +1,7 @@
 #include "broker/broker_metrics.h"
 
 #include "broker/close_reason.h"
+#include "broker/dialect_guess.h"
 #include "broker/message.h"
 #include "broker/publish.h"
 #include "broker/receive.h"
@@ -13,6 +14,11 @@ static const char *broker_metrics_method(int method)
 static const char *broker_metrics_dialect(int dialect)
 {
     return message_dialect_name((enum message_dialect)dialect);
+}
+
+static const char *broker_metrics_basis(int basis)
+{
+    return dialect_basis_name((enum dialect_basis)basis);
 }
 
 #define METRIC(id, ...) [id] = {__VA_ARGS__},

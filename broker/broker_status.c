@@ -47,6 +47,10 @@ static void write_client(struct json_writer *json, struct client *client)
     json_unsigned(json, "published", facts->published);
     json_unsigned(json, "delivered", facts->delivered);
     json_unsigned(json, "dropped", facts->dropped);
+    struct dialect_guess dialect = dialect_view_given(&facts->dialect);
+    json_text(json, "dialect", slice_from_text(message_dialect_name(dialect.dialect)));
+    json_text(json, "dialect_basis", slice_from_text(dialect_basis_name(dialect.basis)));
+    json_unsigned(json, "missed", facts->missed);
     json_unsigned(json, "queued_bytes", client_output_bytes(client));
     json_decimal(json, "queued_seconds", (double)client_output_age(client) / 1e6);
     json_object_end(json);
@@ -171,6 +175,8 @@ static void write_counters(struct json_writer *json)
     json_number(json, "published", sum_of(M_PUBLISHED, METHOD_COUNT));
     json_number(json, "refused", sum_of(M_REFUSED, PUBLISH_REFUSAL_COUNT));
     json_number(json, "lost", sum_of(M_LOST, LOSS_REASON_COUNT));
+    json_number(json, "transcoded", sum_of(M_TRANSCODED, DIALECT_RAW + 1));
+    json_number(json, "missed", sum_of(M_MISSED, DIALECT_RAW + 1));
     for (size_t i = 0; i < ARRAY_LEN(counters); i++)
         json_number(json, counters[i].name, metrics_sum((int)counters[i].metric));
     json_object_end(json);
@@ -273,19 +279,24 @@ void broker_status_write_clients(struct broker *broker, struct evbuffer *out, bo
         write_document(broker, out, write_all_clients);
         return;
     }
-    evbuffer_add_printf(out, "%8s %-24s %-20s %5s %5s %10s %10s %10s\n", "ID", "PEER",
-                        "NAME", "CHAN", "PATT", "PUBLISHED", "DELIVERED", "QUEUED");
+    evbuffer_add_printf(out, "%8s %-24s %-20s %-16s %5s %5s %10s %10s %10s\n", "ID",
+                        "PEER", "NAME", "DIALECT", "CHAN", "PATT", "PUBLISHED",
+                        "DELIVERED", "QUEUED");
     for (struct client *it = client_first(broker_context(broker)->clients); it != NULL;
          it = client_next(it)) {
         const struct client_facts *facts = client_facts(it);
         const struct subscriber *subscriber = client_subscriber(it);
         char peer[ADDRESS_TEXT_SIZE];
+        char dialect[32];
+        struct dialect_guess given = dialect_view_given(&facts->dialect);
+        snprintf(dialect, sizeof(dialect), "%s %s", message_dialect_name(given.dialect),
+                 dialect_basis_name(given.basis));
         evbuffer_add_printf(
-            out, "%8llu %-24s %-20s %5u %5u %10llu %10llu %10zu\n",
+            out, "%8llu %-24s %-20s %-16s %5u %5u %10llu %10llu %10zu\n",
             (unsigned long long)facts->id, address_text(&facts->peer, peer), facts->name,
-            subscriber->counts[INTEREST_CHANNEL], subscriber->counts[INTEREST_PATTERN],
-            (unsigned long long)facts->published, (unsigned long long)facts->delivered,
-            client_output_bytes(it));
+            dialect, subscriber->counts[INTEREST_CHANNEL],
+            subscriber->counts[INTEREST_PATTERN], (unsigned long long)facts->published,
+            (unsigned long long)facts->delivered, client_output_bytes(it));
     }
 }
 

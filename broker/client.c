@@ -2,6 +2,7 @@
 
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
+#include "broker/replay_rewrite.h"
 #include "broker/turn.h"
 #include "shared/net.h"
 #include "shared/timing.h"
@@ -339,8 +340,8 @@ static void client_free(struct client *client)
     replay_cleanup(&client->replay);
     resp_parser_cleanup(&client->parser);
     input_give_back(client);
+    client_identity_cleanup(client);
     free(client->facts.name);
-    free(client->facts.identity);
     free(client->facts.lib_name);
     free(client->facts.lib_version);
     free(client);
@@ -454,6 +455,11 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     TAILQ_INIT(&set->closed);
     set->reply = evbuffer_new();
     set->turn = turn;
+    set->dialects = dialect_book_new();
+    if (limits->rewritten_max > 0)
+        set->rewrite =
+            replay_rewrite_new(limits->depth_max, limits->rewritten_max,
+                               callbacks->carries_messages, callbacks->context);
     turn_add_step(turn, end_turn, set);
     window_init(&set->window, base, limits->flush_window, on_window, set);
     set->sweep = event_new(base, -1, EV_PERSIST, on_sweep, set);
@@ -481,6 +487,8 @@ void client_set_free(struct client_set *set)
     event_free(set->sweep);
     evbuffer_free(set->reply);
     chunk_writer_cleanup(&set->replies);
+    dialect_book_free(set->dialects);
+    replay_rewrite_free(set->rewrite);
     free(set);
 }
 
@@ -525,6 +533,7 @@ void client_open(struct client_set *set, int fd, const struct address *peer,
         .lib_version = must_strdup(""),
         .last_command = "NULL",
     };
+    dialect_view_init(&client->facts.dialect);
     check(event_assign(&client->readable, set->base, fd, EV_READ | EV_PERSIST,
                        on_readable, client) == 0);
     check(event_assign(&client->writable, set->base, fd, EV_WRITE | EV_PERSIST,

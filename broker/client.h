@@ -24,6 +24,7 @@
 
 #include "broker/chunk.h"
 #include "broker/close_reason.h"
+#include "broker/dialect_book.h"
 #include "broker/interest.h"
 #include "broker/publish.h"
 #include "shared/address.h"
@@ -62,6 +63,9 @@ struct client_facts {
     uint64_t dropped;
     bool has_logged_refusal;
     struct pod *pod; /* NULL: not a pod with a client manager; owned by pods.h */
+    bool has_logged_missed;
+    uint64_t missed;              /* messages that its dialect has no form for */
+    struct dialect_view dialect;  /* after client_identify() */
     struct publish_ticket ticket; /* of the PUBLISH whose answer waits for its shard */
     unsigned ticket_receivers;    /* what that answer will be */
     uint64_t waits_since;         /* since when its request waits; 0: it does not */
@@ -78,6 +82,8 @@ struct client_callbacks {
     void (*on_close)(void *context, struct client *client, enum close_reason reason);
     /* Is it a pod: does it get heartbeats while idle, and is it waited for? */
     bool (*wants_heartbeat)(void *context, struct client *client);
+    /* Are the payloads of this channel python-socketio messages? */
+    bool (*carries_messages)(void *context, struct slice channel);
     void *context;
 };
 
@@ -95,6 +101,8 @@ struct client_limits {
     uint64_t replay_window; /* microseconds; 0: nobody is parked */
     size_t replay_bytes;    /* of all that are parked */
     bool replay_overlaps;   /* also what was acknowledged in the last second */
+    unsigned depth_max;     /* of what is rewritten */
+    size_t rewritten_max;   /* bytes of one message; 0: nothing is rewritten */
 };
 
 /* `turn` (borrowed) gets a step: what is queued is written, closed clients are freed. */
@@ -116,6 +124,17 @@ bool client_is_closed(const struct client *client);
 /* Queues a message; `message` is held as long as needed. `now` is timing_now(), asked once for all
  * subscribers. Limits are applied at the end of the turn. */
 void client_deliver(struct client *client, struct span message, uint64_t now);
+
+/* It publishes or subscribes, so it has said who it is: settles its identity and whose dialect it speaks. Cheap when
+ * that is done. */
+void client_identify(struct client *client);
+
+/* It says anew who it is. */
+void client_forget_identity(struct client *client);
+
+/* The subscriber misses a message that has no form in its dialect: counts it, and tells once. */
+void client_miss(struct client *client, enum message_dialect from,
+                 enum message_dialect to, const char *why);
 
 /* This client subscribes for the first time: who of its identity (identity.h) has ended hands over what its pod has
  * not acknowledged, if the new one wants all that it wanted and speaks the same RESP. False: one is ending just now, ask

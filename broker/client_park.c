@@ -10,6 +10,7 @@
 
 #include "broker/broker_metrics.h"
 #include "broker/identity.h"
+#include "broker/replay_rewrite.h"
 #include "broker/turn.h"
 #include "shared/timing.h"
 
@@ -267,9 +268,6 @@ bool client_inherit(struct client *client)
     struct client_set *set = client->set;
     if (set->limits.replay_window == 0 || client->is_kept || set->on_empty != NULL)
         return true;
-    free(client->facts.identity);
-    client->facts.identity =
-        identity_of(client->facts.name, &client->facts.peer, client->stream.fd);
     if (client->facts.identity[0] == '\0' || is_ambiguous(client))
         return true;
     struct client *other;
@@ -315,6 +313,28 @@ void client_note_seen(struct client *client, uint64_t seen)
         replay_trim_messages(&client->replay, seen);
 }
 
+/* A pod may return as another version of itself: what waits for it was written for the one before. */
+static void hand_over(struct client *client, const struct client *parked,
+                      struct span span, uint64_t now)
+{
+    struct replay_rewrite *rewrite = client->set->rewrite;
+    enum message_dialect from = dialect_view_given(&parked->facts.dialect).dialect;
+    enum message_dialect to = dialect_view_given(&client->facts.dialect).dialect;
+    if (rewrite == NULL || from == to) {
+        client_queue(client, span, true, now);
+        return;
+    }
+    struct slice rest = span_bytes(span);
+    const char *why;
+    while (rest.len > 0) {
+        struct span message;
+        if (replay_rewrite_next(rewrite, &rest, from, to, &message, &why))
+            client_queue(client, message, true, now);
+        else
+            client_miss(client, from, to, why);
+    }
+}
+
 /* Behind the replies of the request that called client_inherit(), before anything else is delivered. */
 void client_take_inheritance(struct client *client)
 {
@@ -326,7 +346,7 @@ void client_take_inheritance(struct client *client)
     size_t bytes = parked->replay.bytes;
     while (replay_take(&parked->replay, &span)) {
         messages += replay_count_messages(span_bytes(span));
-        client_queue(client, span, true, now);
+        hand_over(client, parked, span, now);
         span_release(span);
     }
     client->set->parked_bytes -= bytes;

@@ -49,6 +49,7 @@ struct client {
     bool is_slow;    /* over slow_bytes: ends or is trimmed at the end of the turn */
     bool is_kept;    /* its pod is known: `replay` has what it has not acknowledged */
     bool is_exact;   /* kept until the pod says that it has handled it */
+    bool is_identified;
     struct client *heir_of; /* parked; to be emptied into this one */
     struct replay replay;
     struct client_mark marks[CLIENT_MARKS]; /* a ring, while is_kept and with overlap */
@@ -94,6 +95,8 @@ struct client_set {
     struct event *sweep;
     void (*on_empty)(void *context); /* client_set_finish; NULL: not finishing */
     void *on_empty_context;
+    struct dialect_book *dialects;
+    struct replay_rewrite *rewrite;
     char scratch[READ_SIZE];
 };
 
@@ -103,6 +106,10 @@ struct log_subject client_subject(const struct client *client);
 void client_make_dirty(struct client *client);
 void client_set_reading(struct client *client, bool reads);
 void client_cease_to_wait(struct client *client);
+
+/* ── client_identity.c ── */
+
+void client_identity_cleanup(struct client *client);
 
 /* ── client_park.c ── */
 

@@ -83,6 +83,12 @@ static void set_text(char **text, struct slice value)
     *text = slice_dup(value);
 }
 
+static void set_name(struct command_call *call, struct slice name)
+{
+    set_text(&call->facts->name, name);
+    client_forget_identity(call->client);
+}
+
 static void write_hello(struct command_call *call)
 {
     unsigned protocol = call->facts->protocol;
@@ -146,7 +152,7 @@ void command_hello(struct command_call *call)
         return;
     }
     if (has_name)
-        set_text(&call->facts->name, name);
+        set_name(call, name);
     call->facts->protocol = (unsigned)protocol;
     write_hello(call);
 }
@@ -195,7 +201,7 @@ void command_reset(struct command_call *call)
     interest_remove_all(call->context->interest, client_subscriber(call->client));
     facts->protocol = 2;
     facts->database = 0;
-    set_text(&facts->name, slice_of("", 0));
+    set_name(call, slice_of("", 0));
     facts->user = NULL;
     facts->is_authenticated = facts->listener->users.count == 0;
     resp_write_simple(call->reply, "RESET");
@@ -229,7 +235,7 @@ void command_client_setname(struct command_call *call)
         command_refuse(call, "%s", why);
         return;
     }
-    set_text(&call->facts->name, call->argv[2]);
+    set_name(call, call->argv[2]);
     resp_write_simple(call->reply, "OK");
 }
 
@@ -241,6 +247,7 @@ void command_client_setinfo(struct command_call *call)
                        SLICE_ARGS(slice_to(call->argv[2], 64)));
         return;
     }
+    client_forget_identity(call->client);
     if (slice_equals_nocase(call->argv[2], SLICE("LIB-NAME")))
         set_text(&call->facts->lib_name, slice_to(call->argv[3], 255));
     else if (slice_equals_nocase(call->argv[2], SLICE("LIB-VER")))

@@ -113,6 +113,7 @@ static bool greet(struct command_call *call)
     if (greeting == 0 || call->argc != 3 || call->facts->pod != NULL ||
         !TAILQ_EMPTY(&client_subscriber(call->client)->interests[INTEREST_CHANNEL]))
         return false;
+    client_identify(call->client);
     pods_greet(pods, call->client, channel, call->argv[greeting]);
     for (size_t i = 1; i < call->argc; i++) {
         resp_write_subscribed(call->reply, call->facts->protocol,
@@ -133,6 +134,7 @@ static void subscribe(struct command_call *call, enum interest_kind kind)
     for (size_t i = 1; i < call->argc; i++)
         interest_add(table, subscriber, kind, call->argv[i], &added);
     bool was_subscriber = interest_count(call) > 0;
+    client_identify(call->client);
     if (must_wait(call) || (!was_subscriber && !client_inherit(call->client))) {
         call->verdict = CLIENT_WAIT;
         return;
@@ -232,8 +234,9 @@ void command_publish(struct command_call *call)
         return;
     }
     struct publish_result result;
-    publish_message(call->context->publisher, call->argv[1], call->argv[2], waited(call),
-                    call->facts->active_at, &result);
+    client_identify(call->client);
+    publish_message(call->context->publisher, &call->facts->dialect, call->argv[1],
+                    call->argv[2], waited(call), call->facts->active_at, &result);
     if (result.must_wait) {
         call->verdict = CLIENT_WAIT;
         return;

@@ -1,5 +1,6 @@
 #include "broker/identity.h"
 
+#include "broker/dialect_guess.h"
 #include "shared/address.h"
 
 #include <sys/socket.h>
@@ -29,9 +30,11 @@ static bool is_loopback(const char *ip)
 
 char *identity_of(const char *name, const struct address *peer, int fd)
 {
-    if (is_chosen(name))
-        return must_printf("name:%s", name);
-    if (name[0] != '\0')
+    struct slice chosen = slice_from_text(name);
+    enum message_dialect dialect;
+    if (is_chosen(name) && (!dialect_name_split(&chosen, &dialect) || chosen.len > 0))
+        return must_printf("name:%.*s", SLICE_ARGS(chosen));
+    if (name[0] != '\0' && !is_chosen(name))
         return must_strdup("");
     if (address_is_unix(peer))
         return identity_of_process(fd);

@@ -1,7 +1,8 @@
 /*
  * Which pod a connection is of, so that what one left unread goes to the next of the same pod.
  *
- *     ?client_name=web-1          ─▶ "name:web-1"         the pod's own word, on all its connections
+ *     ?client_name=web-1          ─▶ "name:web-1"         the pod's own word, on all its connections; a dialect
+ *                                                         behind it (web-1:json15) is no part of it
  *     unix socket, no name        ─▶ "process:UID:PID"    from the kernel
  *     another machine, no name    ─▶ "address:10.0.0.7"   one process a pod: only while one subscribes
  *     loopback, no name           ─▶ ""                   many processes share it

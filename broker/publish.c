@@ -3,6 +3,7 @@
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/deliver.h"
+#include "broker/dialect_book.h"
 #include "broker/envelope.h"
 #include "broker/herald.h"
 #include "broker/hot_rooms.h"
@@ -482,9 +483,22 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
     shard_set_start(publisher->shards);
 }
 
-void publish_message(struct publisher *publisher, struct slice channel,
-                     struct slice payload, uint64_t waited, uint64_t now,
-                     struct publish_result *result)
+/* python-socketio gives each emit and callback a host_id; who does not is another publisher, whose dialect is not that
+ * of the pods beside it. */
+static void learn(struct dialect_view *dialect, const struct message *message,
+                  uint64_t now)
+{
+    uint8_t host_id[ENVELOPE_HOST_ID_LEN];
+    if (!envelope_host_id_parse(message->host_id, host_id))
+        return;
+    enum dialect_learned learned = dialect_view_learn(dialect, message, now);
+    if (learned == DIALECT_CORRECTED)
+        metrics_add(M_DIALECTS_CORRECTED, 1);
+}
+
+void publish_message(struct publisher *publisher, struct dialect_view *dialect,
+                     struct slice channel, struct slice payload, uint64_t waited,
+                     uint64_t now, struct publish_result *result)
 {
     result->must_wait = waited < PUBLISH_WAIT_SUBSCRIBERS_MAX &&
                         deliverer_is_behind(publisher->deliverer, channel);
@@ -501,6 +515,10 @@ void publish_message(struct publisher *publisher, struct slice channel,
         refuse(result, PUBLISH_UNSAFE, message.refused);
         return;
     }
+    learn(dialect, &message, now);
+    enum dialect_basis basis = DIALECT_PROVEN;
+    if (message.dialect != DIALECT_RAW)
+        message.dialect = dialect_view_read(dialect, &message, &basis);
     if (publisher->shards != NULL) {
         publish_over_shards(publisher, channel, payload, &message, waited, now, result);
         if (!result->is_accepted || result->must_wait)
@@ -511,6 +529,8 @@ void publish_message(struct publisher *publisher, struct slice channel,
         put_envelope(&envelope, publisher, channel, &message, payload);
         result->receivers = deliver_message(publisher->deliverer, &envelope, now);
     }
+    if (message.dialect != DIALECT_RAW)
+        metrics_add_by(M_PUBLISHED_BY_BASIS, (int)basis, 1);
     metrics_add_by(M_PUBLISHED, (int)message.method, 1);
     metrics_add_by(M_PUBLISHED_BY_DIALECT, (int)message.dialect, 1);
     metrics_add(M_PUBLISHED_BYTES, (int64_t)payload.len);

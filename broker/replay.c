@@ -150,6 +150,27 @@ bool replay_take(struct replay *replay, struct span *span)
     return true;
 }
 
+void replay_next_message(struct slice *bytes, struct replay_message *message)
+{
+    size_t at = 0;
+    struct slice words[4] = {{0}};
+    size_t count = line_number(*bytes, &at);
+    check(count == 3 || count == 4);
+    for (size_t i = 0; i < count; i++) {
+        size_t len = line_number(*bytes, &at);
+        words[i] = slice_to(slice_from(*bytes, at), len);
+        at += len + 2;
+    }
+    check(at <= bytes->len);
+    *message = (struct replay_message){
+        .frame = slice_to(*bytes, at),
+        .pattern = count == 4 ? words[1] : slice_of(NULL, 0),
+        .channel = words[count - 2],
+        .payload = words[count - 1],
+    };
+    *bytes = slice_from(*bytes, at);
+}
+
 unsigned replay_count_messages(struct slice bytes)
 {
     unsigned count = 0;

@@ -45,5 +45,14 @@ void replay_end(struct replay *replay);
 /* Takes the first entry; the caller releases its span. False: there is none. */
 bool replay_take(struct replay *replay, struct span *span) MUST_CHECK;
 
+/* Takes the first message off *bytes, which are deliveries: its frame, and in it the channel and the payload. */
+struct replay_message {
+    struct slice frame;
+    struct slice pattern; /* data NULL: none */
+    struct slice channel;
+    struct slice payload;
+};
+void replay_next_message(struct slice *bytes, struct replay_message *message);
+
 /* Whole messages in a span of deliveries. */
 unsigned replay_count_messages(struct slice bytes);

@@ -100,7 +100,9 @@ static void test_mistakes_are_told_with_their_place(void **state UNUSED)
         {"cluster: {partitions: 0}\n", "cluster.partitions"},
         {"delivery: {ack: never}\n", "delivery.ack"},
         {"replay: {tail: some}\n", "replay.tail"},
-        {"pickle: {mode: transcode}\n", "pickle.mode"},
+        {"pickle: {mode: translate}\n", "pickle.mode"},
+        {"listeners: [{address: '127.0.0.1:1', dialect: json}]\n",
+         "listeners[0].dialect"},
         {"slow_subscriber: {policy: pause}\n", "slow_subscriber.policy"},
         {"listeners: [{address: '127.0.0.1:1', users: [{name: a, password_file: "
          "/none/x}]}]\n",

@@ -82,8 +82,10 @@ static void begin(struct world *world, bool has_user)
                                          .payload = 1 << 20,
                                          .slow_bytes = 1 << 20,
                                          .slow_age = SECONDS(30)};
-    const struct client_callbacks callbacks = {on_request, on_close, wants_no_heartbeat,
-                                               &world->context};
+    const struct client_callbacks callbacks = {.on_request = on_request,
+                                               .on_close = on_close,
+                                               .wants_heartbeat = wants_no_heartbeat,
+                                               .context = &world->context};
     world->context.config = &world->config;
     world->context.clients =
         client_set_new(world->base, world->turn, &limits, &callbacks);

@@ -22,6 +22,9 @@ static void test_the_name_comes_before_the_address(void **state UNUSED)
 {
     assert_identity("name:web-1", "web-1", "10.0.0.7:1000");
     assert_identity("name:address:10.0.0.7", "address:10.0.0.7", "127.0.0.1:1000");
+    assert_identity("name:web-1", "web-1:json15", "10.0.0.7:1000");
+    assert_identity("name:web-1:other", "web-1:other", "10.0.0.7:1000");
+    assert_identity("address:10.0.0.7", ":pickle", "10.0.0.7:1000");
     assert_identity("address:10.0.0.7", "", "10.0.0.7:1000");
     assert_identity("address:fd00::2", "", "[fd00::2]:1000");
 }
