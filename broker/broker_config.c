@@ -17,6 +17,7 @@
 static const char *const slow_policy_words[] = {"disconnect", "drop_oldest", NULL};
 static const char *const ack_words[] = {"fast", "shard", NULL};
 static const char *const tail_words[] = {"acked", "overlap", NULL};
+static const char *const echo_words[] = {"auto", "on", "off", NULL};
 static const char *const pickle_mode_words[] = {"transcode", "pass", "reject", NULL};
 static const char *const dialect_words[] = {"auto", "pickle", "json14", "json15", NULL};
 static const char *const pickle_objects_words[] = {"reject", "bytearray_only", "allow",
@@ -73,6 +74,12 @@ static const struct option_row listener_rows[] = {
          "What its pods speak: pickle (python-socketio up to 5.13), json14 (5.14.0 to "
          "5.15.0), json15 (later); auto is what a client's name ends with, or what it "
          "publishes."},
+    {"echo", OPTION_ENUM, AT(broker_listener_config, echo), .standard = "auto",
+     .words = echo_words, .reload = OPTION_NEW,
+     .help =
+         "Do pods get their own messages back: python-socketio up to 5.9 needs it (on), "
+         "later ones drop them (off, where each process has a client_name or a unix "
+         "socket); auto spares who has shown to be later."},
     {"users", OPTION_LIST, AT(broker_listener_config, users), .elements = &user_table,
      .maximum = 1000, .reload = OPTION_NEW,
      .help = "Who may connect; absent is anybody, without a password."},

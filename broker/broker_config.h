@@ -21,6 +21,7 @@ struct broker_listener_config {
     struct address address;
     unsigned mode;
     int dialect;              /* enum broker_dialect */
+    int echo;                 /* enum echo_mode */
     struct option_list users; /* struct broker_user_config; none: no authentication */
 };
 

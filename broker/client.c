@@ -456,6 +456,7 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     set->reply = evbuffer_new();
     set->turn = turn;
     set->dialects = dialect_book_new();
+    set->echoes = echo_book_new();
     if (limits->rewritten_max > 0)
         set->rewrite =
             replay_rewrite_new(limits->depth_max, limits->rewritten_max,
@@ -488,6 +489,7 @@ void client_set_free(struct client_set *set)
     evbuffer_free(set->reply);
     chunk_writer_cleanup(&set->replies);
     dialect_book_free(set->dialects);
+    echo_book_free(set->echoes);
     replay_rewrite_free(set->rewrite);
     free(set);
 }
@@ -565,6 +567,7 @@ void client_close(struct client *client, enum close_reason reason)
         TAILQ_REMOVE(&set->lagging, client, of_work);
     client->is_dirty = client->is_lagging = false;
     client->state = CLIENT_CLOSED;
+    echo_view_detach(&client->facts.echo);
     client_cease_to_wait(client);
     event_del(&client->readable);
     event_del(&client->writable);

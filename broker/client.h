@@ -25,6 +25,7 @@
 #include "broker/chunk.h"
 #include "broker/close_reason.h"
 #include "broker/dialect_book.h"
+#include "broker/echo_book.h"
 #include "broker/interest.h"
 #include "broker/publish.h"
 #include "shared/address.h"
@@ -66,6 +67,7 @@ struct client_facts {
     bool has_logged_missed;
     uint64_t missed;              /* messages that its dialect has no form for */
     struct dialect_view dialect;  /* after client_identify() */
+    struct echo_view echo;        /* after client_identify(), while connected */
     struct publish_ticket ticket; /* of the PUBLISH whose answer waits for its shard */
     unsigned ticket_receivers;    /* what that answer will be */
     uint64_t waits_since;         /* since when its request waits; 0: it does not */

@@ -44,6 +44,9 @@ void client_identify(struct client *client)
     client->is_identified = true;
     free(facts->identity);
     facts->identity = identity_of(facts->name, &facts->peer, client->stream.fd);
+    if (facts->identity[0] != '\0' && identity_is_shareable(facts->identity))
+        echo_view_attach(&facts->echo, client->set->echoes, facts->identity,
+                         identity_is_process(facts->identity));
     enum message_dialect named = named_dialect(facts);
     if (named != DIALECT_RAW) {
         dialect_view_name(&facts->dialect, named);
@@ -59,12 +62,14 @@ void client_identify(struct client *client)
 void client_forget_identity(struct client *client)
 {
     dialect_view_detach(&client->facts.dialect);
+    echo_view_detach(&client->facts.echo);
     client->is_identified = false;
 }
 
 void client_identity_cleanup(struct client *client)
 {
     dialect_view_detach(&client->facts.dialect);
+    echo_view_detach(&client->facts.echo);
     free(client->facts.identity);
 }
 

@@ -96,6 +96,7 @@ struct client_set {
     void (*on_empty)(void *context); /* client_set_finish; NULL: not finishing */
     void *on_empty_context;
     struct dialect_book *dialects;
+    struct echo_book *echoes;
     struct replay_rewrite *rewrite;
     char scratch[READ_SIZE];
 };

@@ -144,8 +144,10 @@ static void subscribe(struct command_call *call, enum interest_kind kind)
         resp_write_subscribed(call->reply, call->facts->protocol, subscribe_words[kind],
                               call->argv[i], interest_count(call));
     }
-    if (!was_subscriber)
+    if (!was_subscriber) {
         metrics_add(M_SUBSCRIBERS, 1);
+        echo_view_subscribe(&call->facts->echo);
+    }
 }
 
 static void unsubscribe_one(struct command_call *call, enum interest_kind kind,
@@ -235,8 +237,9 @@ void command_publish(struct command_call *call)
     }
     struct publish_result result;
     client_identify(call->client);
-    publish_message(call->context->publisher, &call->facts->dialect, call->argv[1],
-                    call->argv[2], waited(call), call->facts->active_at, &result);
+    publish_message(call->context->publisher, &call->facts->dialect, &call->facts->echo,
+                    call->argv[1], call->argv[2], waited(call), call->facts->active_at,
+                    &result);
     if (result.must_wait) {
         call->verdict = CLIENT_WAIT;
         return;

@@ -1,5 +1,6 @@
 #include "broker/deliver.h"
 
+#include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/client.h"
 #include "broker/envelope.h"
@@ -149,6 +150,12 @@ static unsigned deliver_frame(struct deliverer *deliverer, struct delivery *deli
         const struct pod *pod = client_facts(client)->pod;
         if (pod != NULL && !pod_is_selected(deliverer->pod_rooms, &pod->filter)) {
             metrics_add(M_DELIVERIES_SPARED, 1);
+            continue;
+        }
+        const struct client_facts *facts = client_facts(client);
+        if (echo_view_spares(&facts->echo, (enum echo_mode)facts->listener->echo,
+                             delivery->envelope)) {
+            metrics_add(M_ECHOES_SPARED, 1);
             continue;
         }
         struct span span;

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #define ADDRESS_PREFIX "address:"
+#define PROCESS_PREFIX "process:"
 
 /* Nobody gave it this name: redis-cli says it by itself, each time it starts. */
 static bool is_chosen(const char *name)
@@ -20,7 +21,7 @@ static char *identity_of_process(int fd)
     /* pid 0: of a namespace that cannot be seen from here */
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0 || peer.pid <= 0)
         return must_strdup("");
-    return must_printf("process:%u:%d", (unsigned)peer.uid, (int)peer.pid);
+    return must_printf(PROCESS_PREFIX "%u:%d", (unsigned)peer.uid, (int)peer.pid);
 }
 
 static bool is_loopback(const char *ip)
@@ -41,6 +42,11 @@ char *identity_of(const char *name, const struct address *peer, int fd)
     char text[ADDRESS_TEXT_SIZE];
     const char *ip = address_ip_text(peer, text);
     return is_loopback(ip) ? must_strdup("") : must_printf(ADDRESS_PREFIX "%s", ip);
+}
+
+bool identity_is_process(const char *identity)
+{
+    return strncmp(identity, PROCESS_PREFIX, strlen(PROCESS_PREFIX)) == 0;
 }
 
 bool identity_is_shareable(const char *identity)

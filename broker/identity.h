@@ -16,5 +16,8 @@ struct address;
 /* Whose connection this is; owned by the caller. `name` as the client gave it ("" if none), `fd` its socket. */
 char *identity_of(const char *name, const struct address *peer, int fd);
 
+/* Is it one process, in the word of the kernel? */
+bool identity_is_process(const char *identity);
+
 /* May several live connections have it? Not of an address: who they are is then unknown. */
 bool identity_is_shareable(const char *identity);

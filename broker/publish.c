@@ -4,6 +4,7 @@
 #include "broker/broker_metrics.h"
 #include "broker/deliver.h"
 #include "broker/dialect_book.h"
+#include "broker/echo_book.h"
 #include "broker/envelope.h"
 #include "broker/herald.h"
 #include "broker/hot_rooms.h"
@@ -485,20 +486,21 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
 
 /* python-socketio gives each emit and callback a host_id; who does not is another publisher, whose dialect is not that
  * of the pods beside it. */
-static void learn(struct dialect_view *dialect, const struct message *message,
-                  uint64_t now)
+static void learn(struct dialect_view *dialect, struct echo_view *echo,
+                  const struct message *message, uint64_t now)
 {
     uint8_t host_id[ENVELOPE_HOST_ID_LEN];
     if (!envelope_host_id_parse(message->host_id, host_id))
         return;
+    echo_view_learn(echo, message->method, host_id);
     enum dialect_learned learned = dialect_view_learn(dialect, message, now);
     if (learned == DIALECT_CORRECTED)
         metrics_add(M_DIALECTS_CORRECTED, 1);
 }
 
 void publish_message(struct publisher *publisher, struct dialect_view *dialect,
-                     struct slice channel, struct slice payload, uint64_t waited,
-                     uint64_t now, struct publish_result *result)
+                     struct echo_view *echo, struct slice channel, struct slice payload,
+                     uint64_t waited, uint64_t now, struct publish_result *result)
 {
     result->must_wait = waited < PUBLISH_WAIT_SUBSCRIBERS_MAX &&
                         deliverer_is_behind(publisher->deliverer, channel);
@@ -515,7 +517,7 @@ void publish_message(struct publisher *publisher, struct dialect_view *dialect,
         refuse(result, PUBLISH_UNSAFE, message.refused);
         return;
     }
-    learn(dialect, &message, now);
+    learn(dialect, echo, &message, now);
     enum dialect_basis basis = DIALECT_PROVEN;
     if (message.dialect != DIALECT_RAW)
         message.dialect = dialect_view_read(dialect, &message, &basis);

@@ -25,6 +25,7 @@
 struct broker_config;
 struct deliverer;
 struct dialect_view;
+struct echo_view;
 struct event_base;
 struct hot_rooms;
 struct interest_table;
@@ -87,11 +88,11 @@ void publisher_free(struct publisher *publisher);
 void publisher_start(struct publisher *publisher, void (*on_relief)(void *context),
                      void *context);
 
-/* `dialect` is the client's: it is read by it, and learns from it. `waited` is for how long the same message has waited
+/* `dialect` and `echo` are the client's: it is read by the one, and both learn from it. `waited` is for how long the same message has waited
  * before, microseconds; `now` as timing_now(). */
 void publish_message(struct publisher *publisher, struct dialect_view *dialect,
-                     struct slice channel, struct slice payload, uint64_t waited,
-                     uint64_t now, struct publish_result *result);
+                     struct echo_view *echo, struct slice channel, struct slice payload,
+                     uint64_t waited, uint64_t now, struct publish_result *result);
 
 /* What the shards of an accepted message have said. on_relief is called when it changes. */
 enum publish_answer publish_answer(const struct publisher *publisher,

@@ -89,8 +89,10 @@ def emit(room, data, namespace="/"):
 class Pod:
     """A subscriber: what came on its channels, in order, as (room, data)."""
 
-    def __init__(self, port, *channels):
+    def __init__(self, port, *channels, name=None):
         self.raw = Raw(port, timeout=None)
+        if name:
+            assert self.raw.call("CLIENT", "SETNAME", name) == "OK"
         self.received = []
         self.ended = False
         self.raw.send(command("SUBSCRIBE", *(channels or ("flask-socketio",))))
