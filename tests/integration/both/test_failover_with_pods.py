@@ -101,6 +101,7 @@ def restart(shards, _paths):
     shards[2].start()
 
 
+@pytest.mark.timeout(figure(180, 1800))
 def test_lines_of_flask_pods_are_neither_lost_nor_doubled_while_shards_fail(scene):
     shards, paths, brokers, pods, crowd = scene
     for _ in range(figure(1, 20)):

@@ -61,6 +61,7 @@ def restart(servers, _paths):
     servers[2].start()
 
 
+@pytest.mark.timeout(figure(180, 1800))
 @pytest.mark.parametrize("fault", figure([kill], [kill, hang, reset, restart]), ids=lambda fault: fault.__name__)
 def test_a_fault_of_a_shard_under_5000_messages_a_second_loses_nothing(redis_server, broker, load, relays, fault):
     servers = redis_server(3)
@@ -91,6 +92,7 @@ for message in listener.listen():
 """
 
 
+@pytest.mark.timeout(figure(180, 600))
 @pytest.mark.parametrize("policy", figure(["disconnect"], ["disconnect", "drop_oldest"]))
 def test_a_stopped_pod_delays_nobody_and_its_losses_are_counted(redis_server, broker, load, policy):
     b = broker(redis_server(1), config={"slow_subscriber": {"bytes": "1MiB", "policy": policy}})

@@ -3,9 +3,11 @@ that it works; the full form is long enough for a leak to show."""
 import subprocess
 import sys
 
+import pytest
 from daemons import PATIENCE, ROOT, figure, sanitizer
 
 
+@pytest.mark.timeout(figure(180, 1200))
 def test_memory_stays_flat_while_shards_and_pods_are_killed():
     minutes = figure(0.25, 6)
     rate = 200 if sanitizer() else 2000
