@@ -8,7 +8,7 @@ own, and is answered by {"id": N, "result": …} when it has returned:
     connect                      a new client: its sid              disconnect sid
     enter sid room · leave sid room · close room                    emit room data · emit_to sid data (with a callback: ask)
     shut                         the subscribing connection ends under the pod
-    received                     what each client was sent: {sid: [data, …]}
+    received                     what each client was sent: {sid: [data, …]} · received_of sid
     facts                        greeted, and how many messages came from the broker
 """
 import json
@@ -113,6 +113,8 @@ class Pod:
         """Of an op that does not wait; NotImplemented: it is none."""
         if order["op"] == "received":
             return {sid: list(sent) for sid, sent in self.sent.items()}
+        if order["op"] == "received_of":
+            return list(self.sent[order["sid"]])
         if order["op"] == "facts":
             return {"greeted": getattr(self.manager, "is_greeted", False), "came": self.came}
         if order["op"] == "shut":

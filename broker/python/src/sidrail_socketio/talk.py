@@ -24,6 +24,8 @@ PROTOCOL = b"1"
 PAIRS_AT_ONCE = 500
 SEEN_AT_ONCE = 500
 SEEN_EVERY = 1.0
+#: A greeting that was lost is expected back within this: joins wait for it.
+RETURN_WITHIN = 2.0
 
 Command = Tuple[bytes, ...]
 Number = Tuple[int, int]
@@ -75,6 +77,7 @@ class Talk:
         self._pending: List[Change] = []
         self._newest: Optional[Change] = None
         self._wants_all = not tells_rooms
+        self._lost_at: Optional[float] = None  # the broker's greeting
 
     # ── the connection ──
 
@@ -85,14 +88,23 @@ class Talk:
     def confirm(self) -> None:
         """The channel's subscription is confirmed: the broker's greeting came before it."""
         if self.state is State.CONNECTING:
-            self._leave(State.PLAIN)
+            self.state = State.PLAIN
+            self._lost_at = None
+            self._forget()
 
     def end(self) -> None:
         """The connection is lost."""
-        self._leave(State.DOWN)
+        if self.state is State.GREETED:
+            self._lost_at = time.monotonic()
+        self.state = State.DOWN
+        if not self._returns():
+            self._forget()
 
-    def _leave(self, state: State) -> None:
-        self.state = state
+    def _returns(self) -> bool:
+        """Is a broker expected back?"""
+        return self._lost_at is not None and time.monotonic() - self._lost_at < RETURN_WITHIN
+
+    def _forget(self) -> None:
         self._pending.clear()
         self._newest = None
 
@@ -112,6 +124,7 @@ class Talk:
     def _greet(self, connection: bytes) -> List[Command]:
         earlier, seen = self._connection, self._seen
         self.state = State.GREETED
+        self._lost_at = None
         self._connection = connection
         self._seen = self._told_seen = 0
         own = b"own" if self._skips_own else b"echo"
@@ -145,7 +158,8 @@ class Talk:
 
     def note(self, is_join: bool, namespace: str, room: object) -> None:
         """The pod has its first member in the room, or no more."""
-        if self.state not in (State.CONNECTING, State.GREETED) or not self._tells_rooms:
+        waits = self.state in (State.CONNECTING, State.GREETED) or (self.state is State.DOWN and self._returns())
+        if not waits or not self._tells_rooms:
             return
         name = canonical(room)
         if name is None:
@@ -191,7 +205,7 @@ class Talk:
     def is_joined(self) -> bool:
         """Has everything that was noted so far been joined, or is there nobody to join it?"""
         newest = self._newest
-        if newest is None or self.state in (State.DOWN, State.PLAIN):
+        if newest is None or self.state is State.PLAIN or (self.state is State.DOWN and not self._returns()):
             return True
         if newest.number is None or newest.number > self._joined:
             return False
