@@ -25,21 +25,26 @@ static void open_odd(struct command_call *call)
     pods_open(call->context->pods, call->facts->pod, true);
 }
 
-/* SIDRAIL HELLO protocol own|echo connection|- seen */
+/* SIDRAIL HELLO protocol own|echo [connection seen]… */
 void command_sidrail_hello(struct command_call *call)
 {
     struct pod *pod = pod_of(call);
     uint64_t protocol;
-    uint64_t seen;
     if (pod == NULL)
         return;
-    if (!number_of(call, 2, &protocol) || protocol != PODS_PROTOCOL ||
-        !number_of(call, 5, &seen)) {
-        open_odd(call);
-        return;
+    bool is_odd = !number_of(call, 2, &protocol) || protocol != PODS_PROTOCOL ||
+                  call->argc % 2 != 0;
+    struct pod *earlier = NULL;
+    uint64_t seen = 0;
+    for (size_t i = 4; i + 1 < call->argc && earlier == NULL && !is_odd; i += 2) {
+        is_odd = !number_of(call, i + 1, &seen);
+        earlier = pods_find_earlier(call->context->pods, pod, call->argv[i]);
     }
-    pods_hello(call->context->pods, pod, slice_equals(call->argv[3], SLICE("own")),
-               call->argv[4], seen);
+    if (is_odd)
+        open_odd(call);
+    else
+        pods_hello(call->context->pods, pod, slice_equals(call->argv[3], SLICE("own")),
+                   earlier, seen);
 }
 
 /* SIDRAIL ROOMS generation 0|1 (more to come) [namespace room]… */

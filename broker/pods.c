@@ -200,31 +200,30 @@ static void begin(struct pod *pod)
     interest_activate(pod->interest);
 }
 
-/* The pod of the connection that the manager had before, NULL if there is none. */
-static struct pod *find_earlier(const struct pods *pods, const struct pod *pod,
-                                struct slice connection)
+struct pod *pods_find_earlier(const struct pods *pods, const struct pod *pod,
+                              struct slice connection)
 {
     struct pod *earlier;
     TAILQ_FOREACH(earlier, &pods->all, of_pods)
     {
         char text[CONNECTION_SIZE];
         connection_text(pods, earlier->client, text);
-        if (earlier != pod && slice_equals(connection, slice_from_text(text)) &&
+        if (earlier != pod && earlier->has_spoken &&
+            slice_equals(connection, slice_from_text(text)) &&
             strcmp(earlier->greeting, pod->greeting) == 0)
             return earlier;
     }
     return NULL;
 }
 
-void pods_hello(struct pods *pods, struct pod *pod, bool skips_own,
-                struct slice connection, uint64_t seen)
+void pods_hello(struct pods *pods, struct pod *pod, bool skips_own, struct pod *earlier,
+                uint64_t seen)
 {
     pod->filter.skips_own = skips_own;
     if (pod->has_spoken)
         return;
     pod->has_spoken = true;
     enter(pod, POD_SPOKEN);
-    struct pod *earlier = find_earlier(pods, pod, connection);
     if (earlier != NULL) {
         struct client *client = earlier->client;
         pod_rooms_move(&earlier->filter, &pod->filter);

@@ -71,9 +71,13 @@ void pods_greet(struct pods *pods, struct client *client, struct slice channel,
 void pods_write_greeting(const struct pods *pods, const struct pod *pod,
                          struct evbuffer *reply);
 
-/* What a manager says. `connection` is the one it had before ("-": none), of which it has handled `seen` messages. */
-void pods_hello(struct pods *pods, struct pod *pod, bool skips_own,
-                struct slice connection, uint64_t seen);
+/* The pod as it was at a connection that its manager had before and on which it said HELLO; NULL if it is not waited for. */
+struct pod *pods_find_earlier(const struct pods *pods, const struct pod *pod,
+                              struct slice connection);
+
+/* What a manager says. Of `earlier` (NULL: none) it has had `seen` messages. */
+void pods_hello(struct pods *pods, struct pod *pod, bool skips_own, struct pod *earlier,
+                uint64_t seen);
 
 /* Pairs of namespace and canonical room ("": everybody). `is_last`: the snapshot is whole now. */
 void pods_rooms(struct pods *pods, struct pod *pod, uint64_t generation, bool is_last,

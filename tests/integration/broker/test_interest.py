@@ -13,6 +13,8 @@ CASES = [("5.7", "threading"), ("5.14.2", "threading"), ("5.14.2", "asyncio"), (
          ("current", "gevent"), ("current", "asyncio")]
 #: Below 5.10 asyncio's enter_room cannot wait: such pods get everything.
 OPEN_CASES = [("5.7", "asyncio")]
+#: With and without Redis below the broker.
+BELOW = [(*case, 2) for case in CASES] + [(*case, 0) for case in figure(CASES[3:4], CASES)]
 
 
 @pytest.fixture
@@ -51,8 +53,7 @@ def received_of_shards(broker):
     return sum(shard["received"] for shard in broker.status()["shards"])
 
 
-@pytest.mark.parametrize("shards", [0, 2], ids=["hub", "2 Redis"])
-@pytest.mark.parametrize("version, loop", CASES)
+@pytest.mark.parametrize("version, loop, shards", BELOW)
 def test_a_pod_gets_what_its_rooms_need_and_keeps_private_emits(broker, redis_server, pods, version, loop, shards):
     b = broker(redis_server(shards) if shards else [])
     if shards:
@@ -104,7 +105,7 @@ def test_a_pod_that_cannot_wait_for_joins_gets_everything(broker, redis_server, 
     assert sorted(map(str, lists(process)[sids[0]])) == sorted(map(str, [*range(50), "private"]))
 
 
-@pytest.mark.parametrize("version, loop", CASES + OPEN_CASES)
+@pytest.mark.parametrize("version, loop", figure([CASES[0], CASES[2], CASES[4]], CASES + OPEN_CASES))
 def test_on_a_plain_redis_the_manager_is_a_redis_manager(redis_server, pods, version, loop):
     server = redis_server()
     with Raw(server.port) as raw, Raw(server.port) as monitor:

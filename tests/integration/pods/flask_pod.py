@@ -16,7 +16,7 @@ Plain HTTP:
     GET /emit?room=R&first=N&count=N&namespace=/&size=N   emits `said` without a client's doing
 
 POD_NAME, POD_QUEUE (a redis:// URL; absent: no backplane) and POD_ASYNC_MODE (threading, gevent, eventlet) come
-from the environment. Run as a program it serves by the mode's own server instead of gunicorn.
+from the environment, and POD_MANAGER=sidrail: with its client manager. Run as a program it serves by the mode's own server instead of gunicorn.
 """
 import os
 
@@ -27,20 +27,33 @@ if __name__ == "__main__" and ASYNC_MODE != "threading":
     patch = import_module("eventlet").monkey_patch if ASYNC_MODE == "eventlet" else import_module(
         "gevent.monkey").patch_all
     patch()
+import sys
 import threading
 
 from flask import Flask, jsonify, request
 from flask_socketio import SocketIO, emit, join_room, leave_room, rooms
 
 NAME = os.environ["POD_NAME"]
+CHANNEL = os.environ.get("POD_CHANNEL", "flask-socketio")
+
+
+def queue():
+    """How the pod reaches the others: by a client manager of Sidrail's, or as Flask-SocketIO does it."""
+    url = os.environ.get("POD_QUEUE")
+    if os.environ.get("POD_MANAGER") != "sidrail":
+        return {"message_queue": url, "channel": CHANNEL}
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../broker/python/src"))
+    from sidrail_socketio import SidrailManager
+
+    return {"client_manager": SidrailManager(url, channel=CHANNEL)}
+
 
 app = Flask(__name__)
 socketio = SocketIO(
     app,
     async_mode=ASYNC_MODE,
     cors_allowed_origins="*",
-    message_queue=os.environ.get("POD_QUEUE"),
-    channel=os.environ.get("POD_CHANNEL", "flask-socketio"),
+    **queue(),
     ping_interval=int(os.environ.get("POD_PING_INTERVAL", "25")),
     ping_timeout=int(os.environ.get("POD_PING_TIMEOUT", "20")),
 )

@@ -8,7 +8,7 @@ own, and is answered by {"id": N, "result": …} when it has returned:
     connect                      a new client: its sid              disconnect sid
     enter sid room · leave sid room · close room                    emit room data · emit_to sid data (with a callback: ask)
     shut                         the subscribing connection ends under the pod
-    received                     what each client was sent: {sid: [data, …]} · received_of sid
+    received                     what each client was sent: {sid: [data, …]} · lacks sid data: those that it was not sent
     facts                        greeted, and how many messages came from the broker
 """
 import json
@@ -23,8 +23,10 @@ if LOOP == "gevent":
     monkey.patch_all()
 
 import asyncio  # noqa: E402  (after the patch)
+import faulthandler  # noqa: E402
 import itertools  # noqa: E402
 import queue  # noqa: E402
+import signal  # noqa: E402
 import socket  # noqa: E402
 import threading  # noqa: E402
 
@@ -33,7 +35,9 @@ import socketio  # noqa: E402
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../broker/python/src"))
 from sidrail_socketio import AsyncSidrailManager, SidrailManager  # noqa: E402
 
+faulthandler.register(signal.SIGUSR1)
 numbers = itertools.count(1)
+saying = threading.Lock()
 
 
 class Pod:
@@ -113,8 +117,8 @@ class Pod:
         """Of an op that does not wait; NotImplemented: it is none."""
         if order["op"] == "received":
             return {sid: list(sent) for sid, sent in self.sent.items()}
-        if order["op"] == "received_of":
-            return list(self.sent[order["sid"]])
+        if order["op"] == "lacks":
+            return sorted(set(order["data"]) - set(self.sent[order["sid"]]))
         if order["op"] == "facts":
             return {"greeted": getattr(self.manager, "is_greeted", False), "came": self.came}
         if order["op"] == "shut":
@@ -123,8 +127,9 @@ class Pod:
 
 
 def say(order, **answer):
-    sys.stdout.write(json.dumps({"id": order["id"], **answer}) + "\n")
-    sys.stdout.flush()
+    with saying:
+        sys.stdout.write(json.dumps({"id": order["id"], **answer}) + "\n")
+        sys.stdout.flush()
 
 
 def run(pods, order):

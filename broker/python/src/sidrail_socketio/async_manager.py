@@ -44,6 +44,7 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
         self._sending: Optional[asyncio.Lock] = None
         self._waiting: List["asyncio.Future[None]"] = []
         self._own_pubsub: Any = None
+        self._greeted: Tuple[Any, Any] = (None, None)  # connection and stream
         self._responses: Any = None
         self._asks_greeting = True
         self._listener: Optional["asyncio.Task[Any]"] = None
@@ -177,10 +178,12 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
     # ── the connection ──
 
     async def _say(self, commands: List[Command]) -> None:
-        """Over the subscribing connection, in order. One that is lost is noticed by the listener."""
+        """Over the connection that was greeted, in order. One that is lost is noticed by the listener."""
+        connection, writer = self._greeted
         try:
             for command in commands:
-                await self._own_pubsub.connection.send_command(*command, check_health=False)
+                writer.writelines(connection.pack_command(*command))
+                await writer.drain()
         except Exception as error:
             self._get_logger().debug("sidrail: not said: %s", error)
 
@@ -211,6 +214,7 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
             async with self._lock():
                 commands = self._talk.hear(bytes_of(response["data"]))
                 if commands and commands[0][1] == b"HELLO":
+                    self._greeted = (self._own_pubsub.connection, self._own_pubsub.connection._writer)
                     self._backlog.clear()  # it comes again
                 self._wake()
                 await self._say(commands)
@@ -257,12 +261,12 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
                     await self._subscribe()
                     while True:
                         taken = await self._next()
+                        retry = RETRY_FIRST
                         if taken is None:
                             continue
-                        retry = RETRY_FIRST
+                        await self._count()
                         if taken[0] is not None:
                             yield taken[0]
-                        await self._count()
                 except Exception as error:
                     await self._lose(error, retry)
                     await asyncio.sleep(retry)

@@ -74,6 +74,7 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
         self._sending = threading.Lock()  # taken first: what is said is said in order
         self._talk = Talk(lambda: members(self.rooms), skips_own=_HANDLES_OWN)
         self._own_pubsub: Any = None
+        self._greeted: Tuple[Any, Any] = (None, None)  # connection and socket
         self._responses: Iterator[Any] = iter(())
         self._asks_greeting = True
         self._listener: Optional[int] = None
@@ -210,10 +211,13 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
     # ── the connection ──
 
     def _say(self, commands: List[Command]) -> None:
-        """Over the subscribing connection; the caller holds _sending. One that is lost is noticed by the listener."""
+        """Over the connection that was greeted; the caller holds _sending. One that is lost is noticed by the listener.
+
+        Not by redis-py's send_command: it connects anew when the connection is lost, under the listener's hands."""
         try:
             for command in commands:
-                self._own_pubsub.connection.send_command(*command, check_health=False)
+                for piece in self._greeted[0].pack_command(*command):
+                    self._greeted[1].sendall(piece)
         except Exception as error:
             self._get_logger().debug("sidrail: not said: %s", error)
 
@@ -243,6 +247,8 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
                 with self._changed:
                     commands = self._talk.hear(bytes_of(response["data"]))
                     if commands and commands[0][1] == b"HELLO":
+                        connection = self._own_pubsub.connection
+                        self._greeted = (connection, connection._sock)
                         self._backlog.clear()  # it comes again
                     self._changed.notify_all()
                 self._say(commands)
@@ -286,12 +292,12 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
                 self._subscribe()
                 while True:
                     taken = self._backlog.popleft() if self._backlog else self._take(self._read())
+                    retry = RETRY_FIRST
                     if taken is None:
                         continue
-                    retry = RETRY_FIRST
+                    self._count()
                     if taken[0] is not None:
                         yield taken[0]
-                    self._count()
             except Exception as error:
                 self._lose(error, retry)
                 time.sleep(retry)

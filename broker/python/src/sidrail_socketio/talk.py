@@ -23,6 +23,7 @@ from .rooms import canonical
 PROTOCOL = b"1"
 PAIRS_AT_ONCE = 500
 SEEN_AT_ONCE = 500
+CONNECTIONS_MAX = 8
 SEEN_EVERY = 1.0
 #: A greeting that was lost is expected back within this: joins wait for it.
 RETURN_WITHIN = 2.0
@@ -67,7 +68,9 @@ class Talk:
         self._tells_rooms = tells_rooms
         self._skips_own = skips_own
         self.state = State.DOWN
-        self._connection = b"-"
+        #: Connections on which the pod may be waited for, the newest first, and how many messages of each it has had.
+        self._connections: List[Tuple[bytes, int]] = []
+        self._is_heard = False
         self._seen = 0
         self._told_seen = 0
         self._told_at = 0.0
@@ -117,18 +120,24 @@ class Talk:
             return self._greet(words[2])
         if words[:1] == [b"joined"] and len(words) >= 3 and words[1].isdigit() and words[2].isdigit():
             self._joined = max(self._joined, (int(words[1]), int(words[2])))
+            self._is_heard = True
         elif words[:1] == [b"again"] and self.state is State.GREETED:
             return self._snapshot()
         return []
 
     def _greet(self, connection: bytes) -> List[Command]:
-        earlier, seen = self._connection, self._seen
+        if self._connections:
+            self._connections[0] = (self._connections[0][0], self._seen)
+        # When nothing came on a connection it is not known whether the broker heard the HELLO there.
+        known = self._connections[: 1 if self._is_heard else CONNECTIONS_MAX]
+        own = b"own" if self._skips_own else b"echo"
+        words = (word for token, seen in known for word in (token, b"%d" % seen))
+        hello = (b"SIDRAIL", b"HELLO", PROTOCOL, own, *words)
+        self._connections = [(connection, 0), *known]
+        self._is_heard = False
         self.state = State.GREETED
         self._lost_at = None
-        self._connection = connection
         self._seen = self._told_seen = 0
-        own = b"own" if self._skips_own else b"echo"
-        hello = (b"SIDRAIL", b"HELLO", PROTOCOL, own, earlier, b"%d" % seen)
         return [hello, *self._snapshot()]
 
     def _snapshot(self) -> List[Command]:
@@ -215,8 +224,9 @@ class Talk:
     # ── positions ──
 
     def count(self) -> List[Command]:
-        """A message that is not the greeting's has been handled; returns what to say."""
+        """A message that is not the greeting's is going to be handled; returns what to say."""
         self._seen += 1
+        self._is_heard = True
         if self.state is not State.GREETED:
             return []
         now = time.monotonic()
