@@ -11,20 +11,32 @@
 #define GOLDEN_RATIO                                                                     \
     0x9e3779b97f4a7c15u /* of 2^64: multiples are far apart, modulo 2^64 */
 
-uint32_t drain_place(uint64_t id, uint32_t window_ms)
+uint32_t drain_place(uint64_t number, uint32_t window_ms)
 {
-    uint64_t mixed = id * GOLDEN_RATIO;
+    uint64_t mixed = number * GOLDEN_RATIO;
     return (uint32_t)((mixed >> 32) * window_ms >> 32);
 }
 
 /* NULL: the upstream is in the configuration no more. */
-static const struct upstream_config *config_of(const struct snapshot *snapshot,
-                                               const struct endpoint *endpoint)
+static const struct endpoint_set *set_of(const struct snapshot *snapshot,
+                                         const struct endpoint *endpoint,
+                                         const struct upstream_config **config)
 {
-    for (size_t i = 0; i < snapshot->sets_len; i++)
-        if (snapshot->sets[i]->upstream == endpoint->upstream)
-            return proxy_config_upstream(snapshot->config, i);
+    for (size_t i = 0; i < snapshot->sets_len; i++) {
+        if (snapshot->sets[i]->upstream != endpoint->upstream)
+            continue;
+        *config = proxy_config_upstream(snapshot->config, i);
+        return snapshot->sets[i];
+    }
     return NULL;
+}
+
+static bool has_other_home(const struct endpoint_set *set)
+{
+    for (size_t i = 0; i < set->len; i++)
+        if (set->entries[i].state < ENDPOINT_DRAINING && set->entries[i].weight > 0)
+            return true;
+    return false;
 }
 
 static uint32_t milliseconds(uint64_t duration)
@@ -33,27 +45,38 @@ static uint32_t milliseconds(uint64_t duration)
 }
 
 bool drain_delay(const struct snapshot *snapshot, const struct endpoint *endpoint,
-                 uint64_t id, uint64_t since, uint64_t now, uint32_t *delay_ms)
+                 uint32_t number, uint64_t since, uint64_t now, bool is_late,
+                 uint32_t *delay_ms)
 {
-    const struct upstream_config *config = config_of(snapshot, endpoint);
-    if (config == NULL || config->drain.mode == DRAIN_NONE)
+    const struct upstream_config *config = NULL;
+    const struct endpoint_set *set = set_of(snapshot, endpoint, &config);
+    if (set == NULL || config->drain.mode == DRAIN_NONE)
         return false;
-    uint64_t begin = config->drain.delay, window = config->drain.window;
+    uint64_t begin = since + config->drain.delay, window = config->drain.window;
     if (config->drain.mode == DRAIN_WAIT) {
         begin += window;
         window = config->herd_spread;
     }
+    if (is_late && !has_other_home(set)) {
+        begin += now - since;
+    } else if (is_late && begin < now) {
+        uint64_t left = begin + window > now ? begin + window - now : 0;
+        window = left > config->herd_spread ? left : config->herd_spread;
+        begin = now;
+    }
     uint64_t at =
-        since + begin + MILLISECONDS((uint64_t)drain_place(id, milliseconds(window)));
+        begin + MILLISECONDS((uint64_t)drain_place(number, milliseconds(window)));
     *delay_ms = at > now ? milliseconds(at - now) : 0;
     return true;
 }
 
 uint32_t drain_herd_delay(const struct snapshot *snapshot,
-                          const struct endpoint *endpoint, uint64_t id)
+                          const struct endpoint *endpoint, uint32_t number)
 {
-    const struct upstream_config *config = config_of(snapshot, endpoint);
-    return config != NULL ? drain_place(id, milliseconds(config->herd_spread)) : 0;
+    const struct upstream_config *config = NULL;
+    return set_of(snapshot, endpoint, &config) != NULL
+               ? drain_place(number, milliseconds(config->herd_spread))
+               : 0;
 }
 
 bool drain_differs(const struct snapshot *before, const struct snapshot *after)

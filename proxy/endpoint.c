@@ -31,6 +31,8 @@ struct endpoint *endpoint_new(struct upstream *upstream,
 {
     struct endpoint *endpoint = must_calloc(1, sizeof(*endpoint));
     atomic_init(&endpoint->holders, 1);
+    /* replicas must not let their clients of one endpoint go at equal places */
+    atomic_init(&endpoint->tunnels_total, (unsigned)timing_random());
     endpoint->upstream = upstream_ref(upstream);
     endpoint->identity = slice_dup(identity->identity);
     endpoint->label = slice_dup(identity->label);
@@ -64,9 +66,10 @@ static void count_down(atomic_uint *counter)
     check(atomic_fetch_sub_explicit(counter, 1, memory_order_relaxed) > 0);
 }
 
-void endpoint_begin_tunnel(struct endpoint *endpoint)
+uint32_t endpoint_begin_tunnel(struct endpoint *endpoint)
 {
     atomic_fetch_add_explicit(&endpoint->tunnels, 1, memory_order_relaxed);
+    return atomic_fetch_add_explicit(&endpoint->tunnels_total, 1, memory_order_relaxed);
 }
 
 void endpoint_end_tunnel(struct endpoint *endpoint)

@@ -53,12 +53,12 @@ struct endpoint {
     char apart[CACHE_LINE];
     atomic_uint holders;
     atomic_uint tunnels;
+    atomic_uint tunnels_total;    /* the number of the next; began at random */
     atomic_uint polls;            /* exchanges in flight, long polls above all */
     _Atomic uint64_t placed_last; /* the second of the last handshake */
     _Atomic uint64_t placed[ENDPOINT_PLACED_SECONDS]; /* second << 24 | count, a ring */
     _Atomic uint64_t handshakes_total;
-    _Atomic uint64_t
-        draining_since; /* 0: it takes sessions. Written by the main thread */
+    _Atomic uint64_t draining_since; /* 0: it takes sessions. The main thread writes it */
 };
 
 /* What discovery says of one endpoint, all borrowed. */
@@ -81,8 +81,9 @@ struct endpoint *endpoint_new(struct upstream *upstream,
 struct endpoint *endpoint_ref(struct endpoint *endpoint);
 void endpoint_unref(struct endpoint *endpoint);
 
-/* A tunnel or an exchange begins / ends on it. Every begin has exactly one end. */
-void endpoint_begin_tunnel(struct endpoint *endpoint);
+/* A tunnel or an exchange begins / ends on it. Every begin has exactly one end. Tunnels of one endpoint have
+ * numbers in a row, from one at random. */
+uint32_t endpoint_begin_tunnel(struct endpoint *endpoint);
 void endpoint_end_tunnel(struct endpoint *endpoint);
 void endpoint_begin_poll(struct endpoint *endpoint);
 void endpoint_end_poll(struct endpoint *endpoint);

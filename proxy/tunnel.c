@@ -172,7 +172,7 @@ static void orphan(struct tunnel *tunnel, enum close_reason reason, bool has_los
     uint32_t delay_ms =
         has_lost ? 0
                  : drain_herd_delay(worker_of(tunnel)->current->snapshot,
-                                    tunnel->connection->endpoint, tunnel->client->id);
+                                    tunnel->connection->endpoint, tunnel->number);
     watch(tunnel);
     tunnel_leave_later(tunnel, delay_ms, reason);
 }
@@ -482,8 +482,8 @@ void tunnel_follow_drain(struct tunnel *tunnel, uint64_t now, bool is_new)
         tunnel->leave = TUNNEL_STAYS;
         rearm(tunnel);
     } else if (since != 0 && tunnel->leave == TUNNEL_STAYS &&
-               drain_delay(worker_of(tunnel)->current->snapshot, endpoint,
-                           tunnel->client->id, is_new ? now : since, now, &delay_ms)) {
+               drain_delay(worker_of(tunnel)->current->snapshot, endpoint, tunnel->number,
+                           since, now, is_new, &delay_ms)) {
         tunnel_leave_later(tunnel, delay_ms, CLOSE_DRAINED);
     }
 }
@@ -516,7 +516,7 @@ void tunnel_start(struct client *client, struct endpoint_connection *connection,
     ws_tracker_init(&tunnel->pipes[TO_ENDPOINT].tracker, WS_FROM_CLIENT, has_deflate);
     connection->owner = tunnel;
     connection->on_ready = on_endpoint;
-    endpoint_begin_tunnel(connection->endpoint);
+    tunnel->number = endpoint_begin_tunnel(connection->endpoint);
     metrics_add(M_TUNNELS_OPEN, 1);
     metrics_add(M_TUNNELS, 1);
     set_socket_options(tunnel);

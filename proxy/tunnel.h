@@ -47,6 +47,7 @@ struct tunnel {
     struct client *client;                  /* borrowed: it owns us */
     struct endpoint_connection *connection; /* owned; NULL once closed */
     struct tunnel_pipe pipes[2];            /* TO_CLIENT, TO_ENDPOINT */
+    uint32_t number;                        /* among the tunnels of its endpoint */
     uint32_t ended_at;                      /* deadline_now() of the first end */
     uint32_t leave_at;    /* deadline_now() at which it is to leave, boundary or not */
     uint8_t leave;        /* enum tunnel_leave */
@@ -80,8 +81,8 @@ void tunnel_leave(struct tunnel *tunnel, uint16_t code, enum close_reason reason
 void tunnel_leave_later(struct tunnel *tunnel, uint32_t delay_ms,
                         enum close_reason reason);
 
-/* Its endpoint drains (endpoint->draining_since): it leaves at its place in the window (proxy/drain.h), counted
- * from `now` (timing_now()) when it `is_new`; drains no more: it stays. */
+/* Its endpoint drains (endpoint->draining_since): it leaves at its place in the window (proxy/drain.h); drains no more:
+ * it stays. `is_new`: it has just begun. `now`: timing_now(). */
 void tunnel_follow_drain(struct tunnel *tunnel, uint64_t now, bool is_new);
 
 /* Frees it and closes the endpoint's connection; the client does this when it is closed. */

@@ -80,19 +80,42 @@ def test_websockets_of_a_draining_endpoint_leave_evenly_and_find_another(proxy, 
     assert daemon.metrics().get("sidrail_proxy_clients_closed_total", reason="drained") == len(leaving)
 
 
-def test_a_session_that_upgrades_on_a_draining_endpoint_gets_its_own_time(proxy, pods, riders, path):
+def upgraded(riders, daemon, sids):
+    made = [Rider(daemon.port, WEBSOCKET + b"&sid=" + sid.encode(), comes_back=False) for sid in sids]
+    riders += made
+    wait_until(lambda: all(r.pods or r.trouble for r in made), "they are connected")
+    assert not [r.trouble for r in made if r.trouble] and {r.pods[0] for r in made} == {"pod-0"}
+    return made
+
+
+def test_sessions_that_upgrade_on_a_draining_endpoint_leave_with_the_others(proxy, pods, riders, path):
+    """Its pod ends after the window; late comers must be gone by then."""
     write(path, pods[:2])
-    daemon = proxy([], config=upstream(path, drain={"delay": "1s", "window": "100ms"}))
-    sid = sessions_on(daemon.port, pods[:2], 1)["pod-0"][0]
+    daemon = proxy([], config=upstream(path, drain={"delay": "500ms", "window": "4s"}, herd_spread="500ms"))
+    sids = sessions_on(daemon.port, pods[:2], 8)["pod-0"]
+    began = time.monotonic()
     write(path, pods[:2], draining=["pod-0"])
     wait_for_states(daemon, {"pod-0": "draining", "pod-1": "ready"})
     time.sleep(1.5)
+    late = upgraded(riders, daemon, sids[:8])
+    wait_until(lambda: all(r.closed for r in late), "they have left")
+    moments = [r.closed[0][0] - began for r in late]
+    assert {r.closed[0][1] for r in late} == {1012}
+    assert max(moments) < 4.5 + 2 * PATIENCE and max(moments) - min(moments) > 1
+
+
+def test_sessions_have_time_on_a_draining_endpoint_when_there_is_no_other(proxy, pods, riders, path):
+    """They would come back to it at once, again and again."""
+    write(path, pods[:1])
+    daemon = proxy([], config=upstream(path, drain={"delay": "1s", "window": "100ms"}, herd_spread="0s"))
+    sids = sessions_on(daemon.port, pods[:1], 1)["pod-0"]
+    write(path, pods[:1], draining=["pod-0"])
+    wait_for_states(daemon, {"pod-0": "draining"})
+    time.sleep(1.5)
     began = time.monotonic()
-    rider = Rider(daemon.port, WEBSOCKET + b"&sid=" + sid.encode(), comes_back=False)
-    riders.append(rider)
-    wait_until(lambda: rider.closed or rider.trouble, "it has left")
-    assert rider.trouble is None and rider.pods == ["pod-0"] and rider.closed[0][1] == 1012
-    assert rider.closed[0][0] - began >= 1
+    late = upgraded(riders, daemon, sids[:1])
+    wait_until(lambda: all(r.closed for r in late), "it has left")
+    assert late[0].closed[0][1] == 1012 and late[0].closed[0][0] - began >= 1
 
 
 def test_a_drain_that_is_called_off_closes_nothing_more(proxy, pods, riders, path):
