@@ -16,12 +16,19 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
 /* A subscriber whose pod has closed its end: what was written is given so long to be acknowledged. */
 #define END_WITHIN SECONDS(1)
 #define END_TICK   MILLISECONDS(10)
+
+/* A connection on which nothing was acknowledged for so long, though it was sent again, ends when its pod is back. */
+#define HALF_OPEN_AFTER SECONDS(1)
+
+enum path { PATH_OPEN, PATH_DOUBTFUL, PATH_CUT };
 
 /* What a subscriber has acknowledged is looked up when so much has been queued since. */
 #define TRIM_EVERY ((size_t)128 * 1024)
@@ -247,6 +254,50 @@ static bool wants_all_of(const struct client *client, const struct client *parke
     return true;
 }
 
+static bool is_subscriber_of(const struct client *client, const char *identity)
+{
+    return client->state == CLIENT_OPEN &&
+           client->subscriber.counts[0] + client->subscriber.counts[1] > 0 &&
+           strcmp(client->facts.identity, identity) == 0;
+}
+
+/* Is the path to its pod cut, as far as can be told: what was sent again and again is not acknowledged? A pod that is
+ * stopped answers to probes. */
+static enum path path_of(const struct client *client)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+    memset(&info, 0, sizeof(info));
+    if (unacknowledged(client) == 0 ||
+        getsockopt(client->stream.fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+        return PATH_OPEN;
+    unsigned unanswered = info.tcpi_retransmits > info.tcpi_probes ? info.tcpi_retransmits
+                                                                   : info.tcpi_probes;
+    uint64_t silent = MILLISECONDS((uint64_t)info.tcpi_last_ack_recv);
+    if (unanswered == 0)
+        return PATH_OPEN;
+    return unanswered > 1 && silent > HALF_OPEN_AFTER ? PATH_CUT : PATH_DOUBTFUL;
+}
+
+/* The pod is back while an old connection of it seems to live: it ends, if its path is cut. False: that is not
+ * sure yet. */
+static bool end_half_open(struct client *client)
+{
+    bool is_sure = true;
+    struct client *next;
+    for (struct client *other = client_first(client->set); other != NULL; other = next) {
+        next = client_next(other);
+        if (other == client || !other->is_kept ||
+            !is_subscriber_of(other, client->facts.identity))
+            continue;
+        enum path path = path_of(other);
+        if (path == PATH_CUT)
+            client_close(other, CLOSE_BROKEN);
+        is_sure &= path != PATH_DOUBTFUL;
+    }
+    return is_sure;
+}
+
 /* Behind one address there are several: which of them returns cannot be told. */
 static bool is_ambiguous(struct client *client)
 {
@@ -255,8 +306,7 @@ static bool is_ambiguous(struct client *client)
     bool is = false;
     struct client *other;
     TAILQ_FOREACH(other, &client->set->open, of_set)
-    if (other != client && other->state == CLIENT_OPEN &&
-        strcmp(other->facts.identity, client->facts.identity) == 0) {
+    if (other != client && is_subscriber_of(other, client->facts.identity)) {
         client_keep_no_more(other);
         is = true;
     }
@@ -268,7 +318,11 @@ bool client_inherit(struct client *client)
     struct client_set *set = client->set;
     if (set->limits.replay_window == 0 || client->is_kept || set->on_empty != NULL)
         return true;
-    if (client->facts.identity[0] == '\0' || is_ambiguous(client))
+    if (client->facts.identity[0] == '\0')
+        return true;
+    if (!end_half_open(client))
+        return false;
+    if (is_ambiguous(client))
         return true;
     struct client *other;
     TAILQ_FOREACH(other, &set->ending, of_work)

@@ -20,11 +20,13 @@ class Push(list):
 class Raw:
     """One connection; replies are str (simple), Error, int, bytes, list, dict, Push or None."""
 
-    def __init__(self, port, timeout=20, receive_buffer=None, host="127.0.0.1"):
+    def __init__(self, port, timeout=20, receive_buffer=None, host="127.0.0.1", source=None):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.connect((host, port))
         self.file = self.socket.makefile("rb", 65536)
 

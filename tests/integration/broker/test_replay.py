@@ -1,6 +1,9 @@
 """A pod whose subscriber's connection ends gets what it has not acknowledged on its next one: once, in order."""
+import ctypes
 import json
+import shutil
 import socket
+import subprocess
 import threading
 import time
 
@@ -96,8 +99,8 @@ def check_shut_down_pod(b, listener, seconds):
 class Pod:
     """One connection that subscribes under a name."""
 
-    def __init__(self, port, name="pod", receive_buffer=None, host="127.0.0.1"):
-        self.raw = Raw(port, timeout=5, receive_buffer=receive_buffer, host=host)
+    def __init__(self, port, name="pod", receive_buffer=None, host="127.0.0.1", source=None):
+        self.raw = Raw(port, timeout=5, receive_buffer=receive_buffer, host=host, source=source)
         if name:
             assert self.raw.call("CLIENT", "SETNAME", name) == "OK"
         assert self.raw.call("SUBSCRIBE", "flask-socketio")[0] == b"subscribe"
@@ -249,10 +252,14 @@ def reached_from_outside(broker):
 def test_a_pod_without_a_name_is_known_by_its_address(reached_from_outside):
     b, host = reached_from_outside
     pod = Pod(b.port, name=None, host=host)
+    publishing = Raw(b.port, host=host)  # a pod has more connections than one
+    assert publishing.call("PUBLISH", "flask-socketio", emit("r", -1)) == 1
+    assert pod.read(1) == [-1]
     pod.raw.close()
     wait_until(lambda: parked(b) == 1, "it is waited for")
     emit_all(b.port, 0, 5)
     assert Pod(b.port, name=None, host=host).read(5) == list(range(5))
+    publishing.close()
 
 
 def test_two_pods_behind_one_address_are_not_mistaken_for_each_other(reached_from_outside):
@@ -262,3 +269,53 @@ def test_two_pods_behind_one_address_are_not_mistaken_for_each_other(reached_fro
         pod.raw.close()
     wait_until(lambda: b.status()["clients_open"] == 0, "they are gone")
     assert parked(b) == 0
+
+
+CLONE_NEWNET = 0x40000000
+
+
+def in_own_network(work):
+    """Runs work() in a thread with a network of its own; what it starts is in it as well. Skips where that is not allowed."""
+    outcome = []
+
+    def run():
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+            outcome.append(None)
+            return
+        try:
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            work()
+            outcome.append(True)
+        except BaseException as error:  # handed on to the test
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if outcome[0] is None:
+        pytest.skip("this user may not make a network namespace")
+    if outcome[0] is not True:
+        raise outcome[0]
+
+
+@pytest.mark.skipif(shutil.which("ip") is None, reason="ip is not there")
+def test_a_pod_whose_path_was_cut_gets_what_was_sent_into_the_void(servers):
+    """The address of a pod goes: nothing comes from it any more, not even a reset. It returns from another one."""
+    def work():
+        for address in ("10.99.0.7", "10.99.0.8"):
+            subprocess.run(["ip", "addr", "add", f"{address}/32", "dev", "lo"], check=True)
+        port = free_port()
+        b = servers.broker(config={"listeners": [{"address": f"0.0.0.0:{port}"}]})
+        pod = Pod(port, source="10.99.0.7")
+        emit_all(port, 0, 5)
+        assert pod.read(5) == list(range(5))
+        subprocess.run(["ip", "addr", "del", "10.99.0.7/32", "dev", "lo"], check=True)
+        emit_all(port, 5, 10)
+        time.sleep(0.4)  # no pod notices it sooner
+        again = Pod(port, source="10.99.0.8")
+        emit_all(port, 10, 12)
+        assert again.read(7) == list(range(5, 12))
+        assert b.metrics().get("sidrail_broker_clients_closed_total", reason="broken") == 1
+        b.stop()
+
+    in_own_network(work)
