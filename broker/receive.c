@@ -9,6 +9,7 @@
 #include "broker/standing_clock.h"
 #include "shared/log.h"
 
+#include <assert.h>
 #include <event2/buffer.h>
 #include <event2/event.h>
 #include <stdlib.h>
@@ -161,6 +162,7 @@ static void gap_free(struct receiver *receiver, struct gap *gap)
     struct held *held;
     while ((held = TAILQ_FIRST(&gap->held)) != NULL)
         let_go(receiver, gap, held);
+    assert(receiver->gaps_by_key != NULL); /* it holds this gap */
     HASH_DEL(receiver->gaps_by_key, gap);
     TAILQ_REMOVE(&receiver->gaps, gap, of_receiver);
     receiver->gap_count--;

@@ -200,8 +200,7 @@ static void write_summary(struct json_writer *json, const struct proxy *proxy)
     json_text(json, "version", SLICE(SIDRAIL_VERSION));
     json_text(json, "phase",
               slice_from_text(lifecycle_phase_text(lifecycle_phase(proxy->lifecycle))));
-    json_decimal(json, "uptime_s",
-                 (double)((timing_now() - proxy->process.started) / 1000) / 1000);
+    json_decimal(json, "uptime_s", (double)(timing_now() - proxy->process.started) / 1e6);
     json_unsigned(json, "generation", proxy->snapshot->generation);
     json_unsigned(json, "workers", proxy->workers_len);
     json_unsigned(json, "clients_open", atomic_load(&proxy->process.clients));
