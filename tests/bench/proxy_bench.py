@@ -34,6 +34,7 @@ LOADS = {
     "polling handshake, then upgrade": ("full", 50, 64),
 }
 STORM = "storm of 5,000 connects, seconds"
+STORM_CPU = "storm, for each WebSocket"
 # what is measured, who it is compared with, the most that the ratio may be
 TARGETS = [
     ("echo 64 B", "nginx", 1.0), ("echo 64 B", "relay", 1.1), ("echo 16 KiB", "haproxy", 0.6), ("polling", "nginx", 0.75),
@@ -128,6 +129,7 @@ class Bench:
                     figures.setdefault(figure, {}).setdefault(name, []).append(result["cpu_us"])
             for name in order:
                 result = self.load(name, "storm", 5000, 64, 1)
+                figures.setdefault(STORM_CPU, {}).setdefault(name, []).append(result["cpu_us"])
                 figures.setdefault(STORM, {}).setdefault(name, []).append(result["seconds"])
                 time.sleep(0.5)
             print(f"round {turn + 1} of {self.options.rounds} is over", file=sys.stderr)
