@@ -20,7 +20,7 @@ class Wire:
     def __init__(self, sock):
         self.sock = sock
         self.buffer = b""
-        self.received = b""
+        self.received = bytearray()
         self.has_ended = False
 
     def send(self, *pieces, pause=0.0):
