@@ -135,10 +135,11 @@ patience() { # FOLDER
 }
 
 run_unit() { # FOLDER
-    local status=0 report=$root/.run/reports/unit-$1.xml
+    local status=0 report=$root/.run/reports/unit-$1.xml labels=unit
     [ -f "$1/build.ninja" ] || return 0 # counted by build_suite
+    [ "$1" != build ] || labels='unit|model' # the model is Python: once is enough
     say "unit tests and fuzz corpora: $1"
-    without_random_addresses "$1" ctest --test-dir "$1" -L unit -j "$jobs" --output-on-failure --no-tests=ignore \
+    without_random_addresses "$1" ctest --test-dir "$1" -L "$labels" -j "$jobs" --output-on-failure --no-tests=ignore \
         ${filter:+-R "$filter"} --output-junit "$report" || status=$?
     count_report "$1" "$report" "$status"
 }
