@@ -280,10 +280,8 @@ def test_the_image_is_built_from_what_run_installs_and_holds_what_the_daemons_lo
     for daemon in ("proxy", "broker"):
         out = subprocess.run(["ldd", BUILD / f"sidrail-{daemon}"], capture_output=True, text=True, check=True).stdout
         loaded |= set(re.findall(r"^\s*(lib\S+) =>", out, re.M))
-    owners = {}
-    for library in loaded:
-        found = subprocess.run(["dpkg", "-S", f"*/{library}"], capture_output=True, text=True, check=False).stdout
-        owners[library] = {line.split(":")[0] for line in found.splitlines()}
+    found = subprocess.run(["dpkg", "-S", *(f"*/{library}" for library in loaded)], capture_output=True, text=True, check=False).stdout
+    owners = {library: {line.split(":")[0] for line in found.splitlines() if line.endswith(f"/{library}")} for library in loaded}
     assert len(owners) > 5
     base = {"libc6", "libgcc-s1"}  # with Debian itself, or with the packages named
     sanitizers = {"libasan8", "libubsan1", "libtsan2", "libstdc++6"}
