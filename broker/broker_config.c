@@ -20,6 +20,7 @@ static const char *const tail_words[] = {"acked", "overlap", NULL};
 static const char *const echo_words[] = {"auto", "on", "off", NULL};
 static const char *const pickle_mode_words[] = {"transcode", "pass", "reject", NULL};
 static const char *const dialect_words[] = {"auto", "pickle", "json14", "json15", NULL};
+static const char *const order_words[] = {"room", "namespace", "total", NULL};
 static const char *const pickle_objects_words[] = {"reject", "bytearray_only", "allow",
                                                    NULL};
 static const char *const readiness_words[] = {"none", "any", "all", NULL};
@@ -266,6 +267,11 @@ static const struct option_row rows[] = {
      .help =
          "A PUBLISH is answered when it has its place in the queue (fast), or when its "
          "shard has answered (shard)."},
+    {"delivery.order", OPTION_ENUM, AT(broker_config, order), .standard = "room",
+     .words = order_words, .reload = OPTION_RESTART,
+     .help =
+         "What is kept together on one shard, and so in one order at all pods: a room, "
+         "a namespace, or everything; the same at all brokers."},
     {"delivery.flush_window", OPTION_DURATION, AT(broker_config, flush_window),
      .standard = "auto", .automatic = true, .maximum = MILLISECONDS(1000),
      .reload = OPTION_RESTART,
@@ -506,7 +512,7 @@ struct partition_map_config broker_config_map(const struct broker_config *config
         channels[i] = slice_from_text(config->channels.items[i]);
     return (struct partition_map_config){
         .partitions = (unsigned)config->cluster_partitions,
-        .order = ORDER_ROOM,
+        .order = (enum delivery_order)config->order,
         .shards = shards,
         .shard_count = config->shards.count,
         .channels = channels,

@@ -58,6 +58,7 @@ struct broker_config {
     int64_t cluster_partitions;
     struct option_list shards; /* struct broker_shard_config; none: embedded hub */
     int ack;                   /* enum broker_ack */
+    int order;                 /* enum delivery_order */
     uint64_t flush_window;     /* OPTION_AUTO: at the end of each loop turn */
     uint64_t resend_window, resend_bytes;
     uint64_t replay_window, replay_bytes; /* window 0: none */

@@ -407,7 +407,7 @@ struct publisher *publisher_new(struct event_base *base, struct turn *turn,
     publisher->counts = subscriber_counts_new(interest);
     const struct receiver_callbacks callbacks = {on_ask, on_lost_track, publisher};
     publisher->receiver =
-        receiver_new(base, partitions, deliverer, publisher->sequences, publisher->ring,
+        receiver_new(base, map, deliverer, publisher->sequences, publisher->ring,
                      publisher->peers, publisher->origin, &callbacks);
     publisher->next_sequences = must_calloc(partitions, sizeof(uint64_t));
     for (unsigned i = 0; i < partitions; i++)

@@ -2,9 +2,10 @@
 
 #include "broker/broker_metrics.h"
 #include "broker/control.h"
+#include "broker/copies.h"
 #include "broker/deliver.h"
 #include "broker/envelope.h"
-#include "broker/message.h"
+#include "broker/partition_map.h"
 #include "broker/peers.h"
 #include "broker/standing_clock.h"
 #include "shared/log.h"
@@ -58,6 +59,7 @@ struct gap {
 struct receiver {
     struct deliverer *deliverer;
     struct sequence_table *sequences;
+    struct copies *copies;
     struct sent_ring *ring;
     struct peer_table *peers;
     struct receiver_callbacks callbacks;
@@ -97,29 +99,50 @@ static void lose(struct receiver *receiver, const struct gap_key *key, uint64_t 
 
 /* ── to the pods ── */
 
-/* Messages that travel on two partitions under one id. */
-static bool has_copies(const struct envelope *envelope)
+static void pass_on(struct receiver *receiver, const struct envelope *envelope)
 {
-    return envelope->method == METHOD_ENTER_ROOM || envelope->method == METHOD_LEAVE_ROOM;
+    deliver_message(receiver->deliverer, envelope, timing_now());
 }
 
-static void deliver(struct receiver *receiver, const struct envelope *envelope)
+static void look_soon(struct receiver *receiver)
 {
-    uint64_t now = timing_now();
-    sequence_advance(receiver->sequences, envelope->origin, envelope->partition,
-                     envelope->sequence, now);
-    if (has_copies(envelope) &&
-        !sequence_is_first_copy(receiver->sequences, envelope->origin,
-                                envelope->message_id, now))
+    if (receiver->looks)
         return;
-    deliver_message(receiver->deliverer, envelope, now);
+    struct timeval after = timing_to_timeval(LOOK_EVERY);
+    check(event_add(receiver->look, &after) == 0);
+    receiver->looks = true;
+}
+
+/* `bytes` is the whole of the envelope. */
+static void deliver(struct receiver *receiver, const struct envelope *envelope,
+                    struct slice bytes)
+{
+    sequence_advance(receiver->sequences, envelope->origin, envelope->partition,
+                     envelope->sequence, timing_now());
+    if (!copies_has_two(envelope) ||
+        copies_take(receiver->copies, envelope, bytes, standing_now()))
+        pass_on(receiver, envelope);
+    else if (copies_waiting(receiver->copies) > 0)
+        look_soon(receiver);
 }
 
 static void deliver_bytes(struct receiver *receiver, struct slice bytes)
 {
     struct envelope envelope;
     check(envelope_parse(bytes, &envelope) == ENVELOPE_OK);
-    deliver(receiver, &envelope);
+    deliver(receiver, &envelope, bytes);
+}
+
+static bool is_received(void *context, uint64_t origin, unsigned partition)
+{
+    const struct receiver *receiver = context;
+    return partition < receiver->partitions && receiver->wanted_since[partition] != 0 &&
+           sequence_expected(receiver->sequences, origin, partition) != 0;
+}
+
+static void on_copy_release(void *context, const struct envelope *envelope)
+{
+    pass_on(context, envelope);
 }
 
 /* ── gaps ── */
@@ -193,15 +216,6 @@ static bool hold(struct receiver *receiver, struct gap *gap, uint64_t sequence,
     gap->held_bytes += sizeof(*held) + held->len;
     receiver->held_bytes += sizeof(*held) + held->len;
     return true;
-}
-
-static void look_soon(struct receiver *receiver)
-{
-    if (receiver->looks)
-        return;
-    struct timeval after = timing_to_timeval(LOOK_EVERY);
-    check(event_add(receiver->look, &after) == 0);
-    receiver->looks = true;
 }
 
 static void begin_timing(struct receiver *receiver, struct gap *gap)
@@ -445,13 +459,14 @@ static void on_look(evutil_socket_t fd UNUSED, short what UNUSED, void *argument
         }
     }
     ask_all(receiver, now);
-    if (receiver->gap_count > 0)
+    copies_expire(receiver->copies, now);
+    if (receiver->gap_count > 0 || copies_waiting(receiver->copies) > 0)
         look_soon(receiver);
 }
 
 /* ── public ── */
 
-struct receiver *receiver_new(struct event_base *base, unsigned partitions,
+struct receiver *receiver_new(struct event_base *base, const struct partition_map *map,
                               struct deliverer *deliverer,
                               struct sequence_table *sequences, struct sent_ring *ring,
                               struct peer_table *peers, uint64_t origin,
@@ -464,9 +479,11 @@ struct receiver *receiver_new(struct event_base *base, unsigned partitions,
     receiver->peers = peers;
     receiver->callbacks = *callbacks;
     receiver->origin = origin;
-    receiver->partitions = partitions;
-    receiver->wanted_since = must_calloc(partitions, sizeof(uint64_t));
+    receiver->partitions = partition_map_partitions(map);
+    receiver->wanted_since = must_calloc(receiver->partitions, sizeof(uint64_t));
     TAILQ_INIT(&receiver->gaps);
+    const struct copies_callbacks copies = {is_received, on_copy_release, receiver};
+    receiver->copies = copies_new(map, sequences, &copies);
     receiver->look = event_new(base, -1, 0, on_look, receiver);
     check(receiver->look != NULL);
     return receiver;
@@ -477,6 +494,7 @@ void receiver_free(struct receiver *receiver)
     struct gap *gap;
     while ((gap = TAILQ_FIRST(&receiver->gaps)) != NULL)
         gap_free(receiver, gap);
+    copies_free(receiver->copies);
     event_free(receiver->look);
     free(receiver->wanted_since);
     free(receiver);
@@ -494,6 +512,7 @@ void receiver_unwant(struct receiver *receiver, unsigned partition)
 {
     check(partition < receiver->partitions);
     receiver->wanted_since[partition] = 0;
+    copies_release(receiver->copies, partition);
     struct gap *next;
     for (struct gap *gap = TAILQ_FIRST(&receiver->gaps); gap != NULL; gap = next) {
         next = TAILQ_NEXT(gap, of_receiver);
@@ -526,7 +545,7 @@ void receiver_take(struct receiver *receiver, struct slice bytes)
     }
     struct gap *gap = gap_find(receiver, envelope.origin, envelope.partition);
     if (verdict == SEQUENCE_NEXT && gap == NULL) {
-        deliver(receiver, &envelope);
+        deliver(receiver, &envelope, bytes);
         return;
     }
     if (gap == NULL && envelope.origin != receiver->origin) {

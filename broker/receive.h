@@ -20,6 +20,7 @@
 struct control_list;
 struct deliverer;
 struct event_base;
+struct partition_map;
 struct peer_table;
 struct receiver;
 
@@ -45,7 +46,7 @@ struct receiver_callbacks {
 };
 
 /* Borrows all; `origin` is one's own. */
-struct receiver *receiver_new(struct event_base *base, unsigned partitions,
+struct receiver *receiver_new(struct event_base *base, const struct partition_map *map,
                               struct deliverer *deliverer,
                               struct sequence_table *sequences, struct sent_ring *ring,
                               struct peer_table *peers, uint64_t origin,

@@ -202,6 +202,14 @@ bool sequence_is_first_copy(struct sequence_table *table, uint64_t origin_id,
     return true;
 }
 
+bool sequence_has_copy(const struct sequence_table *table, uint64_t origin_id,
+                       uint64_t message_id)
+{
+    const struct origin *origin = origin_find(table, origin_id);
+    return origin != NULL && origin->copies != NULL &&
+           origin->copies->buckets[copy_bucket(origin->copies, message_id)] != 0;
+}
+
 void sequence_forget_origin(struct sequence_table *table, uint64_t origin_id)
 {
     struct origin *origin = origin_find(table, origin_id);

@@ -11,7 +11,7 @@
  * brokers says when an origin is to be forgotten.
  *
  * enter_room and leave_room travel on two partitions under one message id: sequence_is_first_copy() tells
- * the copies apart.
+ * the copies apart (copies.h).
  */
 #pragma once
 
@@ -63,6 +63,10 @@ void sequence_forget_partition(struct sequence_table *table, unsigned partition,
 /* True for the first copy of a message that travels twice. */
 bool sequence_is_first_copy(struct sequence_table *table, uint64_t origin,
                             uint64_t message_id, uint64_t now);
+
+/* Was a copy of it the first one before? */
+bool sequence_has_copy(const struct sequence_table *table, uint64_t origin,
+                       uint64_t message_id);
 
 /* Everything about an origin that has gone. */
 void sequence_forget_origin(struct sequence_table *table, uint64_t origin);

@@ -103,6 +103,7 @@ static void test_mistakes_are_told_with_their_place(void **state UNUSED)
         {"pickle: {mode: translate}\n", "pickle.mode"},
         {"listeners: [{address: '127.0.0.1:1', dialect: json}]\n",
          "listeners[0].dialect"},
+        {"delivery: {order: shard}\n", "delivery.order"},
         {"slow_subscriber: {policy: pause}\n", "slow_subscriber.policy"},
         {"listeners: [{address: '127.0.0.1:1', users: [{name: a, password_file: "
          "/none/x}]}]\n",
