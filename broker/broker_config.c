@@ -207,6 +207,15 @@ static void shard_fill(struct broker_shard_config *shard)
         free(url.username);
 }
 
+static void shard_unfill(struct broker_shard_config *shard)
+{
+    free(shard->host);
+    free(shard->port);
+    free(shard->unix_path);
+    free(shard->url_password);
+    shard->host = shard->port = shard->unix_path = shard->url_password = NULL;
+}
+
 static const struct option_row shard_rows[] = {
     {"name", OPTION_TEXT, AT(broker_shard_config, name), .maximum = 255,
      .reload = OPTION_RESTART, .check = check_name,
@@ -469,16 +478,19 @@ struct broker_config *broker_config_load(const char *file,
         free(config);
         return NULL;
     }
+    config->holders = 1;
     for (size_t i = 0; i < config->shards.count; i++)
         shard_fill(OPTION_ITEM(config->shards, broker_shard_config, i));
+    for (size_t i = 0; i < config->listeners.count; i++)
+        OPTION_ITEM(config->listeners, broker_listener_config, i)->whole = config;
     if (!load_passwords(config, errors)) {
-        broker_config_free(config);
+        broker_config_release(config);
         return NULL;
     }
     return config;
 }
 
-void broker_config_free(struct broker_config *config)
+static void config_free(struct broker_config *config)
 {
     for (size_t i = 0; i < config->listeners.count; i++) {
         struct broker_listener_config *listener =
@@ -486,16 +498,83 @@ void broker_config_free(struct broker_config *config)
         for (size_t j = 0; j < listener->users.count; j++)
             lines_free(&OPTION_ITEM(listener->users, broker_user_config, j)->passwords);
     }
-    for (size_t i = 0; i < config->shards.count; i++) {
-        struct broker_shard_config *shard =
-            OPTION_ITEM(config->shards, broker_shard_config, i);
-        free(shard->host);
-        free(shard->port);
-        free(shard->unix_path);
-        free(shard->url_password);
-    }
+    for (size_t i = 0; i < config->shards.count; i++)
+        shard_unfill(OPTION_ITEM(config->shards, broker_shard_config, i));
     options_cleanup(&broker_config_table, config);
     free(config);
+}
+
+struct broker_config *broker_config_hold(struct broker_config *config)
+{
+    config->holders++;
+    return config;
+}
+
+void broker_config_release(struct broker_config *config)
+{
+    if (--config->holders == 0)
+        config_free(config);
+}
+
+/* ── of two configurations ── */
+
+struct name_list {
+    char *text;
+    size_t size, len, count;
+};
+
+static void on_difference(void *argument, const char *path, enum option_reload reload)
+{
+    struct name_list *names = argument;
+    if (reload != OPTION_RESTART)
+        return;
+    int len = snprintf(names->text + names->len, names->size - names->len, "%s%s",
+                       names->count++ > 0 ? ", " : "", path);
+    /* what does not fit is cut; the count is right all the same */
+    names->len = min_size(names->len + (size_t)len, names->size - 1);
+}
+
+size_t broker_config_restart_changes(const struct broker_config *old_config,
+                                     const struct broker_config *new_config, char *names,
+                                     size_t names_size)
+{
+    check(names_size > 0);
+    struct name_list list = {.text = names, .size = names_size};
+    names[0] = '\0';
+    options_compare(&broker_config_table, old_config, new_config, on_difference, &list);
+    return list.count;
+}
+
+/* ── of a shard by itself ── */
+
+struct broker_shard_config *
+broker_shard_config_copy(const struct broker_shard_config *shard)
+{
+    struct broker_shard_config *copy = must_calloc(1, sizeof(*copy));
+    copy->name = must_strdup(shard->name);
+    broker_shard_config_replace(copy, shard);
+    return copy;
+}
+
+void broker_shard_config_free(struct broker_shard_config *shard)
+{
+    shard_unfill(shard);
+    free(shard->name);
+    free(shard->url);
+    free(shard->username);
+    free(shard->password_file);
+    free(shard);
+}
+
+void broker_shard_config_replace(struct broker_shard_config *shard,
+                                 const struct broker_shard_config *from)
+{
+    shard_unfill(shard);
+    replace_text(&shard->url, must_strdup(from->url));
+    replace_text(&shard->username, must_strdup(from->username));
+    replace_text(&shard->password_file, must_strdup(from->password_file));
+    shard->weight = from->weight;
+    shard_fill(shard);
 }
 
 struct partition_map_config broker_config_map(const struct broker_config *config)

@@ -23,6 +23,7 @@ struct broker_listener_config {
     int dialect;              /* enum broker_dialect */
     int echo;                 /* enum echo_mode */
     struct option_list users; /* struct broker_user_config; none: no authentication */
+    struct broker_config *whole; /* that it is part of; no row of its own */
 };
 
 struct broker_shard_config {
@@ -50,6 +51,7 @@ enum broker_dialect {
 enum broker_readiness { READINESS_NONE, READINESS_ANY, READINESS_ALL };
 
 struct broker_config {
+    unsigned holders;             /* no row of its own */
     struct option_list listeners; /* struct broker_listener_config */
     struct address admin_address;
     char *admin_socket; /* "auto", a path, or "" for none */
@@ -92,12 +94,29 @@ struct broker_flag {
 struct broker_config *broker_config_load(const char *file,
                                          const struct broker_flag *flags,
                                          size_t flag_count, FILE *errors) MUST_CHECK;
-void broker_config_free(struct broker_config *config);
+
+/* A configuration has one holder when it is loaded, and ends with its last one: a client holds that of its listener. */
+struct broker_config *broker_config_hold(struct broker_config *config);
+void broker_config_release(struct broker_config *config);
+
+/* Names of options that differ and need a restart, with commas between, cut to `names_size`; returns how many. */
+size_t broker_config_restart_changes(const struct broker_config *old_config,
+                                     const struct broker_config *new_config, char *names,
+                                     size_t names_size);
 
 /* What the partition map is made of. Slices and shards point into `config` and into what is returned,
  * which the caller frees after use. */
 struct partition_map_config broker_config_map(const struct broker_config *config);
 void broker_config_map_cleanup(struct partition_map_config *map_config);
+
+/* One shard's configuration by itself, to outlive the whole; the caller frees it. */
+struct broker_shard_config *
+broker_shard_config_copy(const struct broker_shard_config *shard);
+void broker_shard_config_free(struct broker_shard_config *shard);
+
+/* Takes over everything from `from` but the name, which is the same. */
+void broker_shard_config_replace(struct broker_shard_config *shard,
+                                 const struct broker_shard_config *from);
 
 /* The password for a shard: from the file, else from the URL; "" for none. False: the file cannot be read.
  * The caller frees it. */

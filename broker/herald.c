@@ -2,6 +2,7 @@
 
 #include "broker/broker_metrics.h"
 #include "broker/envelope.h"
+#include "broker/map_change.h"
 #include "broker/receive.h"
 #include "broker/shard.h"
 #include "broker/standing_clock.h"
@@ -40,7 +41,7 @@ struct herald {
     uint64_t *want_numbers;
     bool has_new_wants;     /* subscriptions of them are not confirmed yet */
     uint64_t joined_number; /* answers to later questions complete the wants */
-    unsigned turn;          /* of shards, for what may go on any of them */
+    uint64_t turn;          /* of shards, for what may go on any of them */
 };
 
 /* ── sending ── */
@@ -96,14 +97,13 @@ static struct shard *shard_towards(struct herald *herald, uint64_t origin,
         if (!shard_is_up(shard))
             continue;
         if (peer != NULL && peer_is_subscribed(peer, shard_index(shard))) {
-            herald->turn = (unsigned)(shard_index(shard) + 1);
+            herald->turn += i + 1;
             return shard;
         }
         if (other == NULL)
             other = shard;
     }
-    if (other != NULL)
-        herald->turn = (unsigned)(shard_index(other) + 1);
+    herald->turn++;
     return other;
 }
 
@@ -180,14 +180,14 @@ static struct control_facts make_facts(struct herald *herald, struct facts_parts
         control_add_name(parts->subscribed, shard_name(shard));
         subscribed++;
     }
-    control_add_hash(parts->carries, herald->config.map_hash);
+    size_t carries = map_change_write_carries(herald->config.map, parts->carries);
     tails_walk(herald->config.tails, standing_now(), add_tail, parts);
     return (struct control_facts){
         .flags = herald->ready_at != 0 ? CONTROL_READY : 0,
         .age = herald->ready_at != 0 ? (timing_now() - herald->ready_at) / 1000 : 0,
-        .used = herald->config.map_hash,
-        .loaded = herald->config.map_hash,
-        .carries = list_of(parts->carries, 1),
+        .used = map_change_used(herald->config.map),
+        .loaded = map_change_loaded(herald->config.map),
+        .carries = list_of(parts->carries, carries),
         .subscribed = list_of(parts->subscribed, subscribed),
         .tails = list_of(parts->tails, parts->tail_count),
     };
@@ -267,7 +267,7 @@ static bool has_other_map(const struct herald *herald)
     const struct peer *peer;
     for (peer = peer_first(herald->config.peers); peer != NULL;
          peer = TAILQ_NEXT(peer, of_table))
-        if (peer_is_live(peer, now) && peer->used != herald->config.map_hash)
+        if (peer_is_live(peer, now) && peer->used != map_change_used(herald->config.map))
             return true;
     return false;
 }
@@ -469,7 +469,8 @@ static void take_facts(struct herald *herald, const struct control *control)
         else if (peer->is_ready)
             herald_ask_where(herald, peer->origin);
     }
-    if (peer->is_ready && peer->used != herald->config.map_hash && news == PEER_NOW_READY)
+    if (news == PEER_NOW_READY && !map_change_knows(herald->config.map, peer->used) &&
+        !peer_carries(peer, map_change_used(herald->config.map)))
         log_error(
             LOG_SUBJECT("brokers"),
             "another broker has other partitions, order, shards, weights or channels",
@@ -483,6 +484,7 @@ static void take_facts(struct herald *herald, const struct control *control)
     uint64_t sequence;
     while (control_next_position(&tails, &partition, &sequence))
         receiver_hear_of(herald->config.receiver, peer->origin, partition, sequence);
+    map_change_step(herald->config.map, herald->ready_at != 0);
     shard_set_place(herald->config.shards);
 }
 
@@ -583,12 +585,13 @@ void herald_shard_complete(struct herald *herald, struct shard *shard UNUSED,
         ask_all_where(herald);
     beat_soon(herald);
     look_ready(herald);
+    map_change_step(herald->config.map, herald->ready_at != 0);
 }
 
 bool herald_is_heard(const struct herald *herald, size_t shard)
 {
-    return peers_hear_shard(herald->config.peers, shard, herald->config.map_hash,
-                            standing_now());
+    return peers_hear_shard(herald->config.peers, shard,
+                            map_change_used(herald->config.map), standing_now());
 }
 
 void herald_note_want(struct herald *herald, unsigned partition)
@@ -649,9 +652,21 @@ bool herald_is_ready(const struct herald *herald)
     return herald->ready_at != 0;
 }
 
+void herald_announce(struct herald *herald)
+{
+    beat_soon(herald);
+}
+
+void herald_look_at_map(struct herald *herald)
+{
+    beat_soon(herald);
+    map_change_step(herald->config.map, herald->ready_at != 0);
+}
+
 void herald_tick(struct herald *herald)
 {
     look_ready(herald);
+    map_change_tick(herald->config.map, herald->ready_at != 0);
     ask_again(herald);
     uint64_t origin;
     while ((origin = peer_bury(herald->config.peers, standing_now())) != 0) {

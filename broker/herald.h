@@ -18,6 +18,7 @@
 struct evbuffer;
 struct event_base;
 struct herald;
+struct map_change;
 struct receiver;
 struct shard;
 struct shard_set;
@@ -27,7 +28,6 @@ struct tails;
 /* All borrowed. */
 struct herald_config {
     uint64_t origin;
-    uint64_t map_hash;
     unsigned partitions;
     const char *cluster;
     struct peer_table *peers;
@@ -35,6 +35,7 @@ struct herald_config {
     struct tails *tails;
     struct receiver *receiver;
     struct shard_set *shards;
+    struct map_change *map;
     struct subscriber_counts *counts;
     void (*on_joined)(void *context); /* herald_is_joined() may have changed */
     void *context;
@@ -69,6 +70,12 @@ bool herald_is_joined(const struct herald *herald);
 /* Has every broker that is present said where it is since this partition was wanted? */
 bool herald_has_joined(const struct herald *herald, unsigned partition);
 bool herald_is_ready(const struct herald *herald);
+
+/* Something in heartbeats has changed: one goes out with this turn. */
+void herald_announce(struct herald *herald);
+
+/* What the newest map needs of a shard is confirmed. */
+void herald_look_at_map(struct herald *herald);
 
 /* A few times a second. */
 void herald_tick(struct herald *herald);

@@ -179,7 +179,7 @@ static int run_explain(struct command_line *line)
     }
     evbuffer_free(payload);
     evbuffer_free(out);
-    broker_config_free(config);
+    broker_config_release(config);
     return code;
 }
 
@@ -191,7 +191,7 @@ static int run(struct command_line *line)
     if (config == NULL)
         return EXIT_CODE_START;
     if (line->check) {
-        broker_config_free(config);
+        broker_config_release(config);
         puts("configuration is good");
         return flushed();
     }
@@ -205,7 +205,7 @@ static int run(struct command_line *line)
         broker_free(broker);
     }
     metrics_cleanup();
-    broker_config_free(config);
+    broker_config_release(config);
     return code;
 }
 
@@ -264,7 +264,7 @@ static int run_probe(int count, char **words)
         return EXIT_CODE_START;
     int code = broker_probe(OPTION_ITEM(config->shards, broker_shard_config, 0),
                             PROBE_TIMEOUT, stdout, stderr);
-    broker_config_free(config);
+    broker_config_release(config);
     return code;
 }
 

@@ -200,6 +200,13 @@ bool peers_hear_shard(const struct peer_table *table, size_t shard, uint64_t map
     return true;
 }
 
+void peers_forget_shard(struct peer_table *table, size_t shard)
+{
+    struct peer *peer;
+    TAILQ_FOREACH(peer, &table->peers, of_table)
+    peer->subscribed[shard / 8] &= (uint8_t) ~(1U << (shard % 8));
+}
+
 uint64_t peer_bury(struct peer_table *table, uint64_t standing)
 {
     struct peer *peer;

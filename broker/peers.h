@@ -86,5 +86,8 @@ unsigned peer_live_count(const struct peer_table *table, uint64_t standing);
 bool peers_hear_shard(const struct peer_table *table, size_t shard, uint64_t map,
                       uint64_t standing);
 
+/* The shard with this index is no more. */
+void peers_forget_shard(struct peer_table *table, size_t shard);
+
 /* Buries one that was silent for PEER_KEEP; 0: none. Again until 0. */
 uint64_t peer_bury(struct peer_table *table, uint64_t standing);

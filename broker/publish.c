@@ -9,6 +9,7 @@
 #include "broker/herald.h"
 #include "broker/hot_rooms.h"
 #include "broker/interest.h"
+#include "broker/map_change.h"
 #include "broker/receive.h"
 #include "broker/resp.h"
 #include "broker/shard.h"
@@ -44,7 +45,8 @@ struct publisher {
     const struct broker_config *config; /* borrowed */
     struct event_base *base;            /* borrowed */
     struct turn *turn;                  /* borrowed */
-    const struct partition_map *map;    /* borrowed; NULL: hub */
+    const struct partition_map *map;    /* borrowed; NULL: hub. Tells partitions, not where they are */
+    uint64_t map_hash;                  /* of the map in use */
     const struct interest_table *interest;
     struct deliverer *deliverer;
     struct message_policy policy;
@@ -60,6 +62,7 @@ struct publisher {
     struct peer_table *peers;
     struct tails *tails;
     struct subscriber_counts *counts;
+    struct map_change *map_change;
     struct herald *herald;
     uint64_t *next_sequences; /* by partition, from 1 */
     uint64_t next_message_id;
@@ -177,6 +180,31 @@ static bool is_heard(void *context, size_t shard)
     return herald_is_heard(publisher->herald, shard);
 }
 
+static void on_shard_gone(void *context, size_t shard)
+{
+    struct publisher *publisher = context;
+    peers_forget_shard(publisher->peers, shard);
+}
+
+static void on_shard_carried(void *context)
+{
+    struct publisher *publisher = context;
+    herald_look_at_map(publisher->herald);
+}
+
+static void on_map_change(void *context)
+{
+    struct publisher *publisher = context;
+    herald_announce(publisher->herald);
+}
+
+static void on_map_used(void *context)
+{
+    struct publisher *publisher = context;
+    publisher->map_hash = map_change_used(publisher->map_change);
+    herald_announce(publisher->herald);
+}
+
 /* What was accepted before anybody here wanted the partition needs no delivery; what others send while
  * nobody does passes unseen. */
 static void on_partition_wanted(void *context, unsigned partition, bool is_wanted)
@@ -208,11 +236,8 @@ static void on_lost_track(void *context, uint64_t origin)
 static int find_shard(void *context, struct slice name)
 {
     const struct publisher *publisher = context;
-    for (size_t i = 0; i < broker_config_shard_count(publisher->config); i++)
-        if (slice_equals(slice_from_text(broker_config_shard(publisher->config, i)->name),
-                         name))
-            return (int)i;
-    return -1;
+    const struct shard *shard = shard_set_find(publisher->shards, name);
+    return shard != NULL ? (int)shard_index(shard) : -1;
 }
 
 /* ── one message over shards ── */
@@ -240,7 +265,7 @@ static void put_envelope(struct envelope *envelope, const struct publisher *publ
                  (message->is_plain ? ENVELOPE_PLAIN : 0),
         .method = (uint8_t)message->method,
         .dialect = (uint8_t)message->dialect,
-        .map = publisher->map != NULL ? (uint32_t)partition_map_hash(publisher->map) : 0,
+        .map = (uint32_t)publisher->map_hash,
         .origin = publisher->origin,
         .channel = channel,
         .namespace = message->namespace,
@@ -394,6 +419,7 @@ struct publisher *publisher_new(struct event_base *base, struct turn *turn,
     if (map == NULL)
         return publisher;
     publisher->map = map;
+    publisher->map_hash = partition_map_hash(map);
     publisher->head = must_printf(
         "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\nsidrail1:%s:p:",
         strlen("sidrail1::p:0000") + strlen(config->cluster_name), config->cluster_name);
@@ -423,6 +449,7 @@ void publisher_free(struct publisher *publisher)
 {
     if (publisher->shards != NULL) {
         shard_set_free(publisher->shards);
+        map_change_free(publisher->map_change);
         herald_free(publisher->herald);
     }
     if (publisher->map != NULL) {
@@ -457,18 +484,23 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
         .on_relief = on_shards_relief,
         .on_up = on_shard_up,
         .on_complete = on_shard_complete,
+        .on_carried = on_shard_carried,
         .on_sending = on_sending,
         .on_retransmit = on_retransmit,
         .on_homeless = on_homeless,
         .is_heard = is_heard,
+        .on_gone = on_shard_gone,
         .context = publisher,
     };
-    publisher->shards =
-        shard_set_new(publisher->base, publisher->turn, publisher->config, publisher->map,
-                      publisher->ring, publisher->origin, &callbacks);
+    publisher->shards = shard_set_new(publisher->base, publisher->turn, publisher->config,
+                                      partition_map_partitions(publisher->map),
+                                      publisher->ring, publisher->origin, &callbacks);
+    const struct map_change_config change = {publisher->peers, publisher->shards,
+                                             on_map_change, on_map_used, publisher};
+    publisher->map_change = map_change_new(&change, publisher->config);
+    publisher->map_hash = map_change_used(publisher->map_change);
     const struct herald_config herald = {
         .origin = publisher->origin,
-        .map_hash = partition_map_hash(publisher->map),
         .partitions = partition_map_partitions(publisher->map),
         .cluster = publisher->config->cluster_name,
         .peers = publisher->peers,
@@ -476,6 +508,7 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
         .tails = publisher->tails,
         .receiver = publisher->receiver,
         .shards = publisher->shards,
+        .map = publisher->map_change,
         .counts = publisher->counts,
         .on_joined = on_shards_relief,
         .context = publisher,
@@ -680,7 +713,7 @@ struct publisher_status publisher_status(const struct publisher *publisher)
     bool is_own_known = sequence_knows(publisher->sequences, publisher->origin);
     return (struct publisher_status){
         .origin = publisher->origin,
-        .map_hash = partition_map_hash(publisher->map),
+        .map_hash = publisher->map_hash,
         .spill_bytes = sent_ring_unconfirmed_bytes(publisher->ring),
         .spill_messages = sent_ring_unconfirmed_count(publisher->ring),
         .sent_ring_bytes = sent_ring_confirmed_bytes(publisher->ring),

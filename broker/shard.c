@@ -2,13 +2,11 @@
 
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
-#include "broker/partition_map.h"
 #include "broker/standing_clock.h"
 #include "shared/log.h"
 
 #include <event2/dns.h>
 #include <event2/event.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -22,143 +20,9 @@ static struct log_subject subject_of(const struct shard *shard)
     return (struct log_subject){.kind = "shard", .name = shard->config->name};
 }
 
-/* ── names ── */
-
-#define CHANNEL_MAX 128
-
-static struct slice channel_of(const struct shard_set *set, unsigned partition,
-                               char text[CHANNEL_MAX])
-{
-    int len = snprintf(text, CHANNEL_MAX, "%s%04x", set->prefix, partition);
-    check(len > 0 && len < CHANNEL_MAX);
-    return slice_of(text, (size_t)len);
-}
-
-/* The partition of a channel's name; false when it is none of ours. */
-static bool partition_of(const struct shard_set *set, struct slice channel,
-                         unsigned *partition)
-{
-    if (channel.len != set->prefix_len + 4 ||
-        memcmp(channel.data, set->prefix, set->prefix_len) != 0)
-        return false;
-    unsigned number = 0;
-    for (size_t i = set->prefix_len; i < channel.len; i++) {
-        char c = channel.data[i];
-        int digit = c >= '0' && c <= '9'   ? c - '0'
-                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                           : -1;
-        if (digit < 0)
-            return false;
-        number = number * 16 + (unsigned)digit;
-    }
-    *partition = number;
-    return number < set->partition_count;
-}
-
-/* ── subscriptions ── */
-
 static bool link_is_up(const struct link *link)
 {
     return link_state(link) == LINK_UP;
-}
-
-static void ask(struct shard *shard, unsigned number, struct shard_seat *seat)
-{
-    if (seat->is_asked || !link_is_up(shard->subscribing))
-        return;
-    char text[CHANNEL_MAX];
-    seat->is_asked = true;
-    shard->due++;
-    link_subscribe(shard->subscribing, channel_of(shard->set, number, text));
-}
-
-static void unask(struct shard *shard, unsigned number, struct shard_seat *seat)
-{
-    if (!seat->is_asked)
-        return;
-    char text[CHANNEL_MAX];
-    shard->confirmed_count -= seat->is_confirmed;
-    seat->is_asked = seat->is_confirmed = false;
-    link_unsubscribe(shard->subscribing, channel_of(shard->set, number, text));
-}
-
-/* The seat of this shard, NULL if the partition has none there. */
-static struct shard_seat *seat_of(const struct shard *shard, unsigned number)
-{
-    struct partition *partition = &shard->set->partitions[number];
-    for (unsigned rank = 0; rank < SHARD_RANKS; rank++)
-        if (partition->seats[rank].shard == shard->index)
-            return &partition->seats[rank];
-    return NULL;
-}
-
-/* The link is new: all that is wanted now makes it complete. */
-static void ask_all(struct shard *shard)
-{
-    struct shard_set *set = shard->set;
-    link_subscribe(shard->subscribing, slice_from_text(set->control_channel));
-    link_subscribe(shard->subscribing, slice_from_text(set->own_channel));
-    shard->due += 2;
-    for (unsigned i = 0; i < set->partition_count; i++) {
-        struct shard_seat *seat = set->partitions[i].is_wanted ? seat_of(shard, i) : NULL;
-        if (seat != NULL)
-            ask(shard, i, seat);
-    }
-    shard->complete_due = shard->due;
-}
-
-static void forget_asked(struct shard *shard)
-{
-    struct shard_set *set = shard->set;
-    for (unsigned i = 0; i < set->partition_count; i++) {
-        struct shard_seat *seat = seat_of(shard, i);
-        if (seat != NULL)
-            seat->is_asked = seat->is_confirmed = false;
-    }
-    shard->due = shard->complete_due = shard->confirmed_count = 0;
-    if (!shard->is_complete)
-        return;
-    shard->is_complete = false;
-    set->callbacks.on_complete(set->callbacks.context, shard, false);
-}
-
-static void set_wanted(struct shard_set *set, unsigned number, bool is_wanted)
-{
-    struct partition *partition = &set->partitions[number];
-    partition->is_wanted = is_wanted;
-    set->callbacks.on_wanted(set->callbacks.context, number, is_wanted);
-    for (unsigned rank = 0; rank < SHARD_RANKS; rank++) {
-        struct shard_seat *seat = &partition->seats[rank];
-        if (seat->shard == SHARD_NOWHERE)
-            continue;
-        struct shard *shard = &set->shards[seat->shard];
-        shard->wanted += is_wanted ? 1 : UINT_MAX;
-        if (is_wanted)
-            ask(shard, number, seat);
-        else
-            unask(shard, number, seat);
-    }
-}
-
-static void want(struct shard_set *set, unsigned number)
-{
-    struct partition *partition = &set->partitions[number];
-    if (partition->wants++ > 0)
-        return;
-    if (partition->is_wanted)
-        set->lingering--;
-    else
-        set_wanted(set, number, true);
-}
-
-static void unwant(struct shard_set *set, unsigned number)
-{
-    struct partition *partition = &set->partitions[number];
-    check(partition->wants > 0);
-    if (--partition->wants > 0)
-        return;
-    partition->unwanted_at = timing_now();
-    set->lingering++;
 }
 
 /* ── state ── */
@@ -199,7 +63,43 @@ void shard_pump(struct shard *shard)
     }
 }
 
-static void settle(struct shard_set *set)
+/* Its first connection is under way. */
+static bool is_on_its_way(const struct shard *shard)
+{
+    enum link_state state = link_state(shard->subscribing);
+    return (state == LINK_RESOLVING || state == LINK_CONNECTING ||
+            state == LINK_CHECKING) &&
+           !shard->has_been_down;
+}
+
+static bool is_settled(const struct shard *shard)
+{
+    return shard->due == 0 && !is_on_its_way(shard);
+}
+
+bool shard_set_is_confirmed(const struct shard_set *set, unsigned partition)
+{
+    for (unsigned rank = 0; rank < SHARD_RANKS; rank++) {
+        uint16_t slot = set->partitions[partition].best[rank];
+        if (slot == SHARD_NOWHERE)
+            continue;
+        const struct shard *shard = set->slots[slot];
+        if (is_on_its_way(shard) || (link_is_up(shard->subscribing) &&
+                                     (shard->seats[partition] & SEAT_CONFIRMED) == 0))
+            return false;
+    }
+    return true;
+}
+
+bool shard_set_is_settled(const struct shard_set *set)
+{
+    for (size_t i = 0; i < set->count; i++)
+        if (!is_settled(set->shards[i]))
+            return false;
+    return true;
+}
+
+void shard_settle(struct shard_set *set)
 {
     if (shard_set_is_settled(set))
         set->callbacks.on_relief(set->callbacks.context);
@@ -216,41 +116,22 @@ static void on_link_change(void *context, struct link *link)
     if (link == shard->publishing && link_state(link) == LINK_DOWN)
         outbox_take_back(shard->outbox);
     if (link == shard->subscribing && is_up)
-        ask_all(shard);
+        shard_ask_all(shard);
     if (link == shard->subscribing && link_state(link) == LINK_DOWN)
-        forget_asked(shard);
+        shard_forget_asked(shard);
     shard_set_place(set);
     if (!was_usable && !shard->is_usable && link_state(link) == LINK_DOWN)
         shard_tell(shard);
     if (is_up)
         shard_pump(shard);
-    settle(set);
+    shard_settle(set);
 }
 
 static void on_link_subscribed(void *context, struct link *link UNUSED,
                                struct slice channel, bool is_subscribed)
 {
-    struct shard *shard = context;
-    struct shard_set *set = shard->set;
-    if (!is_subscribed || shard->due == 0)
-        return;
-    unsigned number;
-    if (partition_of(set, channel, &number)) {
-        struct shard_seat *seat = seat_of(shard, number);
-        if (seat != NULL && seat->is_asked && !seat->is_confirmed) {
-            seat->is_confirmed = true;
-            shard->confirmed_count++;
-        }
-    }
-    /* Confirmations come in the order of SUBSCRIBE: the first ones are of the connect. */
-    shard->due--;
-    if (shard->complete_due > 0 && --shard->complete_due == 0) {
-        shard->is_complete = true;
-        set->callbacks.on_complete(set->callbacks.context, shard, true);
-        shard_set_place(set);
-    }
-    if (shard->due == 0)
-        settle(set);
+    if (is_subscribed)
+        shard_take_confirmation(context, channel);
 }
 
 static void on_link_message(void *context, struct link *link UNUSED, struct slice channel,
@@ -260,7 +141,7 @@ static void on_link_message(void *context, struct link *link UNUSED, struct slic
     struct shard_set *set = shard->set;
     unsigned partition;
     shard->heard_at = standing_now();
-    if (partition_of(set, channel, &partition)) {
+    if (shard_partition_of(set, channel, &partition)) {
         shard->received++;
         set->callbacks.on_message(set->callbacks.context, shard, payload);
     } else if (slice_equals(channel, slice_from_text(set->own_channel)) &&
@@ -304,27 +185,64 @@ static struct span on_outbox_answer(void *context, uint64_t asker,
 
 /* ── public ── */
 
-static void shard_init(struct shard_set *set, struct event_base *base, struct turn *turn,
-                       size_t index, const char *client_name)
+struct shard *shard_open(struct shard_set *set, struct broker_shard_config *config)
 {
-    struct shard *shard = &set->shards[index];
+    size_t slot = 0;
+    while (slot < SHARDS_MAX && set->slots[slot] != NULL)
+        slot++;
+    check(slot < SHARDS_MAX);
+    struct shard *shard = must_calloc(1, sizeof(*shard));
+    set->slots[slot] = set->shards[set->count++] = shard;
     shard->set = set;
-    shard->index = index;
-    shard->config = broker_config_shard(set->config, index);
+    shard->index = slot;
+    shard->config = config;
     shard->changed_at = timing_now();
+    shard->seats = must_calloc(set->partition_count, 1);
     const struct link_callbacks callbacks = {on_link_change, on_link_reply,
                                              on_link_subscribed, on_link_message, shard};
-    struct link_config config = {
+    struct link_config link = {
         .kind = LINK_PUBLISHING,
         .shard = shard->config,
-        .client_name = client_name,
-        .message_max = set->config->payload_max + MESSAGE_EXTRA,
+        .client_name = set->client_name,
+        .message_max = set->message_max,
     };
-    shard->publishing = link_new(base, turn, set->dns, &config, &callbacks);
+    shard->publishing = link_new(set->base, set->turn, set->dns, &link, &callbacks);
     const struct outbox_callbacks outbox = {on_outbox_sending, on_outbox_answer, shard};
     shard->outbox = outbox_new(set->ring, shard->publishing, &outbox);
-    config.kind = LINK_SUBSCRIBING;
-    shard->subscribing = link_new(base, turn, set->dns, &config, &callbacks);
+    link.kind = LINK_SUBSCRIBING;
+    shard->subscribing = link_new(set->base, set->turn, set->dns, &link, &callbacks);
+    if (set->is_started) {
+        link_start(shard->subscribing);
+        link_start(shard->publishing);
+    }
+    return shard;
+}
+
+static void shard_free(struct shard *shard)
+{
+    outbox_free(shard->outbox); /* what waits belongs to the ring */
+    link_free(shard->publishing);
+    link_free(shard->subscribing);
+    broker_shard_config_free(shard->config);
+    free(shard->seats);
+    free(shard);
+}
+
+void shard_close(struct shard *shard)
+{
+    struct shard_set *set = shard->set;
+    check(shard->sent_here == 0 && outbox_is_idle(shard->outbox));
+    struct log_subject subject = subject_of(shard);
+    log_info(&subject, "ended", LOG_TEXT("why", "no map has it any more"));
+    size_t place = 0;
+    while (set->shards[place] != shard)
+        place++;
+    set->count--;
+    memmove(&set->shards[place], &set->shards[place + 1],
+            (set->count - place) * sizeof(set->shards[0]));
+    set->slots[shard->index] = NULL;
+    set->callbacks.on_gone(set->callbacks.context, shard->index);
+    shard_free(shard);
 }
 
 /* Does not keep a loop alive. Without a resolv.conf names are only looked up in the hosts file. */
@@ -342,15 +260,15 @@ static struct evdns_base *dns_new(struct event_base *base)
 
 struct shard_set *shard_set_new(struct event_base *base, struct turn *turn,
                                 const struct broker_config *config,
-                                const struct partition_map *map, struct sent_ring *ring,
+                                unsigned partitions, struct sent_ring *ring,
                                 uint64_t origin, const struct shard_callbacks *callbacks)
 {
     struct shard_set *set = must_calloc(1, sizeof(*set));
-    set->config = config;
+    set->base = base;
+    set->turn = turn;
     set->ring = ring;
     set->callbacks = *callbacks;
-    set->count = broker_config_shard_count(config);
-    check(set->count > 0);
+    set->message_max = config->payload_max + MESSAGE_EXTRA;
     set->prefix = must_printf("sidrail1:%s:p:", config->cluster_name);
     set->prefix_len = strlen(set->prefix);
     set->control_channel = must_printf("sidrail1:%s:c", config->cluster_name);
@@ -358,37 +276,24 @@ struct shard_set *shard_set_new(struct event_base *base, struct turn *turn,
                                    (unsigned long long)origin);
     TAILQ_INIT(&set->homeless);
     set->dns = dns_new(base);
-    char client_name[64];
-    snprintf(client_name, sizeof(client_name), "sidrail-broker-%016llx",
+    snprintf(set->client_name, sizeof(set->client_name), "sidrail-broker-%016llx",
              (unsigned long long)origin);
-    set->partition_count = partition_map_partitions(map);
+    set->partition_count = partitions;
     set->partitions = must_calloc(set->partition_count, sizeof(struct partition));
-    set->shards = must_calloc(set->count, sizeof(struct shard));
-    for (size_t i = 0; i < set->count; i++)
-        shard_init(set, base, turn, i, client_name);
     for (unsigned i = 0; i < set->partition_count; i++) {
         struct partition *partition = &set->partitions[i];
-        uint16_t home = partition_map_shard(map, i);
-        uint16_t standby = partition_map_standby(map, i);
-        check(home < set->count);
-        partition->seats[0].shard = home;
-        partition->seats[1].shard =
-            standby == PARTITION_NO_SHARD ? SHARD_NOWHERE : standby;
-        partition->sent_to = SHARD_NOWHERE;
-        set->shards[home].partitions++;
+        partition->best[0] = partition->best[1] = partition->sent_to = SHARD_NOWHERE;
     }
     return set;
 }
 
 void shard_set_free(struct shard_set *set)
 {
-    for (size_t i = 0; i < set->count; i++) {
-        outbox_free(set->shards[i].outbox); /* what waits belongs to the ring */
-        link_free(set->shards[i].publishing);
-        link_free(set->shards[i].subscribing);
-    }
+    for (size_t i = 0; i < set->count; i++)
+        shard_free(set->shards[i]);
+    for (size_t i = 0; i < set->map_count; i++)
+        free(set->maps[i].slots);
     evdns_base_free(set->dns, 0);
-    free(set->shards);
     free(set->partitions);
     free(set->prefix);
     free(set->control_channel);
@@ -398,107 +303,35 @@ void shard_set_free(struct shard_set *set)
 
 void shard_set_start(struct shard_set *set)
 {
+    set->is_started = true;
     for (size_t i = 0; i < set->count; i++) {
-        link_start(set->shards[i].subscribing);
-        link_start(set->shards[i].publishing);
+        link_start(set->shards[i]->subscribing);
+        link_start(set->shards[i]->publishing);
     }
-}
-
-void shard_set_want(struct shard_set *set, uint32_t partition)
-{
-    if (partition != SHARD_ALL_PARTITIONS) {
-        want(set, partition);
-        return;
-    }
-    if (set->wants_all++ == 0)
-        for (unsigned i = 0; i < set->partition_count; i++)
-            want(set, i);
-}
-
-void shard_set_unwant(struct shard_set *set, uint32_t partition)
-{
-    if (partition != SHARD_ALL_PARTITIONS) {
-        unwant(set, partition);
-        return;
-    }
-    check(set->wants_all > 0);
-    if (--set->wants_all == 0)
-        for (unsigned i = 0; i < set->partition_count; i++)
-            unwant(set, i);
-}
-
-bool shard_set_is_wanted(const struct shard_set *set, unsigned partition)
-{
-    return set->partitions[partition].is_wanted;
-}
-
-/* Its first connection is under way. */
-static bool is_on_its_way(const struct shard *shard)
-{
-    enum link_state state = link_state(shard->subscribing);
-    return (state == LINK_RESOLVING || state == LINK_CONNECTING ||
-            state == LINK_CHECKING) &&
-           !shard->has_been_down;
-}
-
-static bool is_settled(const struct shard *shard)
-{
-    return shard->due == 0 && !is_on_its_way(shard);
-}
-
-bool shard_set_is_confirmed(const struct shard_set *set, unsigned partition)
-{
-    for (unsigned rank = 0; rank < SHARD_RANKS; rank++) {
-        const struct shard_seat *seat = &set->partitions[partition].seats[rank];
-        if (seat->shard == SHARD_NOWHERE)
-            continue;
-        const struct shard *shard = &set->shards[seat->shard];
-        if (is_on_its_way(shard) ||
-            (link_is_up(shard->subscribing) && !seat->is_confirmed))
-            return false;
-    }
-    return true;
-}
-
-bool shard_set_is_settled(const struct shard_set *set)
-{
-    for (size_t i = 0; i < set->count; i++)
-        if (!is_settled(&set->shards[i]))
-            return false;
-    return true;
 }
 
 void shard_set_tick(struct shard_set *set, uint64_t now)
 {
     shard_set_place(set);
-    if (set->lingering == 0)
-        return;
-    for (unsigned i = 0; i < set->partition_count; i++) {
-        struct partition *partition = &set->partitions[i];
-        if (partition->is_wanted && partition->wants == 0 &&
-            now - partition->unwanted_at > SHARD_LINGER) {
-            set->lingering--;
-            set_wanted(set, i, false);
-        }
-    }
+    shard_unwant_lingering(set, now);
 }
 
 size_t shard_set_queued_bytes(const struct shard_set *set)
 {
     size_t bytes = 0;
     for (size_t i = 0; i < set->count; i++)
-        bytes += link_queued_bytes(set->shards[i].publishing) +
-                 link_queued_bytes(set->shards[i].subscribing);
+        bytes += link_queued_bytes(set->shards[i]->publishing) +
+                 link_queued_bytes(set->shards[i]->subscribing);
     return bytes;
 }
 
 void shard_set_flush(struct shard_set *set, size_t bytes)
 {
     for (size_t i = 0; i < set->count; i++) {
-        if (link_queued_bytes(set->shards[i].publishing) >= bytes)
-            link_flush(set->shards[i].publishing);
-        if (link_queued_bytes(set->shards[i].subscribing) >= bytes)
-            link_flush(set->shards[i].subscribing);
+        if (link_queued_bytes(set->shards[i]->publishing) >= bytes)
+            link_flush(set->shards[i]->publishing);
+        if (link_queued_bytes(set->shards[i]->subscribing) >= bytes)
+            link_flush(set->shards[i]->subscribing);
     }
 }
 
@@ -506,7 +339,7 @@ struct shard *shard_of_partition(const struct shard_set *set, unsigned partition
 {
     check(partition < set->partition_count);
     uint16_t shard = set->partitions[partition].sent_to;
-    return shard == SHARD_NOWHERE ? NULL : &set->shards[shard];
+    return shard == SHARD_NOWHERE ? NULL : set->slots[shard];
 }
 
 size_t shard_set_count(const struct shard_set *set)
@@ -514,24 +347,32 @@ size_t shard_set_count(const struct shard_set *set)
     return set->count;
 }
 
-struct shard *shard_set_get(const struct shard_set *set, size_t index)
+struct shard *shard_set_get(const struct shard_set *set, size_t place)
 {
-    check(index < set->count);
-    return &set->shards[index];
+    check(place < set->count);
+    return set->shards[place];
+}
+
+struct shard *shard_set_find(const struct shard_set *set, struct slice name)
+{
+    for (size_t i = 0; i < set->count; i++)
+        if (slice_equals(shard_name(set->shards[i]), name))
+            return set->shards[i];
+    return NULL;
 }
 
 size_t shard_set_usable_count(const struct shard_set *set)
 {
     size_t count = 0;
     for (size_t i = 0; i < set->count; i++)
-        count += set->shards[i].is_usable;
+        count += set->shards[i]->is_usable;
     return count;
 }
 
 bool shard_set_is_idle(const struct shard_set *set)
 {
     for (size_t i = 0; i < set->count; i++)
-        if (!outbox_is_idle(set->shards[i].outbox))
+        if (!outbox_is_idle(set->shards[i]->outbox))
             return false;
     return TAILQ_EMPTY(&set->homeless);
 }

@@ -38,6 +38,9 @@ struct turn;
 /* Want every partition: unmodified pods, patterns. */
 #define SHARD_ALL_PARTITIONS UINT32_MAX
 
+/* Carried at a time: in use, loaded, and kept. */
+#define SHARD_MAPS_MAX 16
+
 /* Usable for so long before partitions come back to it. */
 #define SHARD_FAIL_BACK SECONDS(5)
 
@@ -62,6 +65,8 @@ struct shard_callbacks {
      * longer. */
     void (*on_up)(void *context, struct shard *shard);
     void (*on_complete)(void *context, struct shard *shard, bool is_complete);
+    /* What the newest map needs of the shard is confirmed. */
+    void (*on_carried)(void *context);
     /* A message is given to a link; the command that carries it to one broker alone (borrowed). */
     void (*on_sending)(void *context, const struct sent *sent);
     struct span (*on_retransmit)(void *context, uint64_t asker, const struct sent *sent);
@@ -69,17 +74,44 @@ struct shard_callbacks {
     void (*on_homeless)(void *context, unsigned partition);
     /* Do all live brokers hear this shard? */
     bool (*is_heard)(void *context, size_t shard);
+    /* The shard with this index ends; the next one with it will be another. */
+    void (*on_gone)(void *context, size_t shard);
     void *context;
 };
 
-/* All pointers are borrowed. `origin` names the own channel and the links. Links are down until
- * shard_set_start. */
+/* All pointers are borrowed. `origin` names the own channel and the links. Has no shards until shard_set_carry(); their
+ * links are down until shard_set_start. */
 struct shard_set *shard_set_new(struct event_base *base, struct turn *turn,
                                 const struct broker_config *config,
-                                const struct partition_map *map, struct sent_ring *ring,
+                                unsigned partitions, struct sent_ring *ring,
                                 uint64_t origin, const struct shard_callbacks *callbacks);
 void shard_set_free(struct shard_set *set);
 void shard_set_start(struct shard_set *set);
+
+/* Maps (docs/broker-protocol.md, "Map change"). `map` is borrowed until shard_set_drop(), `config` is that which it was
+ * made of: shards that are new get links, others take over what has changed (another address: they connect anew). Home
+ * and standby of each wanted partition are subscribed in addition. False: there would be too many shards or maps, and
+ * nothing was done. */
+bool shard_set_carry(struct shard_set *set, const struct partition_map *map,
+                     const struct broker_config *config) MUST_CHECK;
+
+/* The same for a map that is carried already: shards take over what has changed. */
+void shard_set_reconfigure(struct shard_set *set, const struct broker_config *config);
+
+/* Is everything confirmed that the newest map needed when its carrying began? */
+bool shard_set_carries(const struct shard_set *set, const struct partition_map *map);
+
+/* Partitions are sent by this map from now on; it must be carried. */
+void shard_set_use(struct shard_set *set, const struct partition_map *map);
+
+/* What only this map needed is unsubscribed, shards that are in no map end. Not the one in use, and not from a
+ * callback of a link. */
+void shard_set_drop(struct shard_set *set, const struct partition_map *map);
+
+/* Visits the map's shards until `visit` returns false; true when it never did. */
+bool shard_set_all_of(const struct shard_set *set, const struct partition_map *map,
+                      bool (*visit)(void *context, const struct shard *shard),
+                      void *context);
 
 /* Counted: each want needs its unwant. `partition` or SHARD_ALL_PARTITIONS. */
 void shard_set_want(struct shard_set *set, uint32_t partition);
@@ -112,7 +144,8 @@ void shard_set_place(struct shard_set *set);
 /* Where the partition is sent now; NULL: nowhere. */
 struct shard *shard_of_partition(const struct shard_set *set, unsigned partition);
 size_t shard_set_count(const struct shard_set *set);
-struct shard *shard_set_get(const struct shard_set *set, size_t index);
+struct shard *shard_set_get(const struct shard_set *set, size_t place); /* 0..count - 1 */
+struct shard *shard_set_find(const struct shard_set *set, struct slice name);
 size_t shard_set_usable_count(const struct shard_set *set);
 
 /* Nothing waits and nothing is in flight. */
@@ -126,6 +159,7 @@ void shard_send_control(struct shard *shard, struct span command);
 void shard_send_answer(struct shard *shard, uint64_t asker, uint16_t partition,
                        uint64_t sequence);
 
+/* Its own as long as it lives, also while others come and go. */
 size_t shard_index(const struct shard *shard);
 struct slice shard_name(const struct shard *shard);
 bool shard_is_usable(const struct shard *shard);

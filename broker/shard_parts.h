@@ -1,5 +1,5 @@
 /*
- * What shard.c (links and subscriptions) and shard_place.c (where partitions are sent) share.
+ * What shard.c (links), shard_want.c (subscriptions, maps) and shard_place.c (where partitions are sent) share.
  */
 #pragma once
 
@@ -8,24 +8,36 @@
 
 #define SHARD_NOWHERE UINT16_MAX
 
+/* Slots: those of the map in use, and of maps before and behind it. */
+#define SHARDS_MAX 1024
+
 /* Of a partition, best first. */
 #define SHARD_RANKS 2
 
+/* What a shard is to a partition, or'ed. */
+enum shard_seat {
+    SEAT_WANTED = 1,    /* it is to be subscribed there */
+    SEAT_ASKED = 2,     /* SUBSCRIBE was sent on the present link */
+    SEAT_CONFIRMED = 4, /* and answered */
+};
+
 struct shard {
     struct shard_set *set;
-    size_t index;
-    const struct broker_shard_config *config; /* borrowed */
+    size_t index; /* its slot */
+    struct broker_shard_config *config; /* owned */
     struct link *publishing;
     struct link *subscribing;
     struct outbox *outbox;
+    uint8_t *seats; /* by partition: enum shard_seat */
     bool is_complete;
     unsigned complete_due; /* of what was wanted at the connect, not confirmed */
+    unsigned carry_due;    /* of what was wanted when the newest map was loaded */
     bool is_usable;
     uint64_t usable_since; /* standing_now() */
     uint64_t heard_at;     /* standing_now() */
     bool was_full;         /* somebody may wait for room */
     uint64_t changed_at;
-    unsigned partitions; /* whose home it is */
+    unsigned partitions; /* whose home it is by the map in use */
     unsigned sent_here;
     unsigned wanted;
     unsigned due; /* SUBSCRIBE without confirmation */
@@ -36,29 +48,36 @@ struct shard {
     uint64_t round_trip;
 };
 
-/* One of a partition's best-ranked shards. */
-struct shard_seat {
-    uint16_t shard;    /* SHARD_NOWHERE: there is no second one */
-    bool is_asked;     /* SUBSCRIBE was sent on the present link */
-    bool is_confirmed; /* and answered */
-};
-
 /* A partition as this broker sees it. */
 struct partition {
     uint32_t wants;
     bool is_wanted; /* wants > 0, or lingering */
     uint64_t unwanted_at;
-    struct shard_seat seats[SHARD_RANKS];
-    uint16_t sent_to; /* SHARD_NOWHERE */
+    uint16_t best[SHARD_RANKS]; /* slots, by the map in use; SHARD_NOWHERE: there is no second one */
+    uint16_t sent_to;           /* slot; SHARD_NOWHERE */
+};
+
+/* A map whose channels are subscribed. */
+struct carried_map {
+    const struct partition_map *map; /* borrowed */
+    uint16_t *slots;                 /* of the map's shards */
+    size_t count;
 };
 
 struct shard_set {
-    const struct broker_config *config; /* borrowed */
-    struct sent_ring *ring;             /* borrowed */
+    struct event_base *base;          /* borrowed */
+    struct turn *turn;                /* borrowed */
+    struct sent_ring *ring;           /* borrowed */
     struct shard_callbacks callbacks;
     struct evdns_base *dns;
-    struct shard *shards;
+    char client_name[64];
+    size_t message_max;
+    bool is_started;
+    struct shard *slots[SHARDS_MAX]; /* NULL: free */
+    struct shard *shards[SHARDS_MAX]; /* the same without holes, in the order of their making */
     size_t count;
+    struct carried_map maps[SHARD_MAPS_MAX];
+    size_t map_count;
     struct partition *partitions;
     unsigned partition_count;
     uint32_t wants_all;
@@ -71,6 +90,31 @@ struct shard_set {
     char *control_channel;
     char *own_channel;
 };
+
+/* Links of a new shard in a free slot, not started; takes `config` over. NULL: no slot is free. */
+struct shard *shard_open(struct shard_set *set, struct broker_shard_config *config);
+
+/* Nothing is sent there and no map has it. */
+void shard_close(struct shard *shard);
+
+/* The subscribing link is up: all that is wanted now makes it complete. */
+void shard_ask_all(struct shard *shard);
+
+/* It is down. */
+void shard_forget_asked(struct shard *shard);
+
+/* A confirmation came. */
+void shard_take_confirmation(struct shard *shard, struct slice channel);
+
+/* The partition of a channel's name; false when it is none of ours. */
+bool shard_partition_of(const struct shard_set *set, struct slice channel,
+                        unsigned *partition);
+
+/* Partitions that nobody wanted for SHARD_LINGER. */
+void shard_unwant_lingering(struct shard_set *set, uint64_t now);
+
+/* Tells who waits when no confirmation is due any more. */
+void shard_settle(struct shard_set *set);
 
 /* Gives the shard's link what it has room for, and relieves who waits. */
 void shard_pump(struct shard *shard);

@@ -28,27 +28,29 @@ static void judge(struct shard *shard, uint64_t now)
 
 static bool may_send(const struct shard_set *set, uint16_t shard)
 {
-    return shard != SHARD_NOWHERE && link_state(set->shards[shard].publishing) == LINK_UP;
+    return shard != SHARD_NOWHERE && link_state(set->slots[shard]->publishing) == LINK_UP;
 }
 
 static uint16_t choose(const struct shard_set *set, const struct partition *partition,
                        uint64_t now)
 {
     uint16_t current = partition->sent_to;
-    bool is_current_usable = current != SHARD_NOWHERE && set->shards[current].is_usable;
+    if (current != partition->best[0] && current != partition->best[1])
+        current = SHARD_NOWHERE; /* of the map before */
+    bool is_current_usable = current != SHARD_NOWHERE && set->slots[current]->is_usable;
     for (unsigned rank = 0; rank < SHARD_RANKS; rank++) {
-        uint16_t candidate = partition->seats[rank].shard;
-        if (candidate == SHARD_NOWHERE || !set->shards[candidate].is_usable)
+        uint16_t candidate = partition->best[rank];
+        if (candidate == SHARD_NOWHERE || !set->slots[candidate]->is_usable)
             continue;
         if (!is_current_usable || candidate == current ||
-            now - set->shards[candidate].usable_since >= SHARD_FAIL_BACK)
+            now - set->slots[candidate]->usable_since >= SHARD_FAIL_BACK)
             return candidate;
     }
     if (may_send(set, current))
         return current;
     for (unsigned rank = 0; rank < SHARD_RANKS; rank++)
-        if (may_send(set, partition->seats[rank].shard))
-            return partition->seats[rank].shard;
+        if (may_send(set, partition->best[rank]))
+            return partition->best[rank];
     return SHARD_NOWHERE;
 }
 
@@ -57,7 +59,7 @@ static uint16_t choose(const struct shard_set *set, const struct partition *part
 static void put(struct shard_set *set, uint16_t shard, struct sent *sent)
 {
     if (shard != SHARD_NOWHERE) {
-        outbox_put(set->shards[shard].outbox, sent);
+        outbox_put(set->slots[shard]->outbox, sent);
         return;
     }
     check(!sent->is_queued);
@@ -71,7 +73,7 @@ static void take_out(struct shard_set *set, uint16_t shard, struct sent *sent)
     if (!sent->is_queued)
         return; /* it was in flight */
     if (shard != SHARD_NOWHERE) {
-        outbox_remove(set->shards[shard].outbox, sent);
+        outbox_remove(set->slots[shard]->outbox, sent);
         return;
     }
     sent->is_queued = false;
@@ -86,11 +88,11 @@ static void move(struct shard_set *set, unsigned number, uint16_t to)
     uint16_t from = partition->sent_to;
     partition->sent_to = to;
     if (from != SHARD_NOWHERE) {
-        set->shards[from].sent_here--;
-        outbox_void(set->shards[from].outbox, number);
+        set->slots[from]->sent_here--;
+        outbox_void(set->slots[from]->outbox, number);
     }
     if (to != SHARD_NOWHERE)
-        set->shards[to].sent_here++;
+        set->slots[to]->sent_here++;
     uint64_t now = timing_now();
     struct sent *sent;
     for (sent = sent_ring_first_of(set->ring, (uint16_t)number); sent != NULL;
@@ -117,7 +119,7 @@ void shard_set_place(struct shard_set *set)
         return;
     uint64_t now = standing_now();
     for (size_t i = 0; i < set->count; i++)
-        judge(&set->shards[i], now);
+        judge(set->shards[i], now);
     bool has_moved = false;
     for (unsigned i = 0; i < set->partition_count; i++) {
         uint16_t to = choose(set, &set->partitions[i], now);
@@ -127,7 +129,7 @@ void shard_set_place(struct shard_set *set)
         has_moved = true;
     }
     for (size_t i = 0; has_moved && i < set->count; i++)
-        shard_pump(&set->shards[i]);
+        shard_pump(set->shards[i]);
 }
 
 void shard_set_set_ready(struct shard_set *set)
@@ -144,7 +146,7 @@ void shard_set_send(struct shard_set *set, struct sent *sent)
         set->callbacks.on_homeless(set->callbacks.context, sent->partition);
         return;
     }
-    struct shard *shard = &set->shards[to];
+    struct shard *shard = set->slots[to];
     shard->was_full |= outbox_waiting_bytes(shard->outbox) > SHARD_FULL_BYTES;
     shard_pump(shard);
 }

@@ -44,7 +44,7 @@ static void test_an_empty_file_gives_the_contracts_defaults(void **state UNUSED)
     assert_int_equal(64 << 20, config->spill_bytes);
     assert_int_equal(SECONDS(10), config->heartbeat);
     assert_int_equal(PICKLE_OBJECTS_BYTEARRAY_ONLY, config->pickle_objects);
-    broker_config_free(config);
+    broker_config_release(config);
 }
 
 static void test_urls_of_shards_are_taken_apart(void **state UNUSED)
@@ -80,7 +80,7 @@ static void test_urls_of_shards_are_taken_apart(void **state UNUSED)
         assert_true(broker_config_shard_password(shard, &password));
         assert_string_equal(rows[i].password != NULL ? rows[i].password : "", password);
         free(password);
-        broker_config_free(config);
+        broker_config_release(config);
     }
 }
 
