@@ -4,14 +4,14 @@
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/deliver.h"
+#include "broker/doors.h"
 #include "broker/pods.h"
 #include "broker/publish.h"
 #include "broker/shard.h"
 #include "broker/turn.h"
+#include "shared/file_watch.h"
 #include "shared/lifecycle.h"
-#include "shared/listener.h"
 #include "shared/log.h"
-#include "shared/net.h"
 #include "shared/timing.h"
 
 #include <event2/event.h>
@@ -28,15 +28,10 @@
 /* As the transcoder needs it. */
 #define REWRITTEN_DEPTH_MIN 4
 
-/* One listening socket and what its clients are held to. */
-struct door {
-    struct broker *broker;
-    const struct broker_listener_config *config; /* borrowed */
-    struct listener *listener;
-};
-
 struct broker {
-    const struct broker_config *config; /* borrowed */
+    struct broker_config *config; /* held */
+    const char *file;             /* borrowed; NULL: flags only */
+    struct file_watch *watch;     /* NULL: no file */
     struct event_base *base;
     struct lifecycle *lifecycle;
     struct turn *turn;
@@ -48,8 +43,7 @@ struct broker {
     struct publisher *publisher;
     struct client_set *clients;
     struct command_context context;
-    struct door *doors;
-    size_t door_count;
+    struct doors *doors;
     struct broker_admin *admin;
     struct event *tick;
     struct event *drain_tick;
@@ -146,15 +140,11 @@ static bool carries_messages(void *context, struct slice channel)
     return publisher_knows_channel(broker->publisher, channel);
 }
 
-static void on_accept(void *argument, int fd, const struct address *peer)
+static void on_accept(void *context, int fd, const struct address *peer,
+                      const struct broker_listener_config *config)
 {
-    struct door *door = argument;
-    client_open(door->broker->clients, fd, peer, door->config);
-}
-
-static void on_back_off(void *argument UNUSED, int error UNUSED)
-{
-    metrics_add(M_ACCEPT_BACK_OFFS, 1);
+    struct broker *broker = context;
+    client_open(broker->clients, fd, peer, config);
 }
 
 /* ── time ── */
@@ -196,8 +186,7 @@ static void on_drain(void *argument)
 {
     struct broker *broker = argument;
     broker->context.refuses_subscribers = true;
-    for (size_t i = 0; i < broker->door_count; i++)
-        listener_stop(broker->doors[i].listener);
+    doors_stop(broker->doors);
     struct timeval every = timing_to_timeval(DRAIN_TICK);
     check(event_add(broker->drain_tick, &every) == 0);
 }
@@ -216,30 +205,6 @@ static void on_stop(void *argument, enum lifecycle_end end)
 }
 
 /* ── the beginning ── */
-
-static bool open_door(struct broker *broker, size_t index)
-{
-    struct door *door = &broker->doors[index];
-    door->broker = broker;
-    door->config = broker_config_listener(broker->config, index);
-    char text[ADDRESS_TEXT_SIZE];
-    char why[NET_WHY_SIZE];
-    address_text(&door->config->address, text);
-    const struct net_listen_options options = {.mode = (mode_t)door->config->mode};
-    int fd = net_listen(&door->config->address, &options, why);
-    if (fd < 0) {
-        fprintf(stderr, "listeners[%zu].address: %s: %s\n", index, text, why);
-        return false;
-    }
-    const struct listener_callbacks callbacks = {on_accept, on_back_off};
-    door->listener = listener_new(broker->base, fd, text, &callbacks, door);
-    broker->door_count = index + 1;
-    struct address address = net_local_address(fd);
-    log_info(LOG_SUBJECT("main"), "listening",
-             LOG_TEXT("address", address_text(&address, text)),
-             LOG_BOOL("authenticated", door->config->users.count > 0));
-    return true;
-}
 
 static void make_map(struct broker *broker)
 {
@@ -269,10 +234,9 @@ static unsigned rewritten_depth(const struct broker_config *config)
                                                     : (unsigned)config->json_depth;
 }
 
-static void make_clients(struct broker *broker)
+static struct client_limits limits_of(const struct broker_config *config)
 {
-    const struct broker_config *config = broker->config;
-    const struct client_limits limits = {
+    return (struct client_limits){
         .clients = (unsigned)config->clients_max,
         .payload = (size_t)config->payload_max,
         .slow_bytes = (size_t)config->slow_bytes,
@@ -287,6 +251,11 @@ static void make_clients(struct broker *broker)
         .rewritten_max =
             config->pickle_mode != PICKLE_MODE_PASS ? rewritten_max(config) : 0,
     };
+}
+
+static void make_clients(struct broker *broker)
+{
+    const struct client_limits limits = limits_of(broker->config);
     const struct client_callbacks callbacks = {
         .on_request = on_request,
         .on_close = on_client_close,
@@ -297,14 +266,111 @@ static void make_clients(struct broker *broker)
     broker->clients = client_set_new(broker->base, broker->turn, &limits, &callbacks);
 }
 
-struct broker *broker_new(const struct broker_config *config)
+/* ── reload ── */
+
+/* What cannot change while the broker runs stays as it is, and is named. */
+static void keep_what_needs_a_restart(const struct broker *broker,
+                                      struct broker_config *config)
+{
+    char names[512];
+    if (broker_config_restart_changes(broker->config, config, names, sizeof(names)) == 0)
+        return;
+    log_warn(LOG_SUBJECT("main"), "changed, and needs a restart",
+             LOG_TEXT("options", names));
+    broker_config_keep(config, broker->config);
+}
+
+static bool is_hub(const struct broker_config *config)
+{
+    return broker_config_shard_count(config) == 0;
+}
+
+static void take_over(struct broker *broker, struct broker_config *config)
+{
+    const struct client_limits limits = limits_of(config);
+    client_set_set_limits(broker->clients, &limits);
+    lifecycle_set_deadline(broker->lifecycle, config->shutdown_deadline);
+    log_init((enum log_level)config->log_level, (enum log_format)config->log_format);
+    broker->context.config = config;
+    doors_commit(broker->doors);
+    broker_config_release(broker->config);
+    broker->config = config;
+}
+
+static bool reload(struct broker *broker, FILE *errors)
+{
+    if (broker->file == NULL) {
+        fputs("started without --config: there is no file to read again\n", errors);
+        return false;
+    }
+    struct broker_config *config = broker_config_load(broker->file, NULL, 0, errors);
+    if (config == NULL)
+        return false;
+    bool ok = is_hub(config) == is_hub(broker->config);
+    if (!ok)
+        fputs("shards: from or to the embedded hub needs a restart\n", errors);
+    if (ok)
+        keep_what_needs_a_restart(broker, config);
+    ok = ok && doors_prepare(broker->doors, config, errors);
+    if (ok && !publisher_reload(broker->publisher, config)) {
+        fputs("shards: too many changes wait for other brokers\n", errors);
+        doors_cancel(broker->doors);
+        ok = false;
+    }
+    if (ok)
+        take_over(broker, config);
+    else
+        broker_config_release(config);
+    return ok;
+}
+
+bool broker_reload(struct broker *broker, FILE *errors)
+{
+    bool ok = reload(broker, errors);
+    metrics_add_by(M_RELOADS, !ok, 1);
+    if (ok)
+        log_info(LOG_SUBJECT("main"), "reloaded", LOG_TEXT("file", broker->file));
+    return ok;
+}
+
+/* By a signal or by the file: the log gets what is wrong. */
+static void on_reload(void *argument)
+{
+    struct broker *broker = argument;
+    char *text = NULL;
+    size_t len = 0;
+    FILE *errors = open_memstream(&text, &len);
+    check(errors != NULL);
+    bool ok = broker_reload(broker, errors);
+    check(fclose(errors) == 0);
+    struct slice rest = slice_of(text, len);
+    while (!ok && rest.len > 0) {
+        size_t end = slice_find(rest, '\n');
+        log_error(LOG_SUBJECT("main"), "not reloaded, the old configuration stays",
+                  LOG_SLICE("why", slice_to(rest, end)));
+        rest = slice_from(rest, end + 1);
+    }
+    free(text);
+}
+
+static void on_file_change(void *argument)
+{
+    struct broker *broker = argument;
+    if (lifecycle_phase(broker->lifecycle) == LIFECYCLE_READY)
+        on_reload(broker);
+}
+
+/* ── public ── */
+
+struct broker *broker_new(struct broker_config *config, const char *file)
 {
     struct broker *broker = must_calloc(1, sizeof(*broker));
-    broker->config = config;
+    broker->config = broker_config_hold(config);
+    broker->file = file;
     broker->base = event_base_new();
     check(broker->base != NULL);
-    const struct lifecycle_callbacks lifecycle = {.on_drain = on_drain,
-                                                  .on_stop = on_stop};
+    const struct lifecycle_callbacks lifecycle = {
+        .on_reload = on_reload, .on_drain = on_drain, .on_stop = on_stop};
     broker->lifecycle = lifecycle_new(broker->base, &lifecycle, broker);
     lifecycle_set_deadline(broker->lifecycle, config->shutdown_deadline);
     broker->turn = turn_new(broker->base);
@@ -336,12 +402,12 @@ struct broker *broker_new(const struct broker_config *config)
     broker->tick = event_new(broker->base, -1, EV_PERSIST, on_tick, broker);
     broker->drain_tick = event_new(broker->base, -1, EV_PERSIST, on_drain_tick, broker);
     check(broker->tick != NULL && broker->drain_tick != NULL);
-    broker->doors = must_calloc(config->listeners.count, sizeof(struct door));
-    for (size_t i = 0; i < config->listeners.count; i++)
-        if (!open_door(broker, i)) {
-            broker_free(broker);
-            return NULL;
-        }
+    broker->doors = doors_new(broker->base, on_accept, broker);
+    if (!doors_prepare(broker->doors, config, stderr)) {
+        broker_free(broker);
+        return NULL;
+    }
+    doors_commit(broker->doors);
     broker->admin = broker_admin_new(broker, broker->base);
     if (broker->admin == NULL) {
         broker_free(broker);
@@ -354,9 +420,9 @@ void broker_free(struct broker *broker)
 {
     if (broker->admin != NULL)
         broker_admin_free(broker->admin);
-    for (size_t i = 0; i < broker->door_count; i++)
-        listener_free(broker->doors[i].listener);
-    free(broker->doors);
+    if (broker->watch != NULL)
+        file_watch_free(broker->watch);
+    doors_free(broker->doors);
     event_free(broker->tick);
     event_free(broker->drain_tick);
     client_set_free(broker->clients);
@@ -370,14 +436,17 @@ void broker_free(struct broker *broker)
     turn_free(broker->turn);
     lifecycle_free(broker->lifecycle);
     event_base_free(broker->base);
+    broker_config_release(broker->config);
     free(broker);
 }
 
 int broker_run(struct broker *broker)
 {
     publisher_start(broker->publisher, on_relief, broker);
-    for (size_t i = 0; i < broker->door_count; i++)
-        listener_start(broker->doors[i].listener);
+    doors_start(broker->doors);
+    if (broker->file != NULL)
+        broker->watch =
+            file_watch_new(broker->base, broker->file, on_file_change, broker);
     struct timeval every = timing_to_timeval(TICK);
     check(event_add(broker->tick, &every) == 0);
     log_info(LOG_SUBJECT("main"), "started", LOG_TEXT("version", SIDRAIL_VERSION),

@@ -4,6 +4,9 @@
  *     config ─▶ partition map ─▶ interest ─▶ deliverer ─▶ publisher (shards, links) ─▶ clients ─▶ listeners
  *                                                                                          └▶ admin, ctl
  *
+ * Reload (SIGHUP, ctl, the file has another content): read, check, open new listeners; if all of it is well, the rest
+ * follows, else everything stays. What needs a restart is named and stays.
+ *
  * SIGTERM: unready, no new clients, SUBSCRIBE refused ─▶ what waits is sent and has come back ─▶ what is
  * queued to clients is written ─▶ closed; all of it within shutdown.deadline.
  */
@@ -12,17 +15,21 @@
 #include "broker/command.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 
 struct broker;
 struct lifecycle;
 
-/* Listens on everything the configuration names; NULL after one line on stderr naming option and address.
- * `config` is borrowed. */
-struct broker *broker_new(const struct broker_config *config);
+/* Listens on everything the configuration names; NULL after one line on stderr naming option and address. Holds
+ * `config`. `file` is what it was read from and what is watched and read again (borrowed; NULL: flags only). */
+struct broker *broker_new(struct broker_config *config, const char *file);
 void broker_free(struct broker *broker);
 
 /* Runs until the end; the exit code. */
 int broker_run(struct broker *broker);
+
+/* Reads the file again and takes over what has changed. False after lines to `errors`: everything is as before. */
+bool broker_reload(struct broker *broker, FILE *errors);
 
 /* For broker_admin. All borrowed. */
 const struct broker_config *broker_config_of(const struct broker *broker);

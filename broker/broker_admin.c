@@ -5,6 +5,7 @@
 #include "broker/broker_metrics.h"
 #include "broker/broker_page.h"
 #include "broker/broker_status.h"
+#include "broker/map_change.h"
 #include "broker/publish.h"
 #include "broker/shard.h"
 #include "shared/admin.h"
@@ -71,6 +72,12 @@ static void collect(struct metrics_page *page, int metric, void *argument)
     struct broker_admin *admin = argument;
     struct publisher_status status =
         publisher_status(broker_context(admin->broker)->publisher);
+    if (metric == M_MAP_BEHIND) {
+        const struct map_change *map =
+            publisher_map(broker_context(admin->broker)->publisher);
+        metrics_sample(page, map != NULL ? map_change_status(map).behind : 0, NULL);
+        return;
+    }
     double value = metric == M_SPILL_BYTES       ? (double)status.spill_bytes
                    : metric == M_SENT_RING_BYTES ? (double)status.sent_ring_bytes
                                                  : status.live_brokers;
@@ -116,6 +123,7 @@ static void set_collectors(struct broker_admin *admin)
     metrics_set_collector(M_SPILL_BYTES, admin != NULL ? collect : NULL, admin);
     metrics_set_collector(M_SENT_RING_BYTES, admin != NULL ? collect : NULL, admin);
     metrics_set_collector(M_LIVE_BROKERS, admin != NULL ? collect : NULL, admin);
+    metrics_set_collector(M_MAP_BEHIND, admin != NULL ? collect : NULL, admin);
     for (size_t i = 0; i < ARRAY_LEN(of_shards); i++)
         metrics_set_collector(of_shards[i], admin != NULL ? collect_shards : NULL, admin);
 }
@@ -185,6 +193,55 @@ static void ctl_shutdown(void *argument, struct ctl_call *call, int count, char 
         ctl_finish(call, true);
 }
 
+/* What became of the shards: a change takes effect when all brokers carry it. */
+static void tell_of_map(const struct broker_admin *admin, struct evbuffer *out)
+{
+    const struct map_change *map =
+        publisher_map(broker_context(admin->broker)->publisher);
+    if (map == NULL)
+        return;
+    struct map_change_status status = map_change_status(map);
+    evbuffer_add_printf(out, "shards: %s", status.state);
+    if (status.behind > 0)
+        evbuffer_add_printf(out, ", %u other brokers have not loaded them",
+                            status.behind);
+    evbuffer_add_printf(out, "\n");
+}
+
+static bool go_on_without(struct broker_admin *admin, int count, char **words)
+{
+    if (count == 0)
+        return true;
+    char *end = NULL;
+    uint64_t origin = count == 2 ? strtoull(words[1], &end, 16) : 0;
+    if (strcmp(words[0], "--without") != 0 || end == NULL || *end != '\0' || origin == 0)
+        return false;
+    publisher_go_on_without(broker_context(admin->broker)->publisher, origin);
+    return true;
+}
+
+static void ctl_reload(void *argument, struct ctl_call *call, int count, char **words)
+{
+    struct broker_admin *admin = argument;
+    if (!go_on_without(admin, count, words)) {
+        ctl_refuse(call, "reload takes nothing, or --without and an origin");
+        return;
+    }
+    char *text = NULL;
+    size_t len = 0;
+    FILE *errors = open_memstream(&text, &len);
+    check(errors != NULL);
+    bool ok = broker_reload(admin->broker, errors);
+    check(fclose(errors) == 0);
+    if (ok) {
+        tell_of_map(admin, ctl_call_out(call));
+        ctl_finish(call, true);
+    } else {
+        ctl_refuse(call, "%.*s", (int)(len > 0 ? len - 1 : 0), text);
+    }
+    free(text);
+}
+
 static void ctl_log_level(void *argument UNUSED, struct ctl_call *call, int count UNUSED,
                           char **words)
 {
@@ -204,6 +261,9 @@ const struct ctl_verb broker_ctl_verbs[] = {
     {"interest", "", "Channels and patterns that somebody subscribes.", 0, 0,
      ctl_interest},
     {"rooms", "", "The rooms that carry most messages.", 0, 0, ctl_rooms},
+    {"reload", "[--without ORIGIN]",
+     "Read the file again; without a broker that does not load new shards.", 0, 2,
+     ctl_reload},
     {"shutdown", "[--no-wait]", "Drain and end; returns at the end.", 0, 1, ctl_shutdown},
     {"log-level", "debug|info|warn|error", "Change what is logged.", 1, 1, ctl_log_level},
 };

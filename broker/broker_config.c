@@ -66,9 +66,9 @@ static const struct option_table user_table =
 
 static const struct option_row listener_rows[] = {
     {"address", OPTION_ADDRESS, AT(broker_listener_config, address), .required = true,
-     .reload = OPTION_RESTART, .help = "Where pods connect: host:port or unix:/path."},
+     .reload = OPTION_LIVE, .help = "Where pods connect: host:port or unix:/path."},
     {"mode", OPTION_MODE, AT(broker_listener_config, mode), .standard = "0660",
-     .reload = OPTION_RESTART, .help = "File mode of a unix socket."},
+     .reload = OPTION_LIVE, .help = "File mode of a unix socket."},
     {"dialect", OPTION_ENUM, AT(broker_listener_config, dialect), .standard = "auto",
      .words = dialect_words, .reload = OPTION_NEW,
      .help =
@@ -218,18 +218,18 @@ static void shard_unfill(struct broker_shard_config *shard)
 
 static const struct option_row shard_rows[] = {
     {"name", OPTION_TEXT, AT(broker_shard_config, name), .maximum = 255,
-     .reload = OPTION_RESTART, .check = check_name,
+     .reload = OPTION_LIVE, .check = check_name,
      .help =
          "Decides which partitions it gets; the same at all brokers. Default host:port."},
     {"url", OPTION_TEXT, AT(broker_shard_config, url), .required = true, .minimum = 1,
-     .maximum = 1024, .reload = OPTION_RESTART,
+     .maximum = 1024, .reload = OPTION_LIVE,
      .help = "redis://[user:password@]host:port or unix:/path."},
     {"username", OPTION_TEXT, AT(broker_shard_config, username), .maximum = 255,
-     .reload = OPTION_RESTART, .help = "User for AUTH; empty is the default user."},
+     .reload = OPTION_NEW, .help = "User for AUTH; empty is the default user."},
     {"password_file", OPTION_TEXT, AT(broker_shard_config, password_file),
      .reload = OPTION_NEW, .help = "First line is the password; read at each connect."},
     {"weight", OPTION_INTEGER, AT(broker_shard_config, weight), .standard = "1",
-     .minimum = 1, .maximum = 100, .reload = OPTION_RESTART,
+     .minimum = 1, .maximum = 100, .reload = OPTION_LIVE,
      .help = "Share of the partitions."},
 };
 static const struct option_table shard_table = OPTION_TABLE(
@@ -251,7 +251,7 @@ static void check_config(void *object, const struct option_place *place)
 
 static const struct option_row rows[] = {
     {"listeners", OPTION_LIST, AT(broker_config, listeners), .elements = &listener_table,
-     .maximum = 64, .reload = OPTION_RESTART,
+     .maximum = 64, .reload = OPTION_LIVE,
      .help = "Where pods connect; absent is 127.0.0.1:6379."},
     {"admin.address", OPTION_ADDRESS, AT(broker_config, admin_address),
      .standard = "127.0.0.1:9091", .reload = OPTION_RESTART,
@@ -269,10 +269,10 @@ static const struct option_row rows[] = {
      .standard = "4096", .minimum = 1, .maximum = 65536, .reload = OPTION_RESTART,
      .help = "Slices of all rooms; the same at all brokers."},
     {"shards", OPTION_LIST, AT(broker_config, shards), .elements = &shard_table,
-     .maximum = 1024, .reload = OPTION_RESTART,
+     .maximum = 1024, .reload = OPTION_LIVE,
      .help = "The Redis servers; absent is the embedded hub."},
     {"delivery.ack", OPTION_ENUM, AT(broker_config, ack), .standard = "fast",
-     .words = ack_words, .reload = OPTION_RESTART,
+     .words = ack_words, .reload = OPTION_LIVE,
      .help =
          "A PUBLISH is answered when it has its place in the queue (fast), or when its "
          "shard has answered (shard)."},
@@ -283,57 +283,56 @@ static const struct option_row rows[] = {
          "a namespace, or everything; the same at all brokers."},
     {"delivery.flush_window", OPTION_DURATION, AT(broker_config, flush_window),
      .standard = "auto", .automatic = true, .maximum = MILLISECONDS(1000),
-     .reload = OPTION_RESTART,
+     .reload = OPTION_LIVE,
      .help = "Messages wait this long for company, and lone ones not at all; auto is the "
              "end of "
              "a loop turn."},
     {"replay.window", OPTION_DURATION, AT(broker_config, replay_window),
-     .standard = "70s", .maximum = SECONDS(600), .reload = OPTION_RESTART,
+     .standard = "70s", .maximum = SECONDS(600), .reload = OPTION_LIVE,
      .help =
          "How long messages wait for the next connection of a subscriber whose pod is "
          "known by "
          "its client_name, its process (unix socket) or its address; 0 is not at all."},
     {"replay.bytes", OPTION_SIZE, AT(broker_config, replay_bytes), .standard = "64MiB",
-     .minimum = 65536, .maximum = INT64_C(1) << 40, .reload = OPTION_RESTART,
+     .minimum = 65536, .maximum = INT64_C(1) << 40, .reload = OPTION_LIVE,
      .help = "Bytes that wait for all such subscribers together; beyond, who has waited "
              "longest is given up."},
     {"replay.tail", OPTION_ENUM, AT(broker_config, replay_tail), .standard = "acked",
-     .words = tail_words, .reload = OPTION_RESTART,
+     .words = tail_words, .reload = OPTION_LIVE,
      .help = "Where they begin: behind what the pod's kernel has acknowledged (what a "
              "dead pod "
              "had not read is lost), or what it had a second before (doubled instead)."},
     {"resend.window", OPTION_DURATION, AT(broker_config, resend_window),
      .standard = "20s", .minimum = SECONDS(1), .maximum = SECONDS(600),
-     .reload = OPTION_RESTART,
+     .reload = OPTION_LIVE,
      .help = "How long own messages are kept after their shard confirmed them."},
     {"resend.bytes", OPTION_SIZE, AT(broker_config, resend_bytes), .standard = "16MiB",
-     .minimum = 65536, .maximum = INT64_C(1) << 40, .reload = OPTION_RESTART,
+     .minimum = 65536, .maximum = INT64_C(1) << 40, .reload = OPTION_LIVE,
      .help = "How much of them is kept."},
     {"slow_subscriber.bytes", OPTION_SIZE, AT(broker_config, slow_bytes),
      .standard = "32MiB", .minimum = 65536, .maximum = INT64_C(1) << 40,
-     .reload = OPTION_RESTART, .help = "What a subscriber may leave unread."},
+     .reload = OPTION_LIVE, .help = "What a subscriber may leave unread."},
     {"slow_subscriber.age", OPTION_DURATION, AT(broker_config, slow_age),
      .standard = "30s", .minimum = SECONDS(1), .maximum = SECONDS(3600),
-     .reload = OPTION_RESTART, .help = "How long a subscriber may leave bytes unread."},
+     .reload = OPTION_LIVE, .help = "How long a subscriber may leave bytes unread."},
     {"slow_subscriber.policy", OPTION_ENUM, AT(broker_config, slow_policy),
-     .standard = "disconnect", .words = slow_policy_words, .reload = OPTION_RESTART,
+     .standard = "disconnect", .words = slow_policy_words, .reload = OPTION_LIVE,
      .help = "Over the bytes: end the connection, or drop its oldest messages."},
     {"spill.bytes", OPTION_SIZE, AT(broker_config, spill_bytes), .standard = "64MiB",
-     .maximum = INT64_C(1) << 40, .reload = OPTION_RESTART,
+     .maximum = INT64_C(1) << 40, .reload = OPTION_LIVE,
      .help = "What may wait for shards that are down; over it publishes are refused."},
     {"spill.age", OPTION_DURATION, AT(broker_config, spill_age), .standard = "30s",
-     .minimum = SECONDS(1), .maximum = SECONDS(3600), .reload = OPTION_RESTART,
+     .minimum = SECONDS(1), .maximum = SECONDS(3600), .reload = OPTION_LIVE,
      .help = "How long a message may wait for its shard before publishes are refused."},
     {"pickle.mode", OPTION_ENUM, AT(broker_config, pickle_mode), .standard = "transcode",
      .words = pickle_mode_words, .reload = OPTION_RESTART,
      .help = "Messages are rewritten for pods of another dialect; or (pass) go to all as "
              "they are; or pickles are refused (reject), and JSON is rewritten."},
     {"pickle.objects", OPTION_ENUM, AT(broker_config, pickle_objects),
-     .standard = "bytearray_only", .words = pickle_objects_words,
-     .reload = OPTION_RESTART,
+     .standard = "bytearray_only", .words = pickle_objects_words, .reload = OPTION_LIVE,
      .help = "Pickles that make Python look up or call something."},
     {"limits.clients", OPTION_INTEGER, AT(broker_config, clients_max), .standard = "8000",
-     .minimum = 1, .maximum = 1000000, .reload = OPTION_RESTART,
+     .minimum = 1, .maximum = 1000000, .reload = OPTION_NEW,
      .help = "Client connections at a time."},
     {"limits.payload", OPTION_SIZE, AT(broker_config, payload_max), .standard = "16MiB",
      .minimum = 1024, .maximum = 512 * 1024 * 1024, .reload = OPTION_RESTART,
@@ -343,18 +342,18 @@ static const struct option_row rows[] = {
      .help = "Nesting of a payload; deeper ones go to all."},
     {"heartbeat", OPTION_DURATION, AT(broker_config, heartbeat), .standard = "10s",
      .minimum = SECONDS(1), .maximum = SECONDS(3600), .or_zero = true,
-     .reload = OPTION_RESTART,
+     .reload = OPTION_LIVE,
      .help = "To idle subscribers of a channel in channels; 0 is none."},
     {"readiness", OPTION_ENUM, AT(broker_config, readiness), .standard = "none",
-     .words = readiness_words, .reload = OPTION_RESTART,
+     .words = readiness_words, .reload = OPTION_LIVE,
      .help = "Shards that must be up before /readyz says yes."},
     {"shutdown.deadline", OPTION_DURATION, AT(broker_config, shutdown_deadline),
-     .standard = "10s", .maximum = SECONDS(3600), .reload = OPTION_RESTART,
+     .standard = "10s", .maximum = SECONDS(3600), .reload = OPTION_LIVE,
      .help = "How long SIGTERM waits for messages on their way."},
     {"log.level", OPTION_ENUM, AT(broker_config, log_level), .standard = "info",
-     .words = log_level_words, .reload = OPTION_RESTART, .help = "Least level written."},
+     .words = log_level_words, .reload = OPTION_LIVE, .help = "Least level written."},
     {"log.format", OPTION_ENUM, AT(broker_config, log_format), .standard = "auto",
-     .words = log_format_words, .reload = OPTION_RESTART,
+     .words = log_format_words, .reload = OPTION_LIVE,
      .help = "auto is text on a terminal, else JSON."},
 };
 const struct option_table broker_config_table =
@@ -543,6 +542,24 @@ size_t broker_config_restart_changes(const struct broker_config *old_config,
     names[0] = '\0';
     options_compare(&broker_config_table, old_config, new_config, on_difference, &list);
     return list.count;
+}
+
+void broker_config_keep(struct broker_config *config,
+                        const struct broker_config *old_config)
+{
+    config->cluster_partitions = old_config->cluster_partitions;
+    config->order = old_config->order;
+    config->payload_max = old_config->payload_max;
+    config->json_depth = old_config->json_depth;
+    config->pickle_mode = old_config->pickle_mode;
+    replace_text(&config->cluster_name, must_strdup(old_config->cluster_name));
+    for (size_t i = 0; i < config->channels.count; i++)
+        free(config->channels.items[i]);
+    free(config->channels.items);
+    config->channels.count = old_config->channels.count;
+    config->channels.items = must_calloc(config->channels.count, sizeof(char *));
+    for (size_t i = 0; i < config->channels.count; i++)
+        config->channels.items[i] = must_strdup(old_config->channels.items[i]);
 }
 
 /* ── of a shard by itself ── */

@@ -20,9 +20,9 @@ struct broker_user_config {
 struct broker_listener_config {
     struct address address;
     unsigned mode;
-    int dialect;              /* enum broker_dialect */
-    int echo;                 /* enum echo_mode */
-    struct option_list users; /* struct broker_user_config; none: no authentication */
+    int dialect;                 /* enum broker_dialect */
+    int echo;                    /* enum echo_mode */
+    struct option_list users;    /* struct broker_user_config; none: no authentication */
     struct broker_config *whole; /* that it is part of; no row of its own */
 };
 
@@ -98,6 +98,11 @@ struct broker_config *broker_config_load(const char *file,
 /* A configuration has one holder when it is loaded, and ends with its last one: a client holds that of its listener. */
 struct broker_config *broker_config_hold(struct broker_config *config);
 void broker_config_release(struct broker_config *config);
+
+/* Takes over from `old_config` what cannot change while the broker runs: what every broker of a cluster must agree on,
+ * the cluster's name, what rewriting is made for. */
+void broker_config_keep(struct broker_config *config,
+                        const struct broker_config *old_config);
 
 /* Names of options that differ and need a restart, with commas between, cut to `names_size`; returns how many. */
 size_t broker_config_restart_changes(const struct broker_config *old_config,

@@ -21,6 +21,11 @@ static const char *broker_metrics_basis(int basis)
     return dialect_basis_name((enum dialect_basis)basis);
 }
 
+static const char *broker_reload_label(int result)
+{
+    return result == 0 ? "good" : "bad";
+}
+
 #define METRIC(id, ...) [id] = {__VA_ARGS__},
 const struct metric_row broker_metric_rows[BROKER_METRIC_COUNT] = {
 #include "broker/broker_metrics.def"

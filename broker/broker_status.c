@@ -5,6 +5,8 @@
 #include "broker/broker_metrics.h"
 #include "broker/hot_rooms.h"
 #include "broker/interest.h"
+#include "broker/map_change.h"
+#include "broker/peers.h"
 #include "broker/publish.h"
 #include "broker/receive.h"
 #include "broker/shard.h"
@@ -182,6 +184,27 @@ static void write_counters(struct json_writer *json)
     json_object_end(json);
 }
 
+/* Where a change of shards stands, and who is waited for. */
+static void write_map(struct json_writer *json, const struct publisher *publisher)
+{
+    const struct map_change *map = publisher_map(publisher);
+    if (map == NULL)
+        return;
+    struct map_change_status status = map_change_status(map);
+    json_text(json, "map_state", slice_from_text(status.state));
+    json_unsigned(json, "maps_kept", status.kept);
+    json_array_begin(json, "brokers_behind");
+    const struct peer *peer;
+    for (peer = peer_first(publisher_peers(publisher)); peer != NULL;
+         peer = TAILQ_NEXT(peer, of_table))
+        if (map_change_is_behind(map, peer)) {
+            char origin[20];
+            snprintf(origin, sizeof(origin), "%016llx", (unsigned long long)peer->origin);
+            json_text(json, NULL, slice_from_text(origin));
+        }
+    json_array_end(json);
+}
+
 static void write_main(struct json_writer *json, struct broker *broker)
 {
     const struct command_context *context = broker_context(broker);
@@ -200,6 +223,7 @@ static void write_main(struct json_writer *json, struct broker *broker)
     json_text(json, "origin", slice_from_text(text));
     snprintf(text, sizeof(text), "%016llx", (unsigned long long)status.map_hash);
     json_text(json, "map", slice_from_text(text));
+    write_map(json, context->publisher);
     json_number(json, "clients_open", metrics_sum(M_CLIENTS));
     json_number(json, "subscribers", metrics_sum(M_SUBSCRIBERS));
     json_unsigned(json, "spill_bytes", status.spill_bytes);
@@ -247,6 +271,12 @@ void broker_status_write(struct broker *broker, struct evbuffer *out)
                         (long long)sum_of(M_REFUSED, PUBLISH_REFUSAL_COUNT));
     if (set == NULL)
         return;
+    struct map_change_status map = map_change_status(publisher_map(context->publisher));
+    evbuffer_add_printf(out, "map          %016llx, %s\n",
+                        (unsigned long long)status.map_hash, map.state);
+    if (map.behind > 0)
+        evbuffer_add_printf(out, "behind       %u brokers have not loaded the shards\n",
+                            map.behind);
     evbuffer_add_printf(out,
                         "origin       %016llx\nbrokers      %u others are live\n"
                         "shards up    %zu of %zu\n"

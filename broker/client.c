@@ -344,6 +344,7 @@ static void client_free(struct client *client)
     free(client->facts.name);
     free(client->facts.lib_name);
     free(client->facts.lib_version);
+    broker_config_release(client->facts.listener->whole);
     free(client);
 }
 
@@ -474,6 +475,14 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     return set;
 }
 
+void client_set_set_limits(struct client_set *set, const struct client_limits *limits)
+{
+    bool has_window = limits->flush_window != set->limits.flush_window;
+    set->limits = *limits;
+    if (has_window)
+        window_set_length(&set->window, set->base, limits->flush_window);
+}
+
 void client_set_free(struct client_set *set)
 {
     struct client *client;
@@ -520,6 +529,7 @@ void client_open(struct client_set *set, int fd, const struct address *peer,
     subscriber_init(&client->subscriber);
     uint64_t now = timing_now();
     client->delivered_at = now;
+    broker_config_hold(listener->whole);
     client->facts = (struct client_facts){
         .id = ++set->next_id,
         .connected_at = now,

@@ -112,10 +112,13 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
                                   const struct client_limits *limits,
                                   const struct client_callbacks *callbacks);
 
+/* Other limits from now on, for all clients; that of payloads for new ones. */
+void client_set_set_limits(struct client_set *set, const struct client_limits *limits);
+
 /* Closes all clients (CLOSE_SHUTDOWN). */
 void client_set_free(struct client_set *set);
 
-/* Takes a connected descriptor; answers an error and closes it when the limit of clients is reached. */
+/* Holds the configuration of the listener. Takes a connected descriptor; answers an error and closes it when the limit of clients is reached. */
 void client_open(struct client_set *set, int fd, const struct address *peer,
                  const struct broker_listener_config *listener);
 

@@ -30,6 +30,7 @@
 
 struct herald {
     struct herald_config config;
+    char *cluster;
     struct chunk_writer writer;
     struct evbuffer *out;
     struct event *beat; /* at once, and each second */
@@ -53,8 +54,8 @@ static struct span make_command(struct herald *herald, const char *suffix)
     size_t len = evbuffer_get_length(herald->out);
     int head_len = snprintf(
         head, sizeof(head), "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\nsidrail1:%s:%s\r\n$%zu\r\n",
-        strlen("sidrail1::") + strlen(herald->config.cluster) + strlen(suffix),
-        herald->config.cluster, suffix, len);
+        strlen("sidrail1::") + strlen(herald->cluster) + strlen(suffix), herald->cluster,
+        suffix, len);
     check(head_len > 0 && (size_t)head_len < sizeof(head));
     size_t whole = (size_t)head_len + len + 2;
     chunk_writer_rewind(&herald->writer);
@@ -553,6 +554,7 @@ struct herald *herald_new(struct event_base *base, const struct herald_config *c
 {
     struct herald *herald = must_calloc(1, sizeof(*herald));
     herald->config = *config;
+    herald->cluster = must_strdup(config->cluster);
     herald->out = evbuffer_new();
     herald->beat = event_new(base, -1, 0, on_beat, herald);
     check(herald->out != NULL && herald->beat != NULL);
@@ -568,6 +570,7 @@ void herald_free(struct herald *herald)
     evbuffer_free(herald->out);
     chunk_writer_cleanup(&herald->writer);
     free(herald->want_numbers);
+    free(herald->cluster);
     free(herald);
 }
 

@@ -29,7 +29,7 @@ struct tails;
 struct herald_config {
     uint64_t origin;
     unsigned partitions;
-    const char *cluster;
+    const char *cluster; /* copied */
     struct peer_table *peers;
     struct sent_ring *ring;
     struct tails *tails;

@@ -198,7 +198,7 @@ static int run(struct command_line *line)
     log_init((enum log_level)config->log_level, (enum log_format)config->log_format);
     net_raise_descriptor_limit();
     metrics_init(broker_metric_rows, BROKER_METRIC_COUNT);
-    struct broker *broker = broker_new(config);
+    struct broker *broker = broker_new(config, line->config);
     int code = EXIT_CODE_START;
     if (broker != NULL) {
         code = broker_run(broker);

@@ -291,7 +291,9 @@ struct map_change_status map_change_status(const struct map_change *change)
 {
     bool is_used = change->used == change->loaded;
     return (struct map_change_status){
-        .state = !is_used ? "loaded" : change->kept_count > 0 ? "used" : "settled",
+        .state = !is_used                 ? "loaded"
+                 : change->kept_count > 0 ? "used"
+                                          : "settled",
         .since = change->loaded_at,
         .kept = change->kept_count,
         .behind = count_behind(change),

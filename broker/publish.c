@@ -45,8 +45,9 @@ struct publisher {
     const struct broker_config *config; /* borrowed */
     struct event_base *base;            /* borrowed */
     struct turn *turn;                  /* borrowed */
-    const struct partition_map *map;    /* borrowed; NULL: hub. Tells partitions, not where they are */
-    uint64_t map_hash;                  /* of the map in use */
+    const struct partition_map
+        *map;          /* borrowed; NULL: hub. Tells partitions, not where they are */
+    uint64_t map_hash; /* of the map in use */
     const struct interest_table *interest;
     struct deliverer *deliverer;
     struct message_policy policy;
@@ -397,6 +398,15 @@ static uint64_t random_id(void)
     return id;
 }
 
+static struct message_policy policy_of(const struct broker_config *config)
+{
+    return (struct message_policy){
+        .objects = (enum pickle_objects)config->pickle_objects,
+        .refuse_pickle = config->pickle_mode == PICKLE_MODE_REJECT,
+        .depth_max = (unsigned)config->json_depth,
+    };
+}
+
 struct publisher *publisher_new(struct event_base *base, struct turn *turn,
                                 const struct broker_config *config,
                                 const struct partition_map *map,
@@ -409,11 +419,7 @@ struct publisher *publisher_new(struct event_base *base, struct turn *turn,
     publisher->turn = turn;
     publisher->interest = interest;
     publisher->deliverer = deliverer;
-    publisher->policy = (struct message_policy){
-        .objects = (enum pickle_objects)config->pickle_objects,
-        .refuse_pickle = config->pickle_mode == PICKLE_MODE_REJECT,
-        .depth_max = (unsigned)config->json_depth,
-    };
+    publisher->policy = policy_of(config);
     publisher->scratch = scan_scratch_new();
     publisher->origin = random_id();
     if (map == NULL)
@@ -529,6 +535,39 @@ static void learn(struct dialect_view *dialect, struct echo_view *echo,
     enum dialect_learned learned = dialect_view_learn(dialect, message, now);
     if (learned == DIALECT_CORRECTED)
         metrics_add(M_DIALECTS_CORRECTED, 1);
+}
+
+bool publisher_reload(struct publisher *publisher, const struct broker_config *config)
+{
+    if (publisher->shards != NULL) {
+        bool is_ready = herald_is_ready(publisher->herald);
+        if (map_change_load(publisher->map_change, config, is_ready) == MAP_FULL)
+            return false;
+        sent_ring_set_bounds(publisher->ring, config->resend_window,
+                             (size_t)config->resend_bytes);
+        uint64_t window = config->flush_window == OPTION_AUTO ? 0 : config->flush_window;
+        if (window != publisher->window.length)
+            window_set_length(&publisher->window, publisher->base, window);
+    }
+    publisher->config = config;
+    publisher->policy = policy_of(config);
+    return true;
+}
+
+void publisher_go_on_without(struct publisher *publisher, uint64_t origin)
+{
+    if (publisher->map_change != NULL)
+        map_change_without(publisher->map_change, origin);
+}
+
+const struct map_change *publisher_map(const struct publisher *publisher)
+{
+    return publisher->map_change;
+}
+
+const struct peer_table *publisher_peers(const struct publisher *publisher)
+{
+    return publisher->peers;
 }
 
 void publish_message(struct publisher *publisher, struct dialect_view *dialect,

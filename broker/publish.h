@@ -29,7 +29,9 @@ struct echo_view;
 struct event_base;
 struct hot_rooms;
 struct interest_table;
+struct map_change;
 struct partition_map;
+struct peer_table;
 struct publisher;
 struct shard_set;
 struct subscriber_counts;
@@ -87,6 +89,18 @@ void publisher_free(struct publisher *publisher);
 /* `on_relief` as in struct shard_callbacks. Without shards: nothing to do. */
 void publisher_start(struct publisher *publisher, void (*on_relief)(void *context),
                      void *context);
+
+/* Takes over another configuration (borrowed until the next one); its shards are a change of the map. False: too many
+ * changes wait for other brokers, and nothing was done. Not from a callback of a link. */
+bool publisher_reload(struct publisher *publisher,
+                      const struct broker_config *config) MUST_CHECK;
+
+/* A broker that does not take part in a change of the map is not waited for. */
+void publisher_go_on_without(struct publisher *publisher, uint64_t origin);
+
+/* NULL: the embedded hub. */
+const struct map_change *publisher_map(const struct publisher *publisher);
+const struct peer_table *publisher_peers(const struct publisher *publisher);
 
 /* `dialect` and `echo` are the client's: it is read by the one, and both learn from it. `waited` is for how long the same message has waited
  * before, microseconds; `now` as timing_now(). */

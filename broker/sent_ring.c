@@ -60,6 +60,12 @@ struct sent_ring *sent_ring_new(unsigned partitions, uint64_t window, size_t byt
     return ring;
 }
 
+void sent_ring_set_bounds(struct sent_ring *ring, uint64_t window, size_t bytes)
+{
+    ring->window = window;
+    ring->bytes_max = bytes;
+}
+
 void sent_ring_free(struct sent_ring *ring)
 {
     struct sent *sent;

@@ -41,6 +41,7 @@ TAILQ_HEAD(sent_queue, sent);
 struct sent_ring;
 
 struct sent_ring *sent_ring_new(unsigned partitions, uint64_t window, size_t bytes);
+void sent_ring_set_bounds(struct sent_ring *ring, uint64_t window, size_t bytes);
 void sent_ring_free(struct sent_ring *ring);
 
 /* A new message, WAITING. Sequences of a partition must rise by one. Holds `command`. */

@@ -259,9 +259,9 @@ static struct evdns_base *dns_new(struct event_base *base)
 }
 
 struct shard_set *shard_set_new(struct event_base *base, struct turn *turn,
-                                const struct broker_config *config,
-                                unsigned partitions, struct sent_ring *ring,
-                                uint64_t origin, const struct shard_callbacks *callbacks)
+                                const struct broker_config *config, unsigned partitions,
+                                struct sent_ring *ring, uint64_t origin,
+                                const struct shard_callbacks *callbacks)
 {
     struct shard_set *set = must_calloc(1, sizeof(*set));
     set->base = base;

@@ -82,9 +82,9 @@ struct shard_callbacks {
 /* All pointers are borrowed. `origin` names the own channel and the links. Has no shards until shard_set_carry(); their
  * links are down until shard_set_start. */
 struct shard_set *shard_set_new(struct event_base *base, struct turn *turn,
-                                const struct broker_config *config,
-                                unsigned partitions, struct sent_ring *ring,
-                                uint64_t origin, const struct shard_callbacks *callbacks);
+                                const struct broker_config *config, unsigned partitions,
+                                struct sent_ring *ring, uint64_t origin,
+                                const struct shard_callbacks *callbacks);
 void shard_set_free(struct shard_set *set);
 void shard_set_start(struct shard_set *set);
 

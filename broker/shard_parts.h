@@ -23,7 +23,7 @@ enum shard_seat {
 
 struct shard {
     struct shard_set *set;
-    size_t index; /* its slot */
+    size_t index;                       /* its slot */
     struct broker_shard_config *config; /* owned */
     struct link *publishing;
     struct link *subscribing;
@@ -53,8 +53,9 @@ struct partition {
     uint32_t wants;
     bool is_wanted; /* wants > 0, or lingering */
     uint64_t unwanted_at;
-    uint16_t best[SHARD_RANKS]; /* slots, by the map in use; SHARD_NOWHERE: there is no second one */
-    uint16_t sent_to;           /* slot; SHARD_NOWHERE */
+    uint16_t best
+        [SHARD_RANKS]; /* slots, by the map in use; SHARD_NOWHERE: there is no second one */
+    uint16_t sent_to; /* slot; SHARD_NOWHERE */
 };
 
 /* A map whose channels are subscribed. */
@@ -65,16 +66,17 @@ struct carried_map {
 };
 
 struct shard_set {
-    struct event_base *base;          /* borrowed */
-    struct turn *turn;                /* borrowed */
-    struct sent_ring *ring;           /* borrowed */
+    struct event_base *base; /* borrowed */
+    struct turn *turn;       /* borrowed */
+    struct sent_ring *ring;  /* borrowed */
     struct shard_callbacks callbacks;
     struct evdns_base *dns;
     char client_name[64];
     size_t message_max;
     bool is_started;
     struct shard *slots[SHARDS_MAX]; /* NULL: free */
-    struct shard *shards[SHARDS_MAX]; /* the same without holes, in the order of their making */
+    struct shard
+        *shards[SHARDS_MAX]; /* the same without holes, in the order of their making */
     size_t count;
     struct carried_map maps[SHARD_MAPS_MAX];
     size_t map_count;

@@ -247,8 +247,8 @@ static bool has_room(const struct shard_set *set, const struct broker_config *co
 {
     size_t count = set->count;
     for (size_t i = 0; i < broker_config_shard_count(config); i++)
-        count += shard_set_find(set, slice_from_text(
-                                         broker_config_shard(config, i)->name)) == NULL;
+        count += shard_set_find(
+                     set, slice_from_text(broker_config_shard(config, i)->name)) == NULL;
     return count <= SHARDS_MAX && set->map_count < SHARD_MAPS_MAX;
 }
 

@@ -29,6 +29,17 @@ void window_init(struct window *window, struct event_base *base, uint64_t length
     check(window->timer != NULL && event_add(window->timer, NULL) == 0);
 }
 
+void window_set_length(struct window *window, struct event_base *base, uint64_t length)
+{
+    bool waits = window->waits;
+    void (*on_over)(void *context) = window->on_over;
+    void *context = window->context;
+    window_cleanup(window);
+    window_init(window, base, length, on_over, context);
+    if (waits)
+        on_over(context);
+}
+
 void window_cleanup(struct window *window)
 {
     if (window->timer == NULL)

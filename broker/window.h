@@ -27,6 +27,8 @@ struct window {
 /* `base` is borrowed. */
 void window_init(struct window *window, struct event_base *base, uint64_t length,
                  void (*on_over)(void *context), void *context);
+/* Another length from now on; what waits goes out at once. */
+void window_set_length(struct window *window, struct event_base *base, uint64_t length);
 void window_cleanup(struct window *window);
 
 /* May what is queued now go out with this turn? `now` as timing_now(). */

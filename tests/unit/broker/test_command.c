@@ -67,6 +67,8 @@ static void begin(struct world *world, bool has_user)
     *world = (struct world){.base = event_base_new()};
     world->config.clients_max = 10;
     world->config.json_depth = 256;
+    world->config.holders = 1;
+    world->listener.whole = &world->config;
     if (has_user) {
         world->passwords[0] = password;
         world->user.name = name;
