@@ -322,8 +322,8 @@ static const struct option_row rows[] = {
      .maximum = INT64_C(1) << 40, .reload = OPTION_LIVE,
      .help = "What may wait for shards that are down; over it publishes are refused."},
     {"spill.age", OPTION_DURATION, AT(broker_config, spill_age), .standard = "30s",
-     .minimum = SECONDS(1), .maximum = SECONDS(3600), .reload = OPTION_LIVE,
-     .help = "How long a message may wait for its shard before publishes are refused."},
+     .minimum = SECONDS(5), .maximum = SECONDS(3600), .reload = OPTION_LIVE,
+     .help = "How long a message may wait for its shard before it is given up, counted."},
     {"pickle.mode", OPTION_ENUM, AT(broker_config, pickle_mode), .standard = "transcode",
      .words = pickle_mode_words, .reload = OPTION_RESTART,
      .help = "Messages are rewritten for pods of another dialect; or (pass) go to all as "

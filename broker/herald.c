@@ -219,8 +219,10 @@ static void beat(struct herald *herald, struct shard *only)
     span_hold(command);
     for (size_t i = 0; i < shard_set_count(herald->config.shards); i++) {
         struct shard *shard = shard_set_get(herald->config.shards, i);
-        if (only == NULL || shard == only)
-            shard_send_control(shard, command);
+        if (only != NULL && shard != only)
+            continue;
+        shard_note_beat(shard);
+        shard_send_control(shard, command);
     }
     span_release(command);
 }
@@ -516,7 +518,7 @@ static void take_positions(struct herald *herald, const struct control *control)
     herald->config.on_joined(herald->config.context);
 }
 
-void herald_take(struct herald *herald, struct slice bytes)
+void herald_take(struct herald *herald, struct shard *shard, struct slice bytes)
 {
     struct control control;
     if (control_parse(bytes, &control) != CONTROL_OK || control.sender == 0 ||
@@ -524,8 +526,10 @@ void herald_take(struct herald *herald, struct slice bytes)
         metrics_add(M_CONTROL_BAD, 1);
         return;
     }
-    if (control.sender == herald->config.origin)
+    if (control.sender == herald->config.origin) {
+        shard_hear_own(shard);
         return;
+    }
     switch ((enum control_kind)control.kind) {
     case CONTROL_HEARTBEAT:
         take_facts(herald, &control);

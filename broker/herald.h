@@ -45,7 +45,7 @@ struct herald *herald_new(struct event_base *base, const struct herald_config *c
 void herald_free(struct herald *herald);
 
 /* What came on the control or the own channel of a shard. */
-void herald_take(struct herald *herald, struct slice bytes);
+void herald_take(struct herald *herald, struct shard *shard, struct slice bytes);
 
 /* From shards: struct shard_callbacks. */
 void herald_shard_up(struct herald *herald, struct shard *shard);

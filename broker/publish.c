@@ -144,11 +144,10 @@ static void on_shard_message(void *context, struct shard *shard UNUSED,
     receiver_take(publisher->receiver, bytes);
 }
 
-static void on_shard_control(void *context, struct shard *shard UNUSED,
-                             struct slice bytes)
+static void on_shard_control(void *context, struct shard *shard, struct slice bytes)
 {
     struct publisher *publisher = context;
-    herald_take(publisher->herald, bytes);
+    herald_take(publisher->herald, shard, bytes);
 }
 
 static void on_shard_up(void *context, struct shard *shard)
@@ -243,18 +242,16 @@ static int find_shard(void *context, struct slice name)
 
 /* ── one message over shards ── */
 
-/* Over the spill: bytes that wait, or the age of what waits longest where this partition is sent. */
+/* Over the spill, where the partition cannot be sent now. */
 static bool is_overloaded(const struct publisher *publisher, unsigned partition,
                           size_t len)
 {
-    const struct broker_config *config = publisher->config;
-    const struct sent *oldest = shard_set_first_waiting(publisher->shards, partition);
     const struct shard *shard = shard_of_partition(publisher->shards, partition);
-    if (oldest == NULL && shard != NULL && shard_is_usable(shard))
+    if (shard != NULL && shard_is_usable(shard) &&
+        !shard_set_has_waiting(publisher->shards, partition))
         return false;
-    if (sent_ring_unconfirmed_bytes(publisher->ring) + len > config->spill_bytes)
-        return true;
-    return oldest != NULL && timing_now() - oldest->accepted_at > config->spill_age;
+    return sent_ring_unconfirmed_bytes(publisher->ring) + len >
+           publisher->config->spill_bytes;
 }
 
 static void put_envelope(struct envelope *envelope, const struct publisher *publisher,
@@ -727,6 +724,26 @@ const struct hot_rooms *publisher_hot_rooms(const struct publisher *publisher)
     return &publisher->hot_rooms;
 }
 
+/* Never sent for spill.age: own pods have them or get them now, other brokers hear that they are gone. */
+static void give_up_unsent(struct publisher *publisher, uint64_t now)
+{
+    uint64_t before =
+        now > publisher->config->spill_age ? now - publisher->config->spill_age : 0;
+    unsigned count = 0;
+    struct sent *sent;
+    while ((sent = sent_ring_next_unsent(publisher->ring, NULL, before)) != NULL) {
+        receiver_fill_own(publisher->receiver, sent->partition, sent->sequence);
+        shard_set_take_out(publisher->shards, sent);
+        sent_ring_drop(publisher->ring, sent);
+        count++;
+    }
+    if (count == 0)
+        return;
+    metrics_add_by(M_LOST, LOSS_SPILL, count);
+    log_error(LOG_SUBJECT("publish"), "messages waited too long for their shard",
+              LOG_UNSIGNED("messages", count));
+}
+
 void publisher_tick(struct publisher *publisher)
 {
     uint64_t now = timing_now();
@@ -740,6 +757,7 @@ void publisher_tick(struct publisher *publisher)
     while ((sent = sent_ring_next_overdue(publisher->ring, RETURN_WITHIN, now)) != NULL)
         receiver_fill_own(publisher->receiver, sent->partition, sent->sequence);
     sent_ring_expire(publisher->ring, now);
+    give_up_unsent(publisher, now);
     herald_tick(publisher->herald);
     shard_set_tick(publisher->shards, now);
 }

@@ -144,6 +144,25 @@ void sent_ring_confirm(struct sent_ring *ring, struct sent *sent, uint64_t now)
         take_out(ring, TAILQ_FIRST(&ring->confirmed));
 }
 
+struct sent *sent_ring_next_unsent(const struct sent_ring *ring, const struct sent *from,
+                                   uint64_t before)
+{
+    if (sent_ring_unconfirmed_count(ring) == 0)
+        return NULL;
+    struct sent *sent =
+        from == NULL ? TAILQ_FIRST(&ring->all) : TAILQ_NEXT(from, of_ring);
+    for (; sent != NULL && sent->accepted_at < before; sent = TAILQ_NEXT(sent, of_ring))
+        if (sent->state == SENT_WAITING && !sent->retransmitted)
+            return sent;
+    return NULL;
+}
+
+void sent_ring_drop(struct sent_ring *ring, struct sent *sent)
+{
+    check(sent->state == SENT_WAITING && !sent->is_queued);
+    take_out(ring, sent);
+}
+
 struct sent *sent_ring_find(const struct sent_ring *ring, uint16_t partition,
                             uint64_t sequence)
 {

@@ -58,6 +58,14 @@ void sent_ring_return(struct sent_ring *ring, struct sent *sent);
 /* IN_FLIGHT to CONFIRMED; the message may be gone afterwards (bytes). */
 void sent_ring_confirm(struct sent_ring *ring, struct sent *sent, uint64_t now);
 
+/* The next WAITING message after `from` (NULL: from the beginning) that was accepted before `before` and never sent; NULL:
+ * there is none. */
+struct sent *sent_ring_next_unsent(const struct sent_ring *ring, const struct sent *from,
+                                   uint64_t before);
+
+/* Lets go of a WAITING message that is in no queue. */
+void sent_ring_drop(struct sent_ring *ring, struct sent *sent);
+
 /* NULL when it is not (or no longer) there. */
 struct sent *sent_ring_find(const struct sent_ring *ring, uint16_t partition,
                             uint64_t sequence);

@@ -105,12 +105,35 @@ void shard_settle(struct shard_set *set)
         set->callbacks.on_relief(set->callbacks.context);
 }
 
+/* Who is subscribed somewhere else, or not at all any more, hears nobody and would not know. */
+static void watch(struct shard *shard, uint64_t now)
+{
+    bool is_deaf = shard->beat_at != 0 && now - shard->beat_at > SHARD_STALE &&
+                   now - shard->own_heard_at > SHARD_STALE;
+    bool is_unconfirmed = shard->due > 0 && now - shard->due_since > SHARD_STALE;
+    if (link_is_up(shard->subscribing) && (is_deaf || is_unconfirmed))
+        link_close(shard->subscribing, CLOSE_LINK_STALE);
+}
+
+void shard_note_beat(struct shard *shard)
+{
+    if (shard->beat_at == 0 && shard->is_complete && link_is_up(shard->publishing))
+        shard->beat_at = standing_now();
+}
+
+void shard_hear_own(struct shard *shard)
+{
+    shard->beat_at = 0;
+    shard->own_heard_at = standing_now();
+}
+
 static void on_link_change(void *context, struct link *link)
 {
     struct shard *shard = context;
     struct shard_set *set = shard->set;
     bool is_up = link_is_up(link);
     bool was_usable = shard->is_usable;
+    shard->beat_at = 0;
     if (link == shard->publishing && is_up)
         set->callbacks.on_up(set->callbacks.context, shard);
     if (link == shard->publishing && link_state(link) == LINK_DOWN)
@@ -313,6 +336,8 @@ void shard_set_start(struct shard_set *set)
 void shard_set_tick(struct shard_set *set, uint64_t now)
 {
     shard_set_place(set);
+    for (size_t i = 0; i < set->count; i++)
+        watch(set->shards[i], standing_now());
     shard_unwant_lingering(set, now);
 }
 
@@ -426,11 +451,11 @@ bool shard_set_is_full(const struct shard_set *set, unsigned partition)
            outbox_waiting_bytes(shard->outbox) > SHARD_FULL_BYTES;
 }
 
-const struct sent *shard_set_first_waiting(const struct shard_set *set,
-                                           unsigned partition)
+bool shard_set_has_waiting(const struct shard_set *set, unsigned partition)
 {
     const struct shard *shard = shard_of_partition(set, partition);
-    return shard != NULL ? outbox_first(shard->outbox) : TAILQ_FIRST(&set->homeless);
+    return shard != NULL ? outbox_first(shard->outbox) != NULL
+                         : !TAILQ_EMPTY(&set->homeless);
 }
 
 static const char *state_text(const struct shard *shard)

@@ -154,8 +154,14 @@ bool shard_set_is_idle(const struct shard_set *set);
 /* Puts a WAITING message behind those of its partition, and sends what may be sent. */
 void shard_set_send(struct shard_set *set, struct sent *sent);
 
+/* Takes a WAITING message out of the queue that it is in. */
+void shard_set_take_out(struct shard_set *set, struct sent *sent);
+
 /* Control to one channel's suffix behind "sidrail1:<cluster>:"; dropped when the link is down. `command` is held. */
 void shard_send_control(struct shard *shard, struct span command);
+/* A heartbeat of one's own goes out there, or has come back: who does not hear its own hears nobody. */
+void shard_note_beat(struct shard *shard);
+void shard_hear_own(struct shard *shard);
 void shard_send_answer(struct shard *shard, uint64_t asker, uint16_t partition,
                        uint64_t sequence);
 
@@ -173,9 +179,8 @@ uint64_t shard_heard_at(const struct shard *shard);
  * message waits, where the spill bounds what waits for a shard that is down. */
 bool shard_set_is_full(const struct shard_set *set, unsigned partition);
 
-/* The oldest message that waits where this partition is sent, NULL if none. */
-const struct sent *shard_set_first_waiting(const struct shard_set *set,
-                                           unsigned partition);
+/* Does any message wait where this partition is sent? */
+bool shard_set_has_waiting(const struct shard_set *set, unsigned partition);
 
 /* For people and metrics. */
 struct shard_status {

@@ -8,6 +8,9 @@
 
 #define SHARD_NOWHERE UINT16_MAX
 
+/* The subscribing link is stale when an own heartbeat is not back, or a subscription not confirmed, after this. */
+#define SHARD_STALE SECONDS(3)
+
 /* Slots: those of the map in use, and of maps before and behind it. */
 #define SHARDS_MAX 1024
 
@@ -35,12 +38,16 @@ struct shard {
     bool is_usable;
     uint64_t usable_since; /* standing_now() */
     uint64_t heard_at;     /* standing_now() */
+    uint64_t
+        beat_at; /* standing_now() of the oldest own heartbeat that is not back; 0: none */
+    uint64_t own_heard_at; /* standing_now() when the last one came back */
     bool was_full;         /* somebody may wait for room */
     uint64_t changed_at;
     unsigned partitions; /* whose home it is by the map in use */
     unsigned sent_here;
     unsigned wanted;
-    unsigned due; /* SUBSCRIBE without confirmation */
+    unsigned due;       /* SUBSCRIBE without confirmation */
+    uint64_t due_since; /* standing_now() of the first one, or of the last confirmation */
     unsigned confirmed_count;
     bool has_been_down;    /* the first failure is told already */
     uint64_t told_reasons; /* those that were logged since it was up, a bit each */

@@ -113,6 +113,11 @@ static void move(struct shard_set *set, unsigned number, uint16_t to)
         set->callbacks.on_homeless(set->callbacks.context, number);
 }
 
+void shard_set_take_out(struct shard_set *set, struct sent *sent)
+{
+    take_out(set, set->partitions[sent->partition].sent_to, sent);
+}
+
 void shard_set_place(struct shard_set *set)
 {
     if (!set->is_ready)

@@ -9,6 +9,7 @@
 
 #include "broker/broker_config.h"
 #include "broker/partition_map.h"
+#include "broker/standing_clock.h"
 #include "shared/timing.h"
 
 #include <limits.h>
@@ -49,6 +50,13 @@ bool shard_partition_of(const struct shard_set *set, struct slice channel,
 
 /* ── one shard ── */
 
+static void note_due(struct shard *shard, unsigned count)
+{
+    if (shard->due == 0)
+        shard->due_since = standing_now();
+    shard->due += count;
+}
+
 static void ask(struct shard *shard, unsigned number)
 {
     uint8_t *seat = &shard->seats[number];
@@ -56,7 +64,7 @@ static void ask(struct shard *shard, unsigned number)
         return;
     char text[CHANNEL_MAX];
     *seat |= SEAT_ASKED;
-    shard->due++;
+    note_due(shard, 1);
     link_subscribe(shard->subscribing, channel_of(shard->set, number, text));
 }
 
@@ -93,7 +101,7 @@ void shard_ask_all(struct shard *shard)
     struct shard_set *set = shard->set;
     link_subscribe(shard->subscribing, slice_from_text(set->control_channel));
     link_subscribe(shard->subscribing, slice_from_text(set->own_channel));
-    shard->due += 2;
+    note_due(shard, 2);
     for (unsigned i = 0; i < set->partition_count; i++)
         if ((shard->seats[i] & SEAT_WANTED) != 0)
             ask(shard, i);
@@ -127,6 +135,7 @@ void shard_take_confirmation(struct shard *shard, struct slice channel)
     }
     /* Confirmations come in the order of SUBSCRIBE: the first ones are of the connect, then of a map. */
     shard->due--;
+    shard->due_since = standing_now();
     bool was_carried = shard->carry_due == 0;
     if (!was_carried)
         shard->carry_due--;

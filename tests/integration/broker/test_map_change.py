@@ -8,7 +8,7 @@ import pytest
 import yaml
 from broker_load import Load
 from broker_tools import shard_states, wait_up
-from daemons import figure, free_port, is_full, wait_until
+from daemons import figure, free_port, is_full, sanitizer, wait_until
 from resp_client import Pod, Raw, emit
 
 
@@ -253,6 +253,7 @@ def test_what_needs_a_restart_is_named_and_stays(three, broker):
     assert one.status()["cluster"] == "default"
 
 
+@pytest.mark.skipif(sanitizer() != "", reason="a sanitizer has memory of its own")
 def test_many_reloads_leave_nothing_behind(three, broker):
     one = start(broker, count=1, **three)[0]
 

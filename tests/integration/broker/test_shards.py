@@ -138,15 +138,26 @@ def test_over_the_spill_a_publish_is_refused_and_what_was_accepted_is_kept(redis
     pod.close()
 
 
-def test_an_old_message_that_waits_makes_publishes_refused(redis_server, broker):
+def test_messages_that_waited_too_long_are_given_up_and_counted_and_others_hear_of_it(redis_server, broker):
     server = redis_server()
-    b = broker([server], config={"spill": {"age": "1s"}, "shutdown": {"deadline": "1s"}})
-    wait_up(b)
+    first, second = (broker([server], config={"spill": {"age": "5s"}}) for _ in range(2))
+    wait_up(first, second)
+    near, far = Pod(first.port), Pod(second.port)
     server.kill()
-    with Raw(b.port) as raw:
-        assert raw.call("PUBLISH", "flask-socketio", emit("r", 0)) == 0
-        wait_until(lambda: raw.call("PUBLISH", "flask-socketio", emit("r", 0)) == "ERR backplane overloaded",
-                   "the age is over")
+    wait_until(lambda: shard_states(first)["a"] == "down", "the shard is down")
+    with Raw(first.port) as raw:
+        for number in range(3):
+            assert raw.call("PUBLISH", "flask-socketio", emit("r", number)) == 1
+        wait_until(lambda: first.metrics().get("sidrail_broker_messages_lost_total", reason="spill") == 3, "given up")
+        assert raw.call("PUBLISH", "flask-socketio", emit("r", 3)) == 1
+        server.start()
+        wait_up(first, second)
+        assert raw.call("PUBLISH", "flask-socketio", emit("r", 4)) == 1
+    wait_until(lambda: len(far.received) == 2, "what could be sent is there")
+    assert [data for _, data in near.received] == [0, 1, 2, 3, 4] and [data for _, data in far.received] == [3, 4]
+    assert second.metrics().get("sidrail_broker_messages_lost_total", reason="gone") == 3
+    for pod in (near, far):
+        pod.close()
 
 
 def test_a_redis_that_cannot_be_reached_is_told_once_and_tried_again(servers, broker):
