@@ -24,30 +24,32 @@
 /* One upstream. */
 struct discovered {
     struct discovery *discovery;
-    const struct upstream_config *config; /* discovery's */
+    const struct upstream_config *config; /* of discovery's config */
     struct endpoint_list *list;
-    struct endpoint_set *set;       /* the newest; one reference. NULL: none yet */
-    const struct source_kind *kind; /* NULL: static */
-    void *source;
+    struct endpoint_set *set;           /* the newest; one reference. NULL: none yet */
+    const struct source_kind *kind;     /* NULL: static */
+    void *source;                       /* NULL: static */
+    struct proxy_config *source_config; /* that it began with; one reference, or NULL */
     struct health_checks *checks;
     struct endpoint_tls_files *tls; /* NULL: plain */
-    bool has_new_tls;               /* which the set does not know yet */
-    bool is_shown;                  /* a list of the source is in the set */
+    bool is_first;   /* of the first config: the proxy is not ready without its list */
+    bool is_shown;   /* a list of the source is in the set */
+    bool is_renewed; /* its options or TLS may have changed: the set is made anew */
     uint64_t lists, listed_at;
     char *trouble; /* NULL: none */
 };
 
 struct discovery {
     struct event_base *base;
-    struct proxy_config *config; /* one reference */
+    struct proxy_config *config; /* one reference; NULL before the first */
     struct route_keys keys;
-    struct discovered *upstreams; /* config->upstreams.count, same order */
+    struct discovered **upstreams; /* config->upstreams.count, same order */
     size_t len;
-    struct snapshot *snapshot; /* one reference */
+    struct snapshot *snapshot; /* one reference; NULL before the first */
     discovery_snapshot_cb on_snapshot;
     void *argument;
     struct event publish, tick;
-    bool has_started;
+    bool is_applying; /* the snapshot is made at the end of it */
 };
 
 /* ---- snapshots ---- */
@@ -57,20 +59,19 @@ static bool make_sets(struct discovery *discovery, uint64_t now)
 {
     bool is_any_new = false;
     for (size_t i = 0; i < discovery->len; i++) {
-        struct discovered *it = &discovery->upstreams[i];
+        struct discovered *it = discovery->upstreams[i];
         bool has_changed = endpoint_list_take_changed(it->list);
-        if (!has_changed && !it->has_new_tls && it->set != NULL &&
-            (it->is_shown || it->lists == 0))
+        if (!has_changed && !it->is_renewed && (it->is_shown || it->lists == 0))
             continue;
         size_t len;
         const struct endpoint_spec *specs = endpoint_list_specs(it->list, &len);
         struct endpoint_set *before = it->set;
         it->set = upstream_set_new(it->config, &discovery->keys, specs, len, before, now);
         endpoint_set_secure(it->set, endpoint_tls_newest(it->tls));
-        it->has_new_tls = false;
         if (before != NULL)
             endpoint_set_unref(before);
         it->is_shown = it->lists > 0;
+        it->is_renewed = false;
         is_any_new = true;
     }
     return is_any_new;
@@ -82,7 +83,7 @@ static void make_snapshot(struct discovery *discovery)
         discovery->snapshot != NULL ? discovery->snapshot->generation + 1 : 1;
     struct endpoint_set **sets = must_calloc(discovery->len, sizeof *sets);
     for (size_t i = 0; i < discovery->len; i++)
-        sets[i] = endpoint_set_ref(discovery->upstreams[i].set);
+        sets[i] = endpoint_set_ref(discovery->upstreams[i]->set);
     if (discovery->snapshot != NULL)
         snapshot_unref(discovery->snapshot);
     discovery->snapshot = snapshot_new(generation, proxy_config_ref(discovery->config),
@@ -93,15 +94,14 @@ static void make_snapshot(struct discovery *discovery)
 static void apply_checks(struct discovery *discovery)
 {
     for (size_t i = 0; i < discovery->len; i++) {
-        struct discovered *it = &discovery->upstreams[i];
+        struct discovered *it = discovery->upstreams[i];
         health_checks_apply(it->checks, it->set, it->list);
     }
 }
 
-static void on_publish(evutil_socket_t fd, short what, void *argument)
+static void publish(struct discovery *discovery)
 {
-    (void)fd, (void)what;
-    struct discovery *discovery = argument;
+    event_del(&discovery->publish);
     if (!make_sets(discovery, timing_now()))
         return;
     make_snapshot(discovery);
@@ -109,10 +109,16 @@ static void on_publish(evutil_socket_t fd, short what, void *argument)
     discovery->on_snapshot(discovery->argument, discovery->snapshot);
 }
 
+static void on_publish(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd, (void)what;
+    publish(argument);
+}
+
 static void publish_soon(struct discovery *discovery)
 {
     struct timeval wait = timing_to_timeval(DISCOVERY_DEBOUNCE);
-    if (discovery->has_started && !event_pending(&discovery->publish, EV_TIMEOUT, NULL))
+    if (!discovery->is_applying && !event_pending(&discovery->publish, EV_TIMEOUT, NULL))
         event_add(&discovery->publish, &wait);
 }
 
@@ -123,7 +129,7 @@ static void look_at_lists(struct discovery *discovery)
 {
     uint64_t now = timing_now(), next = UINT64_MAX;
     for (size_t i = 0; i < discovery->len; i++) {
-        uint64_t due = endpoint_list_tick(discovery->upstreams[i].list, now);
+        uint64_t due = endpoint_list_tick(discovery->upstreams[i]->list, now);
         next = due < next ? due : next;
     }
     publish_soon(discovery);
@@ -162,7 +168,7 @@ static void on_list(void *owner, const struct endpoint_spec *specs, size_t len)
     endpoint_list_apply(it->list, specs, len, it->listed_at);
     log_debug(LOG_SUBJECT("discovery"), "list", LOG_TEXT("upstream", it->config->name),
               LOG_UNSIGNED("endpoints", len), LOG_UNSIGNED("lists", it->lists));
-    if (it->discovery->has_started)
+    if (!it->discovery->is_applying)
         look_at_lists(it->discovery);
 }
 
@@ -204,18 +210,12 @@ static const struct health_callbacks health_callbacks = {.on_verdict = on_verdic
 
 /* ---- what operators say ---- */
 
-static void publish_now(struct discovery *discovery)
-{
-    event_del(&discovery->publish);
-    on_publish(-1, 0, discovery);
-}
-
 size_t discovery_drain(struct discovery *discovery, struct slice endpoint, bool drains)
 {
     size_t count = 0;
     for (size_t i = 0; i < discovery->len; i++)
-        count += endpoint_list_drain(discovery->upstreams[i].list, endpoint, drains);
-    publish_now(discovery);
+        count += endpoint_list_drain(discovery->upstreams[i]->list, endpoint, drains);
+    publish(discovery);
     return count;
 }
 
@@ -223,8 +223,8 @@ size_t discovery_weigh(struct discovery *discovery, struct slice endpoint, int64
 {
     size_t count = 0;
     for (size_t i = 0; i < discovery->len; i++)
-        count += endpoint_list_weigh(discovery->upstreams[i].list, endpoint, weight);
-    publish_now(discovery);
+        count += endpoint_list_weigh(discovery->upstreams[i]->list, endpoint, weight);
+    publish(discovery);
     return count;
 }
 
@@ -233,8 +233,8 @@ bool discovery_drain_upstream(struct discovery *discovery, struct slice name, bo
     size_t place = proxy_config_find_upstream(discovery->config, name);
     if (place == discovery->len)
         return false;
-    endpoint_list_drain_all(discovery->upstreams[place].list, drains);
-    publish_now(discovery);
+    endpoint_list_drain_all(discovery->upstreams[place]->list, drains);
+    publish(discovery);
     return true;
 }
 
@@ -243,22 +243,68 @@ bool discovery_drain_upstream(struct discovery *discovery, struct slice name, bo
 static void on_tls_files(void *owner)
 {
     struct discovered *it = owner;
-    it->has_new_tls = true;
+    it->is_renewed = true;
     publish_soon(it->discovery);
 }
 
-static bool start_tls(struct discovered *it, struct event_base *base, char *error,
-                      size_t error_size)
+/* Files that were read before, and are followed from now on. */
+static void renew_tls(struct discovered *it, struct endpoint_tls *tls)
 {
-    char *why;
-    struct endpoint_tls *tls = endpoint_tls_read(it->config, &why);
-    if (tls != NULL) {
-        it->tls = endpoint_tls_files_new(base, it->config, tls, on_tls_files, it);
-        return true;
+    endpoint_tls_files_free(it->tls);
+    it->tls = tls != NULL
+                  ? endpoint_tls_files_new(it->discovery->base, it->config,
+                                           endpoint_tls_ref(tls), on_tls_files, it)
+                  : NULL;
+}
+
+/* ---- what can fail ---- */
+
+struct discovery_plan {
+    struct static_lists *lists;
+    struct endpoint_tls **tls; /* of each upstream, one holder; NULL: plain */
+    size_t len;
+};
+
+static bool read_tls(struct discovery_plan *plan, const struct proxy_config *config,
+                     char *error, size_t error_size)
+{
+    for (size_t i = 0; i < plan->len; i++) {
+        const struct upstream_config *upstream = proxy_config_upstream(config, i);
+        char *why;
+        if (!upstream->has_tls)
+            continue;
+        plan->tls[i] = endpoint_tls_read(upstream, &why);
+        if (plan->tls[i] != NULL)
+            continue;
+        snprintf(error, error_size, "tls of upstream %s: %s", upstream->name, why);
+        free(why);
+        return false;
     }
-    snprintf(error, error_size, "tls of upstream %s: %s", it->config->name, why);
-    free(why);
-    return false;
+    return true;
+}
+
+struct discovery_plan *discovery_plan_new(const struct proxy_config *config, char *error,
+                                          size_t error_size)
+{
+    struct discovery_plan *plan = must_calloc(1, sizeof *plan);
+    plan->len = config->upstreams.count;
+    plan->tls = must_calloc(plan->len, sizeof(struct endpoint_tls *));
+    if (read_tls(plan, config, error, error_size))
+        plan->lists = static_lists_new(config, error, error_size);
+    if (plan->lists != NULL)
+        return plan;
+    discovery_plan_free(plan);
+    return NULL;
+}
+
+void discovery_plan_free(struct discovery_plan *plan)
+{
+    if (plan->lists != NULL)
+        static_lists_free(plan->lists);
+    for (size_t i = 0; i < plan->len; i++)
+        endpoint_tls_unref(plan->tls[i]);
+    free(plan->tls);
+    free(plan);
 }
 
 /* ---- life ---- */
@@ -290,57 +336,136 @@ static struct endpoint_list_options list_options(const struct upstream_config *c
     return options;
 }
 
-static bool start_upstream(struct discovery *discovery, size_t place, char *error,
-                           size_t error_size)
+static void stop_source(struct discovered *it)
 {
-    struct discovered *it = &discovery->upstreams[place];
-    it->discovery = discovery;
-    it->config = proxy_config_upstream(discovery->config, place);
-    struct endpoint_list_options options = list_options(it->config);
-    it->list = endpoint_list_new(it->config->name, &options);
-    it->checks = health_checks_new(discovery->base, it->config, &health_callbacks, it);
-    if (it->config->has_tls && !start_tls(it, discovery->base, error, error_size))
-        return false;
-    it->kind = kind_of(it->config);
-    if (it->kind != NULL) {
-        it->source = it->kind->start(discovery->base, it->config, &source_callbacks, it);
-        return true;
-    }
-    size_t len = it->config->endpoints.count;
-    struct endpoint_spec *specs = must_calloc(len, sizeof *specs);
-    bool is_good = discovery_static_list(it->config, specs, error, error_size);
-    if (is_good)
-        on_list(it, specs, len);
-    free(specs);
-    return is_good;
+    if (it->source != NULL)
+        it->kind->stop(it->source);
+    if (it->source_config != NULL)
+        proxy_config_unref(it->source_config);
+    free(it->trouble);
+    it->kind = NULL;
+    it->source = NULL;
+    it->source_config = NULL;
+    it->trouble = NULL;
 }
 
-struct discovery *discovery_new(struct event_base *base, struct proxy_config *config,
-                                const struct route_keys *keys,
-                                discovery_snapshot_cb on_snapshot, void *argument,
-                                char *error, size_t error_size)
+static void start_source(struct discovered *it)
+{
+    it->source_config = proxy_config_ref(it->discovery->config);
+    it->source = it->kind->start(it->discovery->base, it->config, &source_callbacks, it);
+}
+
+/* Learns from where the config says, which is what it did before if nothing about it has changed. */
+static void renew_source(struct discovered *it, const struct upstream_config *before,
+                         const struct discovery_plan *plan, size_t place)
+{
+    const struct source_kind *kind = kind_of(it->config);
+    if (kind != NULL && kind == it->kind &&
+        proxy_config_agrees(before, it->config, "discovery."))
+        return;
+    stop_source(it);
+    it->kind = kind;
+    if (kind != NULL) {
+        start_source(it);
+        return;
+    }
+    size_t len;
+    const struct endpoint_spec *specs = static_lists_get(plan->lists, place, &len);
+    on_list(it, specs, len);
+}
+
+static struct discovered *discovered_new(struct discovery *discovery,
+                                         const struct upstream_config *config)
+{
+    struct discovered *it = must_calloc(1, sizeof *it);
+    struct endpoint_list_options options = list_options(config);
+    it->discovery = discovery;
+    it->is_first = discovery->snapshot == NULL;
+    it->list = endpoint_list_new(config->name, &options);
+    it->checks = health_checks_new(discovery->base, config, &health_callbacks, it);
+    return it;
+}
+
+static void discovered_free(struct discovered *it)
+{
+    stop_source(it);
+    health_checks_free(it->checks);
+    endpoint_tls_files_free(it->tls);
+    endpoint_list_free(it->list);
+    if (it->set != NULL)
+        endpoint_set_unref(it->set);
+    free(it);
+}
+
+/* The upstream of that name is what it was, with all that is known of its endpoints; else a new one. */
+static struct discovered *take_upstream(struct discovered **upstreams, size_t len,
+                                        const char *name)
+{
+    for (size_t i = 0; i < len; i++) {
+        struct discovered *it = upstreams[i];
+        if (it == NULL || strcmp(it->config->name, name) != 0)
+            continue;
+        upstreams[i] = NULL;
+        return it;
+    }
+    return NULL;
+}
+
+static struct discovered *renew_upstream(struct discovery *discovery,
+                                         struct discovered *it,
+                                         const struct discovery_plan *plan, size_t place)
+{
+    const struct upstream_config *config =
+        proxy_config_upstream(discovery->config, place);
+    if (it == NULL)
+        it = discovered_new(discovery, config);
+    const struct upstream_config *before = it->config;
+    struct endpoint_list_options options = list_options(config);
+    it->config = config;
+    it->is_renewed = true;
+    endpoint_list_set_options(it->list, &options);
+    health_checks_set_config(it->checks, config);
+    renew_tls(it, plan->tls[place]);
+    renew_source(it, before, plan, place);
+    return it;
+}
+
+void discovery_apply(struct discovery *discovery, struct proxy_config *config,
+                     const struct route_keys *keys, const struct discovery_plan *plan)
+{
+    struct proxy_config *config_before = discovery->config;
+    struct discovered **before = discovery->upstreams;
+    size_t before_len = discovery->len;
+    discovery->is_applying = true;
+    discovery->config = proxy_config_ref(config);
+    discovery->keys = *keys;
+    discovery->len = config->upstreams.count;
+    discovery->upstreams = must_calloc(discovery->len, sizeof(struct discovered *));
+    for (size_t i = 0; i < discovery->len; i++) {
+        const char *name = proxy_config_upstream(config, i)->name;
+        discovery->upstreams[i] =
+            renew_upstream(discovery, take_upstream(before, before_len, name), plan, i);
+    }
+    for (size_t i = 0; i < before_len; i++)
+        if (before[i] != NULL)
+            discovered_free(before[i]);
+    free(before);
+    if (config_before != NULL)
+        proxy_config_unref(config_before);
+    look_at_lists(discovery);
+    discovery->is_applying = false;
+    publish(discovery);
+}
+
+struct discovery *discovery_new(struct event_base *base,
+                                discovery_snapshot_cb on_snapshot, void *argument)
 {
     struct discovery *discovery = must_calloc(1, sizeof *discovery);
     discovery->base = base;
-    discovery->config = proxy_config_ref(config);
-    discovery->keys = *keys;
     discovery->on_snapshot = on_snapshot;
     discovery->argument = argument;
-    discovery->upstreams =
-        must_calloc(config->upstreams.count, sizeof *discovery->upstreams);
     event_assign(&discovery->publish, base, -1, 0, on_publish, discovery);
     event_assign(&discovery->tick, base, -1, 0, on_tick, discovery);
-    bool is_good = true;
-    for (; is_good && discovery->len < config->upstreams.count; discovery->len++)
-        is_good = start_upstream(discovery, discovery->len, error, error_size);
-    if (!is_good) {
-        discovery_free(discovery);
-        return NULL;
-    }
-    make_sets(discovery, timing_now());
-    make_snapshot(discovery);
-    apply_checks(discovery);
-    discovery->has_started = true;
     return discovery;
 }
 
@@ -348,21 +473,13 @@ void discovery_free(struct discovery *discovery)
 {
     event_del(&discovery->publish);
     event_del(&discovery->tick);
-    for (size_t i = 0; i < discovery->len; i++) {
-        struct discovered *it = &discovery->upstreams[i];
-        if (it->source != NULL)
-            it->kind->stop(it->source);
-        health_checks_free(it->checks);
-        endpoint_tls_files_free(it->tls);
-        endpoint_list_free(it->list);
-        if (it->set != NULL)
-            endpoint_set_unref(it->set);
-        free(it->trouble);
-    }
+    for (size_t i = 0; i < discovery->len; i++)
+        discovered_free(discovery->upstreams[i]);
     free(discovery->upstreams);
     if (discovery->snapshot != NULL)
         snapshot_unref(discovery->snapshot);
-    proxy_config_unref(discovery->config);
+    if (discovery->config != NULL)
+        proxy_config_unref(discovery->config);
     free(discovery);
 }
 
@@ -377,8 +494,8 @@ bool discovery_is_synced(const struct discovery *discovery, const char **name,
                          const char **why)
 {
     for (size_t i = 0; i < discovery->len; i++) {
-        const struct discovered *it = &discovery->upstreams[i];
-        if (it->is_shown)
+        const struct discovered *it = discovery->upstreams[i];
+        if (it->is_shown || !it->is_first)
             continue;
         *name = it->config->name;
         *why = it->trouble != NULL ? it->trouble : "no answer yet";
@@ -390,7 +507,7 @@ bool discovery_is_synced(const struct discovery *discovery, const char **name,
 struct discovery_facts discovery_facts(const struct discovery *discovery, size_t place)
 {
     check(place < discovery->len);
-    const struct discovered *it = &discovery->upstreams[place];
+    const struct discovered *it = discovery->upstreams[place];
     return (struct discovery_facts){
         .source = it->kind != NULL ? it->kind->word : "static",
         .is_synced = it->lists > 0 && it->trouble == NULL,

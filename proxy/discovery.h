@@ -10,6 +10,9 @@
  *
  * Sets of upstreams that did not change are shared with the snapshot before. An endpoint that fails checks
  * stays in its set as degraded. On the main thread only.
+ *
+ *     discovery_apply(config) ─▶ upstream of a name that was there: its list, set, source and checks go on
+ *                             ─▶ another name: begins          ─▶ a name that is missing: ends
  */
 #pragma once
 
@@ -21,24 +24,37 @@
 #define DISCOVERY_DEBOUNCE 50000u /* microseconds */
 
 struct discovery;
+struct discovery_plan;
 struct event_base;
 
 /* A new snapshot: the receiver takes its own reference. */
 typedef void (*discovery_snapshot_cb)(void *argument, struct snapshot *snapshot);
 
-/* Reads static lists and starts the sources; a list that a source has at once is in the first snapshot,
- * which discovery_snapshot() gives. Takes its own reference to `config`. NULL: `error` has one line; nothing
- * else fails than looking up the name of a static endpoint. */
-struct discovery *discovery_new(struct event_base *base, struct proxy_config *config,
-                                const struct route_keys *keys,
-                                discovery_snapshot_cb on_snapshot, void *argument,
-                                char *error, size_t error_size) MUST_CHECK;
+/* Without upstreams until the first discovery_apply(). */
+struct discovery *discovery_new(struct event_base *base,
+                                discovery_snapshot_cb on_snapshot, void *argument);
+
+/* What can fail of a config, which outlives it: looks up the names of static endpoints, reads the files of TLS. NULL with
+ * a line in `error`. */
+struct discovery_plan *discovery_plan_new(const struct proxy_config *config, char *error,
+                                          size_t error_size) MUST_CHECK;
+void discovery_plan_free(struct discovery_plan *plan);
+
+/* From now on these upstreams, with these options and keys; a snapshot of them is made and told before it
+ * returns. `plan` is that of `config`, which it takes its own reference to. Upstreams are known by their
+ * names: one that was there before keeps what is known of its endpoints (counters, verdicts, operators' orders,
+ * learned sids, tombstones), its source goes on unless the options of `discovery` have changed, and until another
+ * source has given a list the endpoints stay as they are. Not from within a callback of a source. */
+void discovery_apply(struct discovery *discovery, struct proxy_config *config,
+                     const struct route_keys *keys, const struct discovery_plan *plan);
+
 void discovery_free(struct discovery *discovery);
 
-/* The newest one; borrowed. */
+/* The newest one; borrowed. NULL before the first discovery_apply(). */
 struct snapshot *discovery_snapshot(const struct discovery *discovery);
 
-/* Has every upstream a list in the snapshot? Otherwise *name and *why tell of one that has not (borrowed until
+/* Has every upstream of the first config a list in the snapshot? (One that a reload brought does not make a proxy that
+ * serves others unready.) Otherwise *name and *why tell of one that has not (borrowed until
  * the loop turns). */
 bool discovery_is_synced(const struct discovery *discovery, const char **name,
                          const char **why);

@@ -361,6 +361,28 @@ void health_checks_apply(struct health_checks *checks, const struct endpoint_set
     checks->tls = endpoint_tls_ref(set->tls);
 }
 
+/* A verdict that nothing could change any more is taken back. */
+static void take_back_verdict(struct checked *it)
+{
+    if (is_probed(it) || it->passes)
+        return;
+    it->passes = true;
+    it->checks->callbacks->on_verdict(it->checks->owner,
+                                      slice_from_text(it->endpoint->identity),
+                                      it->endpoint->port, true);
+}
+
+void health_checks_set_config(struct health_checks *checks,
+                              const struct upstream_config *config)
+{
+    bool agrees = proxy_config_agrees(checks->config, config, "health_check.");
+    checks->config = config;
+    for (size_t i = 0; i < checks->len && !agrees; i++) {
+        begin(checks->items[i], checks->items[i]->is_vanished);
+        take_back_verdict(checks->items[i]);
+    }
+}
+
 struct health_checks *health_checks_new(struct event_base *base,
                                         const struct upstream_config *config,
                                         const struct health_callbacks *callbacks,

@@ -41,6 +41,11 @@ struct health_checks *health_checks_new(struct event_base *base,
                                         void *owner);
 void health_checks_free(struct health_checks *checks);
 
+/* Other options (the caller's as before): when those of health_check differ, every endpoint is probed anew and keeps its
+ * verdict until the new probes say otherwise; with type none it passes. Not from within a callback. */
+void health_checks_set_config(struct health_checks *checks,
+                              const struct upstream_config *config);
+
 /* From now on these are probed: the endpoints of the set that was made of the list. What is known of
  * endpoints that were there before stays. Not from within a callback. */
 void health_checks_apply(struct health_checks *checks, const struct endpoint_set *set,

@@ -228,6 +228,27 @@ size_t proxy_config_restart_changes(const struct proxy_config *old_config,
     return list.count;
 }
 
+struct agreement {
+    const char *prefix;
+    bool agrees;
+};
+
+static void on_disagreement(void *argument, const char *path, enum option_reload reload)
+{
+    (void)reload;
+    struct agreement *agreement = argument;
+    if (slice_starts_with(slice_from_text(path), slice_from_text(agreement->prefix)))
+        agreement->agrees = false;
+}
+
+bool proxy_config_agrees(const struct upstream_config *one,
+                         const struct upstream_config *other, const char *prefix)
+{
+    struct agreement agreement = {.prefix = prefix, .agrees = true};
+    options_compare(&proxy_upstream_table, one, other, on_disagreement, &agreement);
+    return agreement.agrees;
+}
+
 bool proxy_config_load_keys(const struct proxy_config *config, struct route_keys *keys,
                             bool *is_random, bool *is_readable_by_others, char *error,
                             size_t error_size)

@@ -278,6 +278,10 @@ size_t proxy_config_restart_changes(const struct proxy_config *old_config,
                                     const struct proxy_config *new_config, char *names,
                                     size_t names_size);
 
+/* Do two upstreams agree in all options whose path below upstreams[] begins with `prefix` ("discovery.")? */
+bool proxy_config_agrees(const struct upstream_config *one,
+                         const struct upstream_config *other, const char *prefix);
+
 /* The keys that the config names, or one random key when it names none (*is_random, which deserves a
  * warning). False with one line in `error`. */
 bool proxy_config_load_keys(const struct proxy_config *config, struct route_keys *keys,

@@ -285,7 +285,7 @@ static const struct option_row upstream_rows[] = {
      .help = "false: any certificate is taken."},
 };
 #undef AT
-static const struct option_table upstream_table =
+const struct option_table proxy_upstream_table =
     OPTION_TABLE(upstream_rows, struct upstream_config, .check = proxy_check_upstream);
 
 /* ── routes[] ── */
@@ -371,7 +371,7 @@ static const struct option_row config_rows[] = {
     {"affinity_keys", OPTION_TEXT, AT(affinity_keys), .maximum = 4096,
      .reload = OPTION_LIVE,
      .help = "Key file that replicas share; empty: a random key for this process."},
-    {"upstreams", OPTION_LIST, AT(upstreams), .elements = &upstream_table,
+    {"upstreams", OPTION_LIST, AT(upstreams), .elements = &proxy_upstream_table,
      .required = true, .minimum = 1, .maximum = 1024, .reload = OPTION_LIVE,
      .help = "Named sets of endpoints."},
     {"routes", OPTION_LIST, AT(routes), .elements = &route_table, .minimum = 1,

@@ -9,3 +9,4 @@
 #include "shared/options.h"
 
 extern const struct option_table proxy_config_table;
+extern const struct option_table proxy_upstream_table; /* of upstreams[] */

@@ -29,7 +29,8 @@ static bool fail(const char *what, const char *why)
 static void on_snapshot(void *argument, struct snapshot *snapshot)
 {
     struct proxy *proxy = argument;
-    snapshot_unref(proxy->snapshot);
+    if (proxy->snapshot != NULL)
+        snapshot_unref(proxy->snapshot);
     proxy->snapshot = snapshot_ref(snapshot);
     for (size_t i = 0; i < proxy->workers_len; i++) {
         struct snapshot_mailbox *mailbox = worker_mailbox(proxy->workers[i]);
@@ -52,11 +53,12 @@ static bool start_discovery(struct proxy *proxy, struct proxy_config *config)
     if (is_readable_by_others)
         log_warn(LOG_SUBJECT("main"), "the key file can be read by others",
                  LOG_TEXT("path", config->affinity_keys));
-    proxy->discovery = discovery_new(proxy->base, config, &keys, on_snapshot, proxy,
-                                     error, sizeof error);
-    if (proxy->discovery == NULL)
+    struct discovery_plan *plan = discovery_plan_new(config, error, sizeof error);
+    if (plan == NULL)
         return fail("upstreams", error);
-    proxy->snapshot = snapshot_ref(discovery_snapshot(proxy->discovery));
+    proxy->discovery = discovery_new(proxy->base, on_snapshot, proxy);
+    discovery_apply(proxy->discovery, config, &keys, plan);
+    discovery_plan_free(plan);
     return true;
 }
 
