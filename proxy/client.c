@@ -103,6 +103,7 @@ void client_close(struct client *client, enum close_reason reason)
 void client_free(struct client *client)
 {
     TAILQ_REMOVE(&client->worker->closed, client, entry);
+    listener_place_unref(client->place);
     slab_put(&client->worker->client_slab, client);
 }
 
@@ -230,9 +231,7 @@ bool client_write(struct client *client, struct slice bytes)
 void client_answer(struct client *client, const struct edge_answer *answer, bool stays)
 {
     struct worker *worker = client->worker;
-    bool closes =
-        !stays || client->has_ended ||
-        atomic_load_explicit(&worker->process->is_draining, memory_order_relaxed);
+    bool closes = !stays || !client_stays(client);
     size_t len = edge_answer_write(answer, closes, worker_date(worker), worker->out);
     metrics_add_by(M_EDGE_ANSWERS, answer->reason, 1);
     if (!closes && client_config(client)->log.access != LOG_ACCESS_OFF &&
@@ -279,9 +278,7 @@ void client_end_exchange(struct client *client, bool is_persistent)
     if (client->exchange != NULL)
         exchange_free(client->exchange);
     client->exchange = NULL;
-    bool stays = is_persistent && !client->has_ended &&
-                 !atomic_load_explicit(&client->worker->process->is_draining,
-                                       memory_order_relaxed);
+    bool stays = is_persistent && client_stays(client);
     if (stays && client->is_taking)
         client->state = CLIENT_WAITING; /* whoever takes bytes goes on */
     else if (stays)
@@ -353,13 +350,13 @@ static void on_client_ready(evutil_socket_t fd, short what, void *arg)
 
 /* ---- beginning ---- */
 
-void client_open(struct worker *worker, const struct listener_place *place, int fd,
+void client_open(struct worker *worker, struct listener_place *place, int fd,
                  const struct address *peer)
 {
     struct client *client = slab_get(&worker->client_slab);
     stream_init(&client->stream, fd);
     client->worker = worker;
-    client->place = place;
+    client->place = listener_place_ref(place);
     client->id =
         atomic_fetch_add_explicit(&worker->process->client_ids, 1, memory_order_relaxed) +
         1;
@@ -395,6 +392,16 @@ void client_drain(struct client *client, uint32_t delay_ms)
         return;
     }
     unreachable();
+}
+
+void client_leave(struct client *client, uint32_t delay_ms)
+{
+    client->is_leaving = true;
+    if (client->state == CLIENT_TUNNELING)
+        tunnel_leave_later(client->tunnel, delay_ms, CLOSE_LISTENER_REMOVED);
+    else if (client->state == CLIENT_WAITING && client->requests > 0 &&
+             client->out == NULL && client->in == NULL)
+        client_close(client, CLOSE_LISTENER_REMOVED);
 }
 
 struct slice client_ip_text(const struct client *client, char text[CLIENT_IP_SIZE])

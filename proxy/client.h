@@ -58,9 +58,9 @@ enum client_state {
 struct client {
     struct event event;
     struct stream stream;
-    struct worker *worker;              /* owner */
-    const struct listener_place *place; /* borrowed */
-    TAILQ_ENTRY(client) entry;          /* the worker's list that fits the state */
+    struct worker *worker;        /* owner */
+    struct listener_place *place; /* one reference */
+    TAILQ_ENTRY(client) entry;    /* the worker's list that fits the state */
     struct deadline deadline;
     struct exchange *exchange; /* EXCHANGING; owned */
     struct tunnel *tunnel;     /* TUNNELING; owned */
@@ -83,11 +83,12 @@ struct client {
     bool closes_after_out; /* LINGERING begins when `out` is empty */
     bool has_ip;           /* false: over a unix socket */
     bool is_admitted;      /* counted for its address */
+    bool is_leaving;       /* its next answer is the last one */
     uint8_t linger_reason; /* enum close_reason to close with after lingering */
 };
 
 /* Takes an accepted socket. */
-void client_open(struct worker *worker, const struct listener_place *place, int fd,
+void client_open(struct worker *worker, struct listener_place *place, int fd,
                  const struct address *peer);
 
 /* The one door: ends exchange or tunnel, closes the socket, counts and logs the reason. Does nothing when
@@ -102,7 +103,18 @@ void client_free(struct client *client);
  * `delay_ms`. */
 void client_drain(struct client *client, uint32_t delay_ms);
 
+/* Its listener is no more: let go in the same way, but one that has not asked anything yet is answered once. */
+void client_leave(struct client *client, uint32_t delay_ms);
+
 /* ---- for the exchange and the tunnel ---- */
+
+/* Is the next answer the last one of the connection? */
+static inline bool client_stays(const struct client *client)
+{
+    return !client->has_ended && !client->is_leaving &&
+           !atomic_load_explicit(&client->worker->process->is_draining,
+                                 memory_order_relaxed);
+}
 
 /* Sends bytes, or keeps what the socket does not take. False when the socket failed: the client is closed. */
 bool client_write(struct client *client, struct slice bytes) MUST_CHECK;

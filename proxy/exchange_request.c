@@ -441,11 +441,11 @@ static void on_found(struct exchange *exchange, const struct route *route,
     exchange_connect(exchange, endpoint);
 }
 
+/* Whatever the limits are by now: it was within them when it came. */
 static bool parse_again(struct exchange *exchange)
 {
     struct worker *worker = exchange->worker;
-    return http_request_parse(buffer_bytes(exchange->head), 0,
-                              (size_t)exchange_config(exchange)->limits.head_bytes,
+    return http_request_parse(buffer_bytes(exchange->head), 0, buffer_len(exchange->head),
                               &worker->request) == PARSE_DONE &&
            (!exchange->is_engine_io ||
             engine_query_parse(worker->request.query, &worker->query) == PARSE_DONE);

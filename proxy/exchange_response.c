@@ -66,9 +66,7 @@ static size_t write_head(struct exchange *exchange, enum body_kind body, uint64_
 
 static enum head_connection client_connection(const struct exchange *exchange)
 {
-    bool stays = exchange->is_persistent && !exchange->client->has_ended &&
-                 !atomic_load_explicit(&exchange->worker->process->is_draining,
-                                       memory_order_relaxed);
+    bool stays = exchange->is_persistent && client_stays(exchange->client);
     return stays ? HEAD_CONNECTION_KEEP_ALIVE : HEAD_CONNECTION_CLOSE;
 }
 

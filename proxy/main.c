@@ -109,7 +109,7 @@ static int run_config(const struct command_line *line)
     if (config == NULL)
         return EXIT_CODE_START;
     if (!line->check)
-        return proxy_run(config);
+        return proxy_run(config, line->config);
     proxy_config_unref(config);
     puts("configuration is good");
     return flushed();

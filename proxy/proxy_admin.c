@@ -15,6 +15,7 @@
 #include "proxy/proxy_metrics.h"
 #include "proxy/proxy_orders.h"
 #include "proxy/proxy_run.h"
+#include "proxy/reload.h"
 #include "proxy/route.h"
 #include "proxy/upstream.h"
 
@@ -212,6 +213,18 @@ static void write_summary(struct json_writer *json, const struct proxy *proxy)
     json_unsigned(json, "buffered_bytes", atomic_load(&proxy->process.buffered_bytes));
 }
 
+static void write_reload(struct json_writer *json, const struct proxy *proxy)
+{
+    struct reload_facts facts = reload_facts(proxy->reload);
+    json_object_begin(json, "reload");
+    json_unsigned(json, "applied", facts.applied);
+    json_unsigned(json, "refused", facts.refused);
+    json_unsigned(json, "applied_at", facts.applied_at);
+    json_text(json, "error", slice_from_text(facts.error));
+    json_text(json, "waits_for_restart", slice_from_text(facts.restart));
+    json_object_end(json);
+}
+
 static void write_status(void *argument, struct evbuffer *out)
 {
     const struct proxy *proxy = argument;
@@ -219,6 +232,7 @@ static void write_status(void *argument, struct evbuffer *out)
     json_init(&json, out);
     json_object_begin(&json, NULL);
     write_summary(&json, proxy);
+    write_reload(&json, proxy);
     write_upstreams(&json, proxy);
     write_endpoints(&json, proxy, "endpoints");
     write_labelled(&json, "requests", M_REQUESTS);
@@ -353,6 +367,12 @@ static void collect_process(struct metrics_page *page, int metric, void *argumen
     double value = (double)proxy->workers_len;
     if (metric == M_BUFFERED_BYTES)
         value = (double)atomic_load(&proxy->process.buffered_bytes);
+    else if (metric == M_RELOAD_FAILED)
+        value = reload_facts(proxy->reload).error[0] != '\0';
+    else if (metric == M_RELOAD_AT)
+        value = (double)reload_facts(proxy->reload).applied_at;
+    else if (metric == M_RESTART_OPTIONS)
+        value = (double)reload_facts(proxy->reload).restart_count;
     else if (metric == M_GENERATION)
         value = (double)proxy->snapshot->generation;
     metrics_sample(page, value, NULL);
@@ -372,6 +392,9 @@ void proxy_admin_set_collectors(struct proxy *proxy)
     metrics_set_collector(M_BUFFERED_BYTES, collect_process, proxy);
     metrics_set_collector(M_GENERATION, collect_process, proxy);
     metrics_set_collector(M_WORKERS, collect_process, proxy);
+    metrics_set_collector(M_RELOAD_FAILED, collect_process, proxy);
+    metrics_set_collector(M_RELOAD_AT, collect_process, proxy);
+    metrics_set_collector(M_RESTART_OPTIONS, collect_process, proxy);
 }
 
 /* ---- ctl ---- */
@@ -583,6 +606,13 @@ static void ctl_log_level(void *argument, struct ctl_call *call, int count,
     ctl_refuse(call, "the level is one of debug, info, warn, error");
 }
 
+static void ctl_reload(void *argument, struct ctl_call *call, int count, char **arguments)
+{
+    (void)count, (void)arguments;
+    struct proxy *proxy = argument;
+    reload_begin_for(proxy->reload, call);
+}
+
 static const struct ctl_verb verbs[] = {
     {"status", "", "Phase, clients, tunnels and why clients ended.", 0, 0, ctl_status},
     {"endpoints", "", "Every endpoint with its state and what is open on it.", 0, 0,
@@ -597,6 +627,10 @@ static const struct ctl_verb verbs[] = {
     {"weight", "ENDPOINT N|auto",
      "Another share of new sessions until the process ends; auto: the listed one.", 2, 2,
      proxy_orders_weigh},
+    {"reload", "",
+     "Reads the configuration again; returns when all threads have it, or says what is "
+     "wrong.",
+     0, 0, ctl_reload},
     {"shutdown", "[--no-wait]",
      "Lets all clients go as SIGTERM does; returns when the process ends.", 0, 1,
      ctl_shutdown},

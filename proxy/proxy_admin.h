@@ -6,8 +6,8 @@
  *                                         ◀── proxy_rates: the same sums once a second for two minutes
  *      ctl clients ─ post ─▶ each worker lists its own ─ post ─▶ one answer
  *
- * Reads only; the verbs that change something are shutdown, log-level and those of proxy_orders.h. To add a verb:
- * a row in proxy_admin.c.
+ * Reads only; the verbs that change something are reload, shutdown, log-level and those of proxy_orders.h. To add a
+ * verb: a row in proxy_admin.c.
  */
 #pragma once
 

@@ -87,6 +87,11 @@ static const char *probe_result_label(int value)
     return value != 0 ? "passed" : "failed";
 }
 
+static const char *reload_result_label(int value)
+{
+    return value == RELOAD_APPLIED ? "applied" : "refused";
+}
+
 #define METRIC(id, ...) [id] = {__VA_ARGS__},
 const struct metric_row proxy_metric_rows[PROXY_METRIC_COUNT] = {
 #include "proxy/proxy_metrics.def"

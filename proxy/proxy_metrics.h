@@ -59,6 +59,9 @@ enum drain_close {
 /* The word of an enum discovery_kind, as in the configuration. */
 const char *discovery_source_label(int value);
 
+enum reload_result { RELOAD_APPLIED, RELOAD_REFUSED };
+#define RELOAD_RESULTS 2
+
 enum retry { RETRY_SAME, RETRY_OTHER };
 #define RETRIES 2
 

@@ -8,8 +8,10 @@
 #include "proxy/admission.h"
 #include "proxy/discovery.h"
 #include "proxy/event_memory.h"
+#include "proxy/listener_set.h"
 #include "proxy/proxy_admin.h"
 #include "proxy/proxy_metrics.h"
+#include "proxy/reload.h"
 
 #include <event2/event.h>
 #include <stdio.h>
@@ -62,83 +64,20 @@ static bool start_discovery(struct proxy *proxy, struct proxy_config *config)
     return true;
 }
 
-static bool load_tls(struct listener_place *place, const struct listener_config *listener)
+static void on_listening(void *argument)
 {
-    size_t count = listener->tls.certificates.count;
-    struct tls_certificate *certificates = must_calloc(count, sizeof *certificates);
-    for (size_t i = 0; i < count; i++) {
-        const struct certificate_config *it =
-            OPTION_ITEM(listener->tls.certificates, certificate_config, i);
-        certificates[i] = (struct tls_certificate){.cert = it->cert, .key = it->key};
-    }
-    struct tls_server_options options = {
-        .certificates = certificates,
-        .certificate_count = count,
-        .min_version = listener->tls.min_version == TLS_VERSION_1_3 ? "1.3" : "1.2",
-        .client_ca = listener->tls.client_ca,
-        .ticket_keys = listener->tls.ticket_keys,
-        .alpn = "http/1.1",
-    };
-    char *error = NULL;
-    place->tls = tls_server_new(&options, &error);
-    free(certificates);
-    if (place->tls == NULL)
-        fail("listeners[].tls", error);
-    free(error);
-    return place->tls != NULL;
+    (void)argument; /* the sockets are bound since before */
 }
 
-/* Binds one listener for every worker. The first socket is bound alone, so that an address which another
- * process listens on is an error although the rest share it by SO_REUSEPORT. */
-static bool bind_place(struct proxy *proxy, size_t index)
+static bool start_listening(struct proxy *proxy, const struct proxy_config *config)
 {
-    const struct proxy_config *config = proxy->snapshot->config;
-    const struct listener_config *listener = proxy_config_listener(config, index);
-    struct listener_place *place = &proxy->places[index];
-    struct address address = listener->address;
-    char why[NET_WHY_SIZE], option[64], text[ADDRESS_TEXT_SIZE];
-    snprintf(option, sizeof option, "listeners[%zu].address", index);
-    place->name = must_strdup(address_text(&address, text));
-    place->is_unix = address_is_unix(&address);
-    place->is_tls = listener->has_tls;
-    place->has_proxy_protocol = listener->proxy_protocol;
-    place->redirects_https = listener->redirect_https;
-    if (listener->has_tls && !load_tls(place, listener))
-        return false;
-
-    bool is_shared = proxy->workers_len > 1 && !place->is_unix;
-    struct net_listen_options options = {.backlog = 4096};
-    int first = net_listen(&address, &options, why);
-    if (first >= 0 && is_shared) {
-        address = net_local_address(first);
-        net_listen_close(first);
-        options.reuse_port = true;
-        first = net_listen(&address, &options, why);
-    }
-    if (first < 0) {
-        char line[NET_WHY_SIZE + ADDRESS_TEXT_SIZE + 2];
-        snprintf(line, sizeof line, "%s: %s", place->name, why);
-        return fail(option, line);
-    }
-    address = net_local_address(first);
-    if (!place->is_unix)
-        snprintf(place->port, sizeof place->port, "%u", address_port(&address) & 0xffff);
-    for (size_t i = 0; i < proxy->workers_len; i++) {
-        int fd = i == 0      ? first
-                 : is_shared ? net_listen(&address, &options, why)
-                             : dup(first);
-        if (fd < 0)
-            return fail(option, why);
-        if (!place->is_unix) { /* accepted sockets inherit these */
-            net_set_no_delay(fd);
-            net_set_keep_alive(fd, config->tcp.keep_alive);
-            net_set_user_timeout(fd, config->tcp.user_timeout);
-        }
-        worker_listen(proxy->workers[i], fd, place);
-    }
-    log_info(LOG_SUBJECT("main"), "listening",
-             LOG_TEXT("address", address_text(&address, text)),
-             LOG_BOOL("tls", place->is_tls));
+    char error[1024];
+    proxy->listeners = listener_set_new(proxy->workers, proxy->workers_len, &proxy->box);
+    struct listener_plan *plan =
+        listener_plan_new(proxy->listeners, config, error, sizeof error);
+    if (plan == NULL)
+        return fail("", error);
+    listener_set_apply(proxy->listeners, plan, on_listening, NULL);
     return true;
 }
 
@@ -149,12 +88,7 @@ static bool start_workers(struct proxy *proxy)
     proxy->workers = must_calloc(proxy->workers_len, sizeof(struct worker *));
     for (size_t i = 0; i < proxy->workers_len; i++)
         proxy->workers[i] = worker_new(&proxy->process, proxy->snapshot, (unsigned)i);
-    proxy->places_len = config->listeners.count;
-    proxy->places = must_calloc(proxy->places_len, sizeof(struct listener_place));
-    for (size_t i = 0; i < proxy->places_len; i++)
-        if (!bind_place(proxy, i))
-            return false;
-    return true;
+    return start_listening(proxy, config);
 }
 
 static bool open_admin(struct proxy *proxy)
@@ -253,6 +187,10 @@ static void cleanup(struct proxy *proxy)
     if (proxy->discovery != NULL)
         discovery_free(proxy->discovery);
     stop_workers(proxy);
+    if (proxy->reload != NULL)
+        reload_free(proxy->reload);
+    if (proxy->listeners != NULL)
+        listener_set_free(proxy->listeners);
     answer_shutdown_call(proxy);
     if (proxy->admin != NULL)
         admin_free(proxy->admin);
@@ -260,11 +198,6 @@ static void cleanup(struct proxy *proxy)
         ctl_free(proxy->ctl);
     if (proxy->rates != NULL)
         proxy_rates_free(proxy->rates);
-    for (size_t i = 0; i < proxy->places_len; i++) {
-        free(proxy->places[i].name);
-        tls_unref(proxy->places[i].tls);
-    }
-    free(proxy->places);
     if (proxy->lifecycle != NULL) {
         event_del(&proxy->drain_begins);
         event_del(&proxy->drain_look);
@@ -278,9 +211,16 @@ static void cleanup(struct proxy *proxy)
     admission_free(proxy->process.admission);
 }
 
-static bool start(struct proxy *proxy, struct proxy_config *config)
+static void on_reload(void *argument)
 {
-    static const struct lifecycle_callbacks callbacks = {.on_drain = on_drain};
+    struct proxy *proxy = argument;
+    reload_begin(proxy->reload, "SIGHUP");
+}
+
+static bool start(struct proxy *proxy, struct proxy_config *config, const char *path)
+{
+    static const struct lifecycle_callbacks callbacks = {.on_drain = on_drain,
+                                                         .on_reload = on_reload};
     proxy->base = event_base_new();
     check(proxy->base != NULL);
     if (!start_discovery(proxy, config))
@@ -292,6 +232,11 @@ static bool start(struct proxy *proxy, struct proxy_config *config)
     lifecycle_set_deadline(proxy->lifecycle, config->shutdown.deadline);
     if (!start_workers(proxy))
         return false;
+    struct reload_parts parts = {.base = proxy->base,
+                                 .discovery = proxy->discovery,
+                                 .listeners = proxy->listeners,
+                                 .lifecycle = proxy->lifecycle};
+    proxy->reload = reload_new(&parts, config, path);
     proxy->rates = proxy_rates_new(proxy);
     if (!open_admin(proxy))
         return false;
@@ -301,7 +246,7 @@ static bool start(struct proxy *proxy, struct proxy_config *config)
     return true;
 }
 
-int proxy_run(struct proxy_config *config)
+int proxy_run(struct proxy_config *config, const char *path)
 {
     event_memory_init();
     struct proxy proxy = {
@@ -313,7 +258,7 @@ int proxy_run(struct proxy_config *config)
     net_raise_descriptor_limit();
     metrics_init(proxy_metric_rows, PROXY_METRIC_COUNT);
     int code = EXIT_CODE_START;
-    if (start(&proxy, config)) {
+    if (start(&proxy, config, path)) {
         lifecycle_ready(proxy.lifecycle);
         code = lifecycle_run(proxy.lifecycle);
     }

@@ -8,6 +8,8 @@
  *      SIGINT ──▶ the same without the delay               └─ nobody left, or deadline ─▶ workers stopped ─▶ 0
  *      a second signal ─▶ everything closed at once
  *
+ *      SIGHUP, ctl reload, a changed file ─▶ reload
+ *
  * Each further snapshot that discovery makes goes to every worker's mailbox. The main thread runs signals,
  * discovery, admin and ctl; clients are the workers'.
  */
@@ -24,17 +26,19 @@ struct admin;
 struct discovery;
 struct ctl;
 struct ctl_call;
+struct listener_set;
 struct proxy_rates;
+struct reload;
 
 struct proxy {
     struct process process;
     struct event_base *base;
     struct discovery *discovery;
     struct snapshot *snapshot; /* the newest; one reference */
-    struct listener_place *places;
-    size_t places_len;
     struct worker **workers;
     size_t workers_len;
+    struct listener_set *listeners;
+    struct reload *reload;
     struct lifecycle *lifecycle;
     struct admin *admin; /* NULL: off */
     struct ctl *ctl;     /* NULL: off */
@@ -45,5 +49,6 @@ struct proxy {
     struct ctl_call *shutdown_call; /* waits for the end; NULL: nobody does */
 };
 
-/* Runs until the end; the exit code for main(). Takes over the caller's reference to `config`. */
-int proxy_run(struct proxy_config *config);
+/* Runs until the end; the exit code for main(). Takes over the caller's reference to `config`, which was read from
+ * `path`; NULL: from flags. */
+int proxy_run(struct proxy_config *config, const char *path);

@@ -16,8 +16,9 @@
 #include <unistd.h>
 
 struct worker_listener {
+    TAILQ_ENTRY(worker_listener) entry;
     struct worker *worker;
-    const struct listener_place *place;
+    struct listener_place *place; /* one reference */
     struct listener *listener;
 };
 
@@ -169,23 +170,101 @@ static void on_back_off(void *argument, int error)
     metrics_add(M_ACCEPT_ERRORS, 1);
 }
 
-void worker_listen(struct worker *worker, int fd, const struct listener_place *place)
+static void begin_listening(struct worker *worker, struct worker_listen *item)
 {
     static const struct listener_callbacks callbacks = {.on_accept = on_accept,
                                                         .on_back_off = on_back_off};
-    check(worker->listeners_len < WORKER_LISTENERS_MAX);
-    struct worker_listener *at = &worker->listeners[worker->listeners_len++];
+    struct worker_listener *at = must_calloc(1, sizeof *at);
     at->worker = worker;
-    at->place = place;
-    at->listener = listener_new(worker->base, fd, place->name, &callbacks, at);
+    at->place = item->place;
+    at->listener =
+        listener_new(worker->base, item->fd, item->place->name, &callbacks, at);
+    TAILQ_INSERT_TAIL(&worker->listeners, at, entry);
     listener_start(at->listener);
+    item->fd = -1;
+    item->place = NULL;
+}
+
+static void end_listening(struct worker_listener *at)
+{
+    TAILQ_REMOVE(&at->worker->listeners, at, entry);
+    listener_free(at->listener);
+    listener_place_unref(at->place);
+    free(at);
 }
 
 static void stop_listening(struct worker *worker)
 {
-    for (size_t i = 0; i < worker->listeners_len; i++)
-        listener_free(worker->listeners[i].listener);
-    worker->listeners_len = 0;
+    struct worker_listener *at;
+    while ((at = TAILQ_FIRST(&worker->listeners)) != NULL)
+        end_listening(at);
+}
+
+/* The listener has been taken out of the configuration: whoever waits in its queue is served too. */
+static void drain_listener(struct worker_listener *at)
+{
+    struct worker *worker = at->worker;
+    uint64_t socket = at->place->socket;
+    uint64_t window = worker->current->snapshot->config->shutdown.window;
+    uint32_t window_ms = window == 0 ? 0 : deadline_limit(window);
+    listener_accept_queued(at->listener);
+    end_listening(at);
+    struct client *client = TAILQ_FIRST(&worker->clients);
+    while (client != NULL) {
+        struct client *next = TAILQ_NEXT(client, entry);
+        if (client->place->socket == socket)
+            client_leave(client, drain_place(client->id, window_ms));
+        client = next;
+    }
+    TAILQ_FOREACH(client, &worker->resuming, entry)
+    if (client->place->socket == socket)
+        client_leave(client, 0);
+}
+
+static struct worker_listen *find_item(const struct worker_listen_job *job,
+                                       uint64_t socket)
+{
+    for (size_t i = 0; i < job->len; i++)
+        if (job->items[i].place != NULL && job->items[i].place->socket == socket)
+            return &job->items[i];
+    return NULL;
+}
+
+static void renew_listener(struct worker_listener *at, struct worker_listen *item)
+{
+    struct listener_place *before = at->place;
+    at->place = item->place;
+    item->place = NULL;
+    listener_place_unref(before);
+    listener_place_tune(at->place, listener_fd(at->listener));
+}
+
+static void listen_on(struct post_job *posted)
+{
+    struct worker_listen_job *job = CONTAINER_OF(posted, struct worker_listen_job, job);
+    struct worker *worker = job->worker;
+    struct worker_listener *at = TAILQ_FIRST(&worker->listeners);
+    while (at != NULL) {
+        struct worker_listener *next = TAILQ_NEXT(at, entry);
+        struct worker_listen *item = find_item(job, at->place->socket);
+        if (item != NULL)
+            renew_listener(at, item);
+        else
+            drain_listener(at);
+        at = next;
+    }
+    for (size_t i = 0; i < job->len && !worker->is_draining; i++)
+        if (job->items[i].fd >= 0)
+            begin_listening(worker, &job->items[i]);
+    posted->run = job->on_done;
+    post_send(job->answer_to, posted);
+}
+
+void worker_listen(struct worker *worker, struct worker_listen_job *job)
+{
+    job->worker = worker;
+    job->job.run = listen_on;
+    post_send(&worker->box, &job->job);
 }
 
 /* ---- shutdown ---- */
@@ -271,7 +350,7 @@ struct worker *worker_new(struct process *process, struct snapshot *snapshot,
     TAILQ_INIT(&worker->resuming);
     TAILQ_INIT(&worker->closed);
     TAILQ_INIT(&worker->closed_connections);
-    worker->listeners = must_calloc(WORKER_LISTENERS_MAX, sizeof *worker->listeners);
+    TAILQ_INIT(&worker->listeners);
     worker->via = process->via;
     snapshot_mailbox_init(&worker->mailbox, on_published, worker);
     post_box_init(&worker->box, worker->base);
@@ -308,7 +387,6 @@ void worker_free(struct worker *worker)
     slab_cleanup(&worker->tunnel_slab);
     slab_cleanup(&worker->exchange_slab);
     event_base_free(worker->base);
-    free(worker->listeners);
     free(worker->scratch);
     free(worker->out);
     free(worker);

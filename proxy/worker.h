@@ -16,14 +16,12 @@
  */
 #pragma once
 
-#include "shared/net.h"
-#include "shared/tls.h"
-
 #include "proxy/buffer.h"
 #include "proxy/deadline.h"
 #include "proxy/endpoint_connect.h"
 #include "proxy/engine_io.h"
 #include "proxy/http_head.h"
+#include "proxy/listener_place.h"
 #include "proxy/post.h"
 #include "proxy/proxy_metrics.h"
 #include "proxy/slab.h"
@@ -34,9 +32,6 @@
 
 struct admission;
 struct client;
-struct listener;
-
-#define WORKER_LISTENERS_MAX 64u
 
 /* One read takes at most this much. */
 #define WORKER_READ_MAX 65536u
@@ -47,6 +42,7 @@ struct listener;
 #define WORKER_OUT_SIZE      (2u * WORKER_READ_MAX + 65536u)
 
 TAILQ_HEAD(client_list, client);
+TAILQ_HEAD(worker_listener_list, worker_listener);
 
 /* What all threads of the process share besides snapshots. */
 struct process {
@@ -59,17 +55,6 @@ struct process {
     atomic_size_t buffered_bytes;
     atomic_uint clients; /* open now, all workers */
     _Atomic uint64_t client_ids;
-};
-
-/* What a listener says about its clients. Immutable, outlives them. */
-struct listener_place {
-    char *name;   /* as configured */
-    char port[6]; /* decimal, "" for unix */
-    bool is_tls;
-    bool is_unix;
-    bool has_proxy_protocol; /* each connection begins with a PROXY header */
-    bool redirects_https;
-    struct tls_context *tls; /* one holder */
 };
 
 /* A snapshot as this worker's exchanges hold it: counted without atomics. */
@@ -118,8 +103,7 @@ struct worker {
     struct post_job take_snapshot;
     atomic_flag snapshot_posted;
 
-    struct worker_listener *listeners;
-    size_t listeners_len;
+    struct worker_listener_list listeners;
     unsigned index;
     bool is_draining; /* listeners closed, idle clients let go */
     bool is_stopping;
@@ -134,9 +118,25 @@ struct worker *worker_new(struct process *process, struct snapshot *snapshot,
 /* Frees it after worker_join() (or without ever having been started). */
 void worker_free(struct worker *worker);
 
-/* Adds a listening socket; it is the worker's from now on. `place` is borrowed and outlives the worker. Before
- * worker_start(). */
-void worker_listen(struct worker *worker, int fd, const struct listener_place *place);
+/* Any thread: what the worker listens on from now on, whole. It keeps the sockets that it has, by
+ * place->socket, for new clients with the new place; begins with the others, whose descriptors it takes; lets go of those
+ * that are missing, and of their clients. Then the job goes to `answer_to` and runs on_done there. Snapshots
+ * published before are taken first. `job` is the caller's, and so is what is in `items` when the worker has ended
+ * without running it: what has been taken is -1 and NULL. */
+struct worker_listen {
+    int fd;                       /* -1: the worker has it */
+    struct listener_place *place; /* one reference */
+};
+struct worker_listen_job {
+    struct post_job job;
+    struct worker *worker; /* set by worker_listen() */
+    struct worker_listen *items;
+    size_t len;
+    struct post_box *answer_to;
+    void (*on_done)(struct post_job *job);
+    void *owner; /* the caller's */
+};
+void worker_listen(struct worker *worker, struct worker_listen_job *job);
 
 /* Starts the thread; waits for its end (after worker_stop). */
 void worker_start(struct worker *worker);

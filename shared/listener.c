@@ -10,6 +10,9 @@
 
 #define BACK_OFF MILLISECONDS(100)
 
+#define QUEUED_BATCHES                                                                   \
+    128 /* more than any backlog; clients that keep coming do not hold it up */
+
 struct listener {
     int fd;
     char *name;
@@ -52,11 +55,9 @@ static void recovered(struct listener *listener)
     listener->last_error = 0;
 }
 
-static void on_readable(evutil_socket_t fd, short what, void *argument)
+/* True: there may be more. */
+static bool accept_some(struct listener *listener)
 {
-    (void)fd;
-    (void)what;
-    struct listener *listener = argument;
     for (int i = 0; i < LISTENER_BATCH && listener_is_accepting(listener); i++) {
         struct sockaddr_storage peer;
         socklen_t len = sizeof(peer);
@@ -70,13 +71,27 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
             continue;
         }
         if (errno == EAGAIN || errno == EWOULDBLOCK)
-            return;
+            return false;
         if (is_clients_own(errno))
             continue;
         /* an unforeseen error must not spin the loop either */
         back_off(listener, errno);
-        return;
+        return false;
     }
+    return true;
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd;
+    (void)what;
+    accept_some(argument);
+}
+
+void listener_accept_queued(struct listener *listener)
+{
+    for (int i = 0; i < QUEUED_BATCHES && accept_some(listener); i++)
+        ;
 }
 
 static void on_resume(evutil_socket_t fd, short what, void *argument)

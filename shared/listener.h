@@ -37,6 +37,9 @@ bool listener_is_accepting(const struct listener *listener);
 
 int listener_fd(const struct listener *listener);
 
+/* Accepts all that the kernel has queued by now (a thread's share of it), before the listener is freed. */
+void listener_accept_queued(struct listener *listener);
+
 /* Frees it and closes the socket (a unix socket's file is unlinked). */
 void listener_free(struct listener *listener);
 

@@ -77,7 +77,8 @@ static struct snapshot *make_snapshot(struct rig *rig, bool has_late)
 
 static void rig_start(struct rig *rig, const char *grace)
 {
-    *rig = (struct rig){.place = {.name = (char *)(uintptr_t) "test", .is_unix = true}};
+    *rig = (struct rig){
+        .place = {.holders = 1, .name = (char *)(uintptr_t) "test", .is_unix = true}};
     rig->listener = listen_anywhere(rig->address);
     char yaml[512];
     snprintf(yaml, sizeof yaml,

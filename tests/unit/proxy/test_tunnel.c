@@ -52,7 +52,8 @@ static int listen_anywhere(char address[32])
 
 static void rig_start(struct rig *rig)
 {
-    *rig = (struct rig){.place = {.name = (char *)(uintptr_t) "test", .is_unix = true}};
+    *rig = (struct rig){
+        .place = {.holders = 1, .name = (char *)(uintptr_t) "test", .is_unix = true}};
     char address[32], error[256];
     rig->listener = listen_anywhere(address);
     struct proxy_config *config =
