@@ -394,6 +394,16 @@ void client_drain(struct client *client, uint32_t delay_ms)
     unreachable();
 }
 
+void client_follow_limits(struct client *client)
+{
+    uint64_t keep_alive = client_config(client)->timeouts.keep_alive;
+    if (client->state == CLIENT_TUNNELING)
+        tunnel_follow_limits(client->tunnel);
+    else if (client->state == CLIENT_WAITING && client->out == NULL &&
+             client->requests > 0) /* 0: it should not have stayed */
+        client_set_deadline(client, keep_alive == 0 ? 0 : deadline_limit(keep_alive));
+}
+
 void client_leave(struct client *client, uint32_t delay_ms)
 {
     client->is_leaving = true;

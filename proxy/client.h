@@ -103,6 +103,10 @@ void client_free(struct client *client);
  * `delay_ms`. */
 void client_drain(struct client *client, uint32_t delay_ms);
 
+/* The timeouts of the configuration have changed: between two requests the new one begins now, a tunnel's silence
+ * counts from its last byte. An exchange keeps those that it began with. */
+void client_follow_limits(struct client *client);
+
 /* Its listener is no more: let go in the same way, but one that has not asked anything yet is answered once. */
 void client_leave(struct client *client, uint32_t delay_ms);
 

@@ -469,6 +469,11 @@ void tunnel_leave_later(struct tunnel *tunnel, uint32_t delay_ms,
     rearm(tunnel);
 }
 
+void tunnel_follow_limits(struct tunnel *tunnel)
+{
+    rearm(tunnel);
+}
+
 void tunnel_follow_drain(struct tunnel *tunnel, uint64_t now, bool is_new)
 {
     const struct endpoint *endpoint = tunnel->connection->endpoint;

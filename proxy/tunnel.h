@@ -81,6 +81,9 @@ void tunnel_leave(struct tunnel *tunnel, uint16_t code, enum close_reason reason
 void tunnel_leave_later(struct tunnel *tunnel, uint32_t delay_ms,
                         enum close_reason reason);
 
+/* The timeouts of the configuration have changed. */
+void tunnel_follow_limits(struct tunnel *tunnel);
+
 /* Its endpoint drains (endpoint->draining_since): it leaves at its place in the window (proxy/drain.h); drains no more:
  * it stays. `is_new`: it has just begun. `now`: timing_now(). */
 void tunnel_follow_drain(struct tunnel *tunnel, uint64_t now, bool is_new);

@@ -55,6 +55,14 @@ void worker_snapshot_unref(struct worker_snapshot *held)
     free(held);
 }
 
+/* Who waits for a long time has to learn of a shorter one now. */
+static void follow_limits(struct worker *worker)
+{
+    struct client *client;
+    TAILQ_FOREACH(client, &worker->clients, entry)
+    client_follow_limits(client);
+}
+
 static void take_snapshot(struct post_job *job)
 {
     struct worker *worker = CONTAINER_OF(job, struct worker, take_snapshot);
@@ -62,12 +70,18 @@ static void take_snapshot(struct post_job *job)
     struct snapshot *snapshot = snapshot_take(&worker->mailbox);
     if (snapshot == NULL)
         return;
-    bool has_drain_news = drain_differs(worker->current->snapshot, snapshot);
+    const struct snapshot *before = worker->current->snapshot;
+    bool has_drain_news = drain_differs(before, snapshot);
+    bool has_other_limits =
+        memcmp(&before->config->timeouts, &snapshot->config->timeouts,
+               sizeof snapshot->config->timeouts) != 0; /* durations, no padding */
     worker_snapshot_unref(worker->current);
     worker->current = hold_snapshot(snapshot);
     worker->buffers.limit = (size_t)snapshot->config->limits.buffered_bytes;
     if (has_drain_news)
         drain_apply(worker);
+    if (has_other_limits)
+        follow_limits(worker);
 }
 
 static void on_published(void *context)

@@ -91,6 +91,12 @@ def reloads(daemon, result="applied"):
     return daemon.metrics().get("sidrail_proxy_reloads_total", result=result)
 
 
+def settled_fds(daemon, bound):
+    """Connections of the admin port and to endpoints end a little later."""
+    wait_until(lambda: daemon.open_fds() <= bound, f"there are at most {bound} descriptors")
+    return daemon.open_fds()
+
+
 def tunnel(port):
     """An open WebSocket that has been answered once."""
     client = Client(port)
@@ -144,6 +150,27 @@ def test_the_next_request_of_a_connection_sees_every_changed_option(proxy, endpo
         client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345")
         assert client.response()[0] == 413
     assert daemon.metrics().get("sidrail_proxy_clients_accepted_total") == 1, "all on one connection"
+
+
+def closed_for(daemon, reason):
+    return daemon.metrics().get("sidrail_proxy_clients_closed_total", reason=reason)
+
+
+def test_who_waits_already_learns_of_shorter_timeouts(proxy, endpoint):
+    daemon = proxy([endpoint.address], config={"timeouts": {"tunnel_idle": "1h", "keep_alive": "1h"}})
+    silent, idle, talks = tunnel(daemon.port), Client(daemon.port), tunnel(daemon.port)
+    assert idle.get(b"/x")[0] == 200
+    change(daemon, lambda c: c.update(timeouts={"tunnel_idle": "1s", "keep_alive": "1s"}))
+
+    def both_are_let_go():
+        assert echoes(talks, b"not silent")
+        return closed_for(daemon, "tunnel_idle") == 1 and closed_for(daemon, "keep_alive_idle") == 1
+    wait_until(both_are_let_go, "both are let go")
+    change(daemon, lambda c: c.update(timeouts={"tunnel_idle": "1h"}))
+    time.sleep(1.5)
+    assert echoes(talks, b"has an hour")
+    for client in (silent, idle, talks):
+        client.close()
 
 
 def test_an_exchange_in_flight_ends_as_it_began(proxy, endpoint):
@@ -208,7 +235,8 @@ def test_a_bad_configuration_changes_nothing_and_says_why(proxy, endpoint, tmp_p
             assert daemon.status()["reload"]["error"] in told.stderr
             assert client.get(b"/x")[0] == 200, "the old one holds"
             assert echoes(held, b"still here")
-        assert daemon.status()["generation"] == generation and daemon.open_fds() <= fds + 1
+        assert daemon.status()["generation"] == generation
+        settled_fds(daemon, fds)
         write(daemon.config_path, "a: [unclosed\n")
         assert ctl(daemon, "reload").returncode == 1
         daemon.config_path.unlink()
@@ -592,11 +620,6 @@ class Traffic:
         self.is_over = True
         for thread in self.threads:
             thread.join()
-
-
-def settled_fds(daemon, bound):
-    wait_until(lambda: daemon.open_fds() <= bound, f"there are at most {bound} descriptors")
-    return daemon.open_fds()
 
 
 def rss(daemon):
