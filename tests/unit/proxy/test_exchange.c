@@ -197,6 +197,62 @@ static void test_a_newer_snapshot_with_the_endpoint_lets_a_request_go_on(void **
     check_it_goes_on("POST", "4hello");
 }
 
+/* A request with a head of more than 1 KiB waits, and goes on with another configuration: "" or what stands
+ * behind the upstreams. Its routes are `routes`. */
+static void change_config_while_it_waits(struct rig *rig, const char *routes,
+                                         const char *more)
+{
+    uint64_t tag = route_tag_make(&keys.keys[0], SLICE("chat"), SLICE("late"), 5000, 0);
+    char suffix[ROUTE_TAG_SUFFIX_LEN], padding[1500], text[2048], yaml[512];
+    rig_start(rig, "10s");
+    route_tag_suffix('k', tag, suffix);
+    memset(padding, 'x', sizeof padding);
+    int len = snprintf(text, sizeof text,
+                       "GET /socket.io/?EIO=4&transport=polling&sid=SSSS%.*s HTTP/1.1\r\n"
+                       "Host: a\r\nX-Long: %.*s\r\n\r\n",
+                       ROUTE_TAG_SUFFIX_LEN, suffix, (int)sizeof padding, padding);
+    assert_int_equal(write(rig->client_end, text, (size_t)len), len);
+    turn(rig);
+    snprintf(yaml, sizeof yaml,
+             "listeners: [{address: \"127.0.0.1:1\"}]\nroutes: [%s]\n"
+             "upstreams: [{name: chat, discovery: {static: [\"%s\"]}}]\n%s",
+             routes, rig->address, more);
+    proxy_config_unref(rig->config);
+    rig->config = proxy_config_parse("test", slice_from_text(yaml), stderr);
+    assert_non_null(rig->config);
+    publish_late(rig);
+}
+
+static void
+test_a_request_that_waits_outlives_smaller_limits_and_other_paths(void **state)
+{
+    (void)state;
+    static const char *const others[] = {"limits: {head_bytes: 1KiB}\n",
+                                         "engine_io_paths: [/elsewhere/]\n"};
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        struct rig rig;
+        char text[4096];
+        change_config_while_it_waits(&rig, "{upstream: chat}", others[i]);
+        int endpoint_end = accept_late(&rig);
+        read_some(&rig, endpoint_end, text, sizeof text);
+        assert_memory_equal(text, "GET /socket.io/?EIO=4&", 22);
+        assert_non_null(strstr(text, "sid=SSSS HTTP/1.1\r\n"));
+        close(endpoint_end);
+        rig_stop(&rig);
+    }
+}
+
+static void test_a_request_that_waits_is_told_when_no_route_is_left(void **state)
+{
+    (void)state;
+    struct rig rig;
+    char text[4096];
+    change_config_while_it_waits(&rig, "{path: /other, upstream: chat}", "");
+    read_some(&rig, rig.client_end, text, sizeof text);
+    assert_memory_equal(text, "HTTP/1.1 404 ", 13);
+    rig_stop(&rig);
+}
+
 static void test_without_one_it_is_lost_when_the_grace_is_over(void **state)
 {
     (void)state;
@@ -251,6 +307,9 @@ int main(void)
     metrics_init(proxy_metric_rows, PROXY_METRIC_COUNT);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_newer_snapshot_with_the_endpoint_lets_a_request_go_on),
+        cmocka_unit_test(
+            test_a_request_that_waits_outlives_smaller_limits_and_other_paths),
+        cmocka_unit_test(test_a_request_that_waits_is_told_when_no_route_is_left),
         cmocka_unit_test(test_without_one_it_is_lost_when_the_grace_is_over),
         cmocka_unit_test(test_a_tombstone_is_answered_at_once),
         cmocka_unit_test(test_a_client_that_leaves_while_it_waits_leaves_nothing),
