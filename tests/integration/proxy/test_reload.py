@@ -213,6 +213,8 @@ def breakages(folder, taken):
         "a bad key file": (lambda c: c.update(affinity_keys=str(folder / "bad.keys")), r"affinity_keys: .*line 1"),
         "no certificate": (lambda c: c["listeners"].append({**listener, "tls": {"certificates": [
             {"cert": str(folder / "none.pem"), "key": str(folder / "none.pem")}]}}), r"listeners\[1\]\.tls: .*none\.pem"),
+        "no CA of the endpoints": (lambda c: c["upstreams"][0].update(tls={"ca": str(folder / "none.pem")}),
+                                   r"tls of upstream chat: .*none\.pem"),
         "a name that nobody has": (lambda c: c["upstreams"].append(
             {"name": "odd", "discovery": {"static": ["nobody.invalid:1"]}}), r"upstream odd: endpoint nobody\.invalid:1"),
     }
