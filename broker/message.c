@@ -265,22 +265,25 @@ static void scan_json(struct slice payload, const struct message_policy *policy,
     read_json_dialect(&scanned, message);
 }
 
-static void refuse_code(struct message *message, const char *opcode, size_t offset)
+static void refuse_code(struct message *message, const char *opcode, size_t offset,
+                        const char *objects)
 {
     snprintf(message->refused, sizeof(message->refused),
-             "pickle opcode %s at byte %zu makes Python look up or call something",
-             opcode, offset);
+             "pickle opcode %s at byte %zu makes Python look up or call something "
+             "(pickle.objects: %s lets it pass)",
+             opcode, offset, objects);
 }
 
 static void apply_policy(const struct message_policy *policy,
                          const struct pickle_notes *notes, struct message *message)
 {
     if (policy->refuse_pickle)
-        snprintf(message->refused, sizeof(message->refused), "pickles are refused here");
+        snprintf(message->refused, sizeof(message->refused),
+                 "pickles are refused here (pickle.mode: reject)");
     else if (!notes->is_plain && policy->objects != PICKLE_OBJECTS_ALLOW)
-        refuse_code(message, notes->code, notes->code_offset);
+        refuse_code(message, notes->code, notes->code_offset, "allow");
     else if (notes->has_byte_forms && policy->objects == PICKLE_OBJECTS_REJECT)
-        refuse_code(message, notes->byte_form, notes->byte_form_offset);
+        refuse_code(message, notes->byte_form, notes->byte_form_offset, "bytearray_only");
 }
 
 static void scan_pickle(struct slice payload, const struct message_policy *policy,
@@ -292,9 +295,12 @@ static void scan_pickle(struct slice payload, const struct message_policy *polic
         PARSE_DONE) {
         message->is_plain = false;
         if (policy->objects != PICKLE_OBJECTS_ALLOW || policy->refuse_pickle)
-            snprintf(message->refused, sizeof(message->refused),
-                     "neither JSON nor a pickle that is proved plain: %s at byte %zu",
-                     notes.error, notes.offset);
+            snprintf(
+                message->refused, sizeof(message->refused),
+                "neither JSON nor a pickle that is proved plain: %s at byte %zu (%s)",
+                notes.error, notes.offset,
+                policy->refuse_pickle ? "pickle.mode: reject"
+                                      : "pickle.objects: allow lets it pass");
         return;
     }
     message->encoding = MESSAGE_PICKLE;

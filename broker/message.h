@@ -53,7 +53,7 @@ struct message_policy {
 /* What the contract gives as defaults. */
 extern const struct message_policy message_policy_default;
 
-#define MESSAGE_REFUSED_MAX 160
+#define MESSAGE_REFUSED_MAX 224
 
 struct message {
     enum message_encoding encoding;
@@ -83,7 +83,8 @@ struct message {
     bool
         is_plain; /* nothing in it makes Python look up or call anything (JSON: always) */
 
-    /* Not empty: pods must not get it; this is why, one line of printable ASCII. */
+    /* Not empty: pods must not get it; this is why, and which option would let it pass: one line of printable
+     * ASCII. */
     char refused[MESSAGE_REFUSED_MAX];
 };
 
