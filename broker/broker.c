@@ -5,6 +5,7 @@
 #include "broker/broker_metrics.h"
 #include "broker/deliver.h"
 #include "broker/doors.h"
+#include "broker/host_ids.h"
 #include "broker/pods.h"
 #include "broker/publish.h"
 #include "broker/shard.h"
@@ -39,6 +40,7 @@ struct broker {
     struct interest_table *interest;
     struct pod_rooms *pod_rooms;
     struct pods *pods;
+    struct host_ids *host_ids;
     struct deliverer *deliverer;
     struct publisher *publisher;
     struct client_set *clients;
@@ -118,6 +120,7 @@ static void on_client_close(void *context, struct client *client,
     if (client_facts(client)->pod != NULL)
         pod_free(broker->pods, client_facts(client)->pod);
     interest_remove_all(broker->interest, subscriber);
+    host_ids_forget(broker->host_ids, client);
 }
 
 /* Heartbeats go to pods: who listens to a channel of python-socketio messages, where a message on another
@@ -153,6 +156,7 @@ static void on_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *argument
 {
     struct broker *broker = argument;
     publisher_tick(broker->publisher);
+    host_ids_tick(broker->host_ids, timing_now());
     pods_tick(broker->pods);
     /* Waiting has an end: handlers look at the time. */
     client_set_resume(broker->clients);
@@ -390,6 +394,7 @@ struct broker *broker_new(struct broker_config *config, const char *file)
                                       broker->interest, broker->deliverer);
     broker->pods =
         pods_new(broker->interest, broker->pod_rooms, broker->clients, broker->publisher);
+    broker->host_ids = host_ids_new(broker->clients, wants_heartbeat, broker);
     turn_add_step(broker->turn, end_turn, broker);
     broker->context = (struct command_context){
         .config = config,
@@ -397,6 +402,7 @@ struct broker *broker_new(struct broker_config *config, const char *file)
         .interest = broker->interest,
         .publisher = broker->publisher,
         .pods = broker->pods,
+        .host_ids = broker->host_ids,
         .started_at = timing_now(),
     };
     broker->tick = event_new(broker->base, -1, EV_PERSIST, on_tick, broker);
@@ -426,6 +432,7 @@ void broker_free(struct broker *broker)
     event_free(broker->tick);
     event_free(broker->drain_tick);
     client_set_free(broker->clients);
+    host_ids_free(broker->host_ids);
     pods_free(broker->pods);
     pod_rooms_free(broker->pod_rooms);
     interest_table_free(broker->interest);

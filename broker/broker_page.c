@@ -76,6 +76,7 @@ const char broker_page[] =
     "$(\"about\").textContent=\"version \"+s.version+\" · up \"+age(s.uptime_seconds)+\" · \"+(s.mode===\"hub\"?\"embedded hub\":\"cluster \"+s.cluster+\" · origin \"+s.origin.slice(0,8));\n"
     "$(\"tiles\").replaceChildren();tile(\"Subscribers\",fmt(s.subscribers));tile(\"Messages published\",fmt(s.counters.published));tile(\"Deliveries\",fmt(s.counters.deliveries));\n"
     "if(s.mode!==\"hub\"){tile(\"Shards up\",s.shards_up+\" / \"+s.shards.length,s.shards_up<s.shards.length);tile(\"Waiting for shards\",bytes(s.spill_bytes),s.shards_up<s.shards.length&&s.spill_bytes>0);tile(\"Lost\",fmt(s.counters.lost),s.counters.lost>0)}\n"
+    "for(const h of s.shared_host_ids||[]){tile(\"Shared host_id\",h.subscribers+\" workers\",true);$(\"tiles\").lastChild.title=h.host_id+\": \"+h.remedy;$(\"tiles\").lastChild.append(el(\"div\",h.remedy,\"soft\"))}\n"
     "if(s.counters.missed)tile(\"Missed\",fmt(s.counters.missed),true);\n"
     "if(s.counters.refused)tile(\"Refused\",fmt(s.counters.refused),true);\n"
     "shards(s);rates(s);clients(s);\n"

@@ -3,6 +3,7 @@
 #include "broker/broker.h"
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
+#include "broker/host_ids.h"
 #include "broker/hot_rooms.h"
 #include "broker/interest.h"
 #include "broker/map_change.h"
@@ -237,6 +238,23 @@ static void write_main(struct json_writer *json, struct broker *broker)
     write_counters(json);
 }
 
+static void write_host_ids(struct json_writer *json, struct broker *broker)
+{
+    struct host_id_report report;
+    json_array_begin(json, "shared_host_ids");
+    for (size_t i = 0; host_ids_reported(broker_context(broker)->host_ids, i, &report);
+         i++) {
+        json_object_begin(json, NULL);
+        json_text(json, "host_id", slice_of(report.host_id, sizeof(report.host_id)));
+        json_unsigned(json, "connections", report.connections);
+        json_unsigned(json, "subscribers", report.subscribers);
+        json_bool(json, "certain", report.is_certain);
+        json_text(json, "remedy", slice_from_text(host_ids_remedy));
+        json_object_end(json);
+    }
+    json_array_end(json);
+}
+
 void broker_status_write_json(struct broker *broker, struct evbuffer *out)
 {
     struct json_writer json;
@@ -244,6 +262,7 @@ void broker_status_write_json(struct broker *broker, struct evbuffer *out)
     json_object_begin(&json, NULL);
     write_main(&json, broker);
     write_shards(&json, broker);
+    write_host_ids(&json, broker);
     write_interest(&json, broker);
     write_rooms(&json, broker);
     write_clients(&json, broker, CLIENTS_SHOWN);
@@ -269,6 +288,14 @@ void broker_status_write(struct broker *broker, struct evbuffer *out)
                         (long long)sum_of(M_PUBLISHED, METHOD_COUNT),
                         (long long)metrics_sum(M_DELIVERIES),
                         (long long)sum_of(M_REFUSED, PUBLISH_REFUSAL_COUNT));
+    evbuffer_add_printf(out, "transcoded   %lld\nmissed       %lld\n",
+                        (long long)sum_of(M_TRANSCODED, DIALECT_RAW + 1),
+                        (long long)sum_of(M_MISSED, DIALECT_RAW + 1));
+    struct host_id_report report;
+    for (size_t i = 0; host_ids_reported(context->host_ids, i, &report); i++)
+        evbuffer_add_printf(
+            out, "shared       host_id %.32s by %u connections of %u subscribers: %s\n",
+            report.host_id, report.connections, report.subscribers, host_ids_remedy);
     if (set == NULL)
         return;
     struct map_change_status map = map_change_status(publisher_map(context->publisher));

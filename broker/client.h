@@ -37,6 +37,7 @@ struct client;
 struct client_set;
 struct event_base;
 struct evbuffer;
+struct host_id;
 struct pod;
 struct turn;
 
@@ -66,6 +67,7 @@ struct client_facts {
     struct pod *pod; /* NULL: not a pod with a client manager; owned by pods.h */
     bool has_logged_missed;
     uint64_t missed;              /* messages that its dialect has no form for */
+    struct host_id *host_id;      /* owned by host_ids.h; NULL: none yet */
     struct dialect_view dialect;  /* after client_identify() */
     struct echo_view echo;        /* after client_identify(), while connected */
     struct publish_ticket ticket; /* of the PUBLISH whose answer waits for its shard */

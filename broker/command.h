@@ -16,6 +16,7 @@
 
 struct broker_config;
 struct evbuffer;
+struct host_ids;
 struct interest_table;
 struct pods;
 struct publisher;
@@ -27,6 +28,7 @@ struct command_context {
     struct interest_table *interest;
     struct publisher *publisher;
     struct pods *pods;
+    struct host_ids *host_ids;
     uint64_t started_at;      /* timing_now() */
     bool refuses_subscribers; /* while draining */
 };

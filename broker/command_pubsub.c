@@ -9,6 +9,7 @@
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/command.h"
+#include "broker/host_ids.h"
 #include "broker/pods.h"
 #include "broker/publish.h"
 #include "broker/resp.h"
@@ -114,6 +115,10 @@ static bool greet(struct command_call *call)
         !TAILQ_EMPTY(&client_subscriber(call->client)->interests[INTEREST_CHANNEL]))
         return false;
     client_identify(call->client);
+    uint8_t host_id[ENVELOPE_HOST_ID_LEN];
+    struct slice name = call->argv[greeting];
+    if (envelope_host_id_parse(slice_from(name, name.len - 32), host_id))
+        host_ids_note(call->context->host_ids, call->client, host_id);
     pods_greet(pods, call->client, channel, call->argv[greeting]);
     for (size_t i = 1; i < call->argc; i++) {
         resp_write_subscribed(call->reply, call->facts->protocol,
@@ -246,6 +251,8 @@ void command_publish(struct command_call *call)
     }
     if (result.is_accepted) {
         call->facts->published++;
+        if (result.host_id != NULL)
+            host_ids_note(call->context->host_ids, call->client, result.host_id);
         if (result.ticket.count > 0) {
             call->facts->ticket = result.ticket;
             call->facts->ticket_receivers = result.receivers;

@@ -67,6 +67,7 @@ struct publisher {
     struct herald *herald;
     uint64_t *next_sequences; /* by partition, from 1 */
     uint64_t next_message_id;
+    uint8_t host_id[ENVELOPE_HOST_ID_LEN]; /* of the last message that has one */
     struct chunk_writer writer;
     char *head; /* of every command, up to the partition's number */
     size_t head_len;
@@ -522,13 +523,16 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
 
 /* python-socketio gives each emit and callback a host_id; who does not is another publisher, whose dialect is not that
  * of the pods beside it. */
-static void learn(struct dialect_view *dialect, struct echo_view *echo,
-                  const struct message *message, uint64_t now)
+static void learn(struct publisher *publisher, struct dialect_view *dialect,
+                  struct echo_view *echo, const struct message *message, uint64_t now,
+                  struct publish_result *result)
 {
-    uint8_t host_id[ENVELOPE_HOST_ID_LEN];
-    if (!envelope_host_id_parse(message->host_id, host_id))
+    if (!envelope_host_id_parse(message->host_id, publisher->host_id))
         return;
-    echo_view_learn(echo, message->method, host_id);
+    echo_view_learn(echo, message->method, publisher->host_id);
+    /* a callback names the one that it is for */
+    if (message->method != METHOD_CALLBACK)
+        result->host_id = publisher->host_id;
     enum dialect_learned learned = dialect_view_learn(dialect, message, now);
     if (learned == DIALECT_CORRECTED)
         metrics_add(M_DIALECTS_CORRECTED, 1);
@@ -581,12 +585,13 @@ void publish_message(struct publisher *publisher, struct dialect_view *dialect,
     else
         message_init_generic(&message);
     result->is_accepted = true;
+    result->host_id = NULL;
     result->ticket.count = 0;
     if (message_is_refused(&message)) {
         refuse(result, PUBLISH_UNSAFE, message.refused);
         return;
     }
-    learn(dialect, echo, &message, now);
+    learn(publisher, dialect, echo, &message, now, result);
     enum dialect_basis basis = DIALECT_PROVEN;
     if (message.dialect != DIALECT_RAW)
         message.dialect = dialect_view_read(dialect, &message, &basis);

@@ -71,6 +71,8 @@ enum publish_answer { ANSWER_DUE, ANSWER_CONFIRMED, ANSWER_REFUSED };
 struct publish_result {
     bool must_wait; /* nothing was done: the shard is behind; ask again at on_relief */
     bool is_accepted;
+    const uint8_t *
+        host_id; /* accepted: its publisher's, 16 bytes, until the next message; or NULL */
     unsigned receivers;           /* accepted: interests of this broker's clients */
     struct publish_ticket ticket; /* accepted */
     enum publish_refusal refusal; /* refused */

@@ -10,14 +10,13 @@ clients hear each line once and in order. With named dialects nothing is wrong; 
 import collections
 import itertools
 import json
-import os
 import threading
 import time
 import urllib.request
 
 import pytest
 import socketio
-from daemons import ENVIRONMENTS, FlaskPod, figure, wait_until
+from daemons import ENVIRONMENTS, FlaskPod, figure, is_full, wait_until
 
 LADDER = {"sio57": (5, 7), "sio5130": (5, 13), "sio5142": (5, 14, 2), "sio5150": (5, 15, 0), "current": (5, 18)}
 STEPS = figure(["sio57", "sio5142", "current"], list(LADDER))
@@ -297,7 +296,7 @@ def test_named_pods_are_upgraded_one_at_a_time_and_no_client_notices(servers, sh
 GUESSED_WRONG = set()
 
 
-@pytest.mark.skipif(not os.environ.get("SIDRAIL_FULL"), reason="a form of --full")
+@pytest.mark.skipif(not is_full(), reason="a form of --full")
 def test_what_is_guessed_wrong_is_what_the_documentation_says(servers):
     broker = servers.broker([])
     cluster = run(servers, broker, False, STEPS)

@@ -1,24 +1,9 @@
 """Each pod gets each message in the dialect that it speaks: named by its listener or its name, or learned from what it
 publishes. What has no form there is missed, counted and told once. (That the forms are right: test_dialects.py.)"""
-import json
-import pickle
-
 import pytest
 from daemons import free_port, wait_until
+from dialect_messages import JSON14, JSON15, PICKLE, message, seen
 from resp_client import Raw
-
-HOST = "1234567890abcdef" * 2
-PICKLE, JSON14, JSON15 = "pickle", "json14", "json15"
-
-
-def message(dialect, *args, host_id=HOST, room="r"):
-    """emit("ev", *args) as pods of this dialect publish it."""
-    data = list(args) if dialect == JSON15 else args[0] if len(args) == 1 else tuple(args)
-    call = {"method": "emit", "event": "ev", "data": data, "namespace": "/", "room": room, "skip_sid": None,
-            "callback": None}
-    if host_id:
-        call["host_id"] = host_id
-    return pickle.dumps(call) if dialect == PICKLE else json.dumps(call).encode()
 
 
 class Pod:
@@ -39,14 +24,6 @@ class Pod:
     def close(self):
         self.subscriber.close()
         self.publisher.close()
-
-
-def seen(payload):
-    """(dialect that it can only be, or None; the call's data)"""
-    if payload[:1] == b"\x80":
-        return PICKLE, pickle.loads(payload)["data"]
-    data = json.loads(payload)["data"]
-    return (JSON15 if isinstance(data, list) else JSON14), data
 
 
 @pytest.mark.parametrize("shards", [0, 2])

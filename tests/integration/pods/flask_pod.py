@@ -15,8 +15,9 @@ Plain HTTP:
     GET /pod                                         {pod, pid, sessions, connects}
     GET /emit?room=R&first=N&count=N&namespace=/&size=N   emits `said` without a client's doing
 
-POD_NAME, POD_QUEUE (a redis:// URL; absent: no backplane) and POD_ASYNC_MODE (threading, gevent, eventlet) come
-from the environment, and POD_MANAGER=sidrail: with its client manager. Run as a program it serves by the mode's own server instead of gunicorn.
+POD_NAME, POD_QUEUE (a redis:// URL; absent: no backplane), POD_ASYNC_MODE (threading, gevent, eventlet), POD_SILENT (says
+no hello) and POD_MANAGER=sidrail (with its client manager) come from the environment. Run as a program it serves by the
+mode's own server instead of gunicorn.
 """
 import os
 
@@ -72,7 +73,8 @@ def register(namespace):
         with lock:
             counts["sessions"] += 1
             counts["connects"] += 1
-        emit("hello", {"pod": NAME})
+        if not os.environ.get("POD_SILENT"):
+            emit("hello", {"pod": NAME})
 
     @socketio.on("disconnect", namespace=namespace)
     def on_disconnect(*_reason):

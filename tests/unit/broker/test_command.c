@@ -5,6 +5,7 @@
 #include "broker/broker_config.h"
 #include "broker/command.h"
 #include "broker/deliver.h"
+#include "broker/host_ids.h"
 #include "broker/pods.h"
 #include "broker/publish.h"
 #include "broker/turn.h"
@@ -41,6 +42,7 @@ static void on_close(void *context, struct client *client,
     if (client_facts(client)->pod != NULL)
         pod_free(commands->pods, client_facts(client)->pod);
     interest_remove_all(commands->interest, client_subscriber(client));
+    host_ids_forget(commands->host_ids, client);
 }
 
 static bool wants_no_heartbeat(void *context UNUSED, struct client *client UNUSED)
@@ -96,11 +98,14 @@ static void begin(struct world *world, bool has_user)
                       world->context.interest, world->deliverer);
     world->context.pods = pods_new(world->context.interest, world->pod_rooms,
                                    world->context.clients, world->context.publisher);
+    world->context.host_ids =
+        host_ids_new(world->context.clients, wants_no_heartbeat, NULL);
 }
 
 static void end(struct world *world)
 {
     client_set_free(world->context.clients);
+    host_ids_free(world->context.host_ids);
     publisher_free(world->context.publisher);
     deliverer_free(world->deliverer);
     pods_free(world->context.pods);

@@ -65,7 +65,7 @@ static void test_refusals_and_odd_texts_are_written_out(void **state)
         "\"namespace\":null,\"rooms\":null,\"sid\":null,\"host_id\":null,"
         "\"callback\":false,\"plain\":false,\"partitions\":[0],\"shards\":[],"
         "\"refused\":\"pickle opcode GLOBAL at byte 0 makes Python look up or "
-        "call something\"}\n");
+        "call something (pickle.objects: allow lets it pass)\"}\n");
     assert_explained(
         SLICE("{\"method\":\"close_room\",\"namespace\":\"/\\\\\\u0001\",\"room\":"
               "\"\\\"\xc3\xa9\\ud83d\\u007f\"}"),
