@@ -261,14 +261,16 @@ def test_values_that_cannot_work_are_refused_with_a_reason(one, said):
     assert said in refusal(sets=[one])
 
 
-def test_only_what_needs_new_pods_rolls_them_where_one_says_so():
+def test_only_what_needs_new_pods_replaces_them():
     def annotations(*sets):
         manifests = render(sets=sets)
         return find_one(manifests, "Deployment", "-proxy")["spec"]["template"]["metadata"]["annotations"]
-    assert annotations() != annotations("proxy.config.limits.connections=5000")
-    still = annotations("proxy.rollOnConfigChange=false")
-    assert still == annotations("proxy.rollOnConfigChange=false", "proxy.config.limits.connections=5000")
-    assert still != annotations("proxy.rollOnConfigChange=false", "proxy.config.threads=3")
+    rolls = "proxy.rollOnConfigChange=true"
+    assert annotations(rolls) != annotations(rolls, "proxy.config.limits.connections=5000")
+    assert annotations() == annotations("proxy.config.limits.connections=5000")
+    assert annotations() != annotations("proxy.config.threads=3")
+    # those that the template knows are those of the table
+    assert {row[0].split(".")[0] for row in options_table("proxy") if row[5] == "restart"} == {"threads", "admin"}
 
 
 def test_the_image_is_built_from_what_run_installs_and_holds_what_the_daemons_load():

@@ -130,7 +130,8 @@ class Container(Server):
         self.ports = {port["name"]: free_port() for port in container["ports"]}
         written = [(f"0.0.0.0:{port['containerPort']}", f"127.0.0.1:{self.ports[port['name']]}") for port in container["ports"]]
         self.pod = PodFolder(folder / f"{name}-pod", manifests, spec).mount(container)
-        super().__init__(name, self.pod.command(container, [*written, *changes]), folder, environment(container))
+        self.changes = [*written, *changes]
+        super().__init__(name, self.pod.command(container, self.changes), folder, environment(container))
 
     def probe(self, kind):
         get = self.container[kind]["httpGet"]
@@ -198,3 +199,35 @@ def test_the_role_allows_what_the_proxy_asks_and_the_mounted_token_and_authority
     assert {"watch" if "watch" in query else "list" for _, _, query in api.requests} == set(rule["verbs"])
     api.close()
     pods.close()
+
+
+def renew(folder, files):
+    """Changes a mounted ConfigMap as the kubelet does: another folder, and one link renamed over."""
+    first = not (folder / "..data").is_symlink()
+    (folder / "..2").mkdir()
+    for name, text in files.items():
+        (folder / "..2" / name).write_text(text)
+        if first:
+            (folder / name).unlink()
+            (folder / name).symlink_to(f"..data/{name}")
+    (folder / "..next").symlink_to("..2")
+    (folder / "..next").rename(folder / "..data")
+
+
+def test_an_upgrade_reaches_the_proxy_while_it_runs(start, pod, tmp_path):
+    chat = pod("flask")
+    upstreams = [{"name": "chat", "discovery": {"static": [chat.address]}, "place_after": "0s"}]
+    values = [f"proxy.config.upstreams={json.dumps(upstreams)}",
+              'proxy.config.shutdown={"readiness_delay":"0s","window":"0s","deadline":"5s"}']
+    before = render(sets=values)
+    after = render(sets=[*values, 'proxy.config.routes=[{"path":"/pod","upstream":"chat"}]'])
+    spec, same = (find_one(one, "Deployment", "-proxy")["spec"]["template"] for one in (before, after))
+    assert spec == same, "the upgrade would replace the pods"
+    proxy = start(Container("proxy", tmp_path, before, spec["spec"], spec["spec"]["containers"][0]))
+    url = f"http://127.0.0.1:{proxy.ports['listener-0']}"
+    assert http_get(f"{url}/emit")[0] == 200
+
+    folder = proxy.pod.volumes["config"]
+    text = find_one(after, "ConfigMap", "-proxy")["data"]["proxy.yaml"]
+    renew(folder, {"proxy.yaml": proxy.pod.in_place(text, proxy.changes)})
+    wait_until(lambda: http_get(f"{url}/emit")[0] == 404 and http_get(f"{url}/pod")[0] == 200, "the new routes are in use")
