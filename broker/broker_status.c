@@ -8,6 +8,7 @@
 #include "broker/interest.h"
 #include "broker/map_change.h"
 #include "broker/peers.h"
+#include "broker/pods.h"
 #include "broker/publish.h"
 #include "broker/receive.h"
 #include "broker/shard.h"
@@ -124,6 +125,18 @@ static void write_interest(struct json_writer *json, struct broker *broker)
         }
         json_array_end(json);
     }
+    json_array_begin(json, "pods");
+    unsigned left = CLIENTS_SHOWN;
+    const struct pod *pod = pods_first(broker_context(broker)->pods);
+    for (; pod != NULL && left > 0; pod = TAILQ_NEXT(pod, of_pods), left--) {
+        json_object_begin(json, NULL);
+        json_unsigned(json, "client", client_id(pod->client));
+        json_text(json, "channel", pod->filter.channel);
+        json_text(json, "state", slice_from_text(pod_state_text(pod)));
+        json_unsigned(json, "rooms", pod->filter.count);
+        json_object_end(json);
+    }
+    json_array_end(json);
 }
 
 static void write_rooms(struct json_writer *json, struct broker *broker)
@@ -395,6 +408,11 @@ void broker_status_write_interest(struct broker *broker, struct evbuffer *out, b
              it != NULL; it = TAILQ_NEXT(it, of_kind))
             evbuffer_add_printf(out, "%-8s %6u  %.*s\n", words[kind], it->active,
                                 SLICE_ARGS(it->name));
+    const struct pod *pod = pods_first(broker_context(broker)->pods);
+    for (; pod != NULL; pod = TAILQ_NEXT(pod, of_pods))
+        evbuffer_add_printf(out, "pod      %6u  client#%llu %.*s %s\n", pod->filter.count,
+                            (unsigned long long)client_id(pod->client),
+                            SLICE_ARGS(pod->filter.channel), pod_state_text(pod));
 }
 
 void broker_status_write_rooms(struct broker *broker, struct evbuffer *out, bool json)

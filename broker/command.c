@@ -52,7 +52,7 @@ static const struct command sentinel_commands[] = {
 
 static const struct command sidrail_commands[] = {
     {"all", 2, 0, command_sidrail_all, NULL},
-    {"hello", -4, 0, command_sidrail_hello, NULL},
+    {"hello", -5, 0, command_sidrail_hello, NULL},
     {"join", -4, 0, command_sidrail_join, NULL},
     {"leave", -4, 0, command_sidrail_leave, NULL},
     {"rooms", -4, 0, command_sidrail_rooms, NULL},

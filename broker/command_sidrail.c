@@ -25,7 +25,7 @@ static void open_odd(struct command_call *call)
     pods_open(call->context->pods, call->facts->pod, true);
 }
 
-/* SIDRAIL HELLO protocol own|echo [connection seen]… */
+/* SIDRAIL HELLO protocol own|echo dialect|auto [connection seen]… */
 void command_sidrail_hello(struct command_call *call)
 {
     struct pod *pod = pod_of(call);
@@ -33,18 +33,25 @@ void command_sidrail_hello(struct command_call *call)
     if (pod == NULL)
         return;
     bool is_odd = !number_of(call, 2, &protocol) || protocol != PODS_PROTOCOL ||
-                  call->argc % 2 != 0;
+                  call->argc % 2 != 1;
     struct pod *earlier = NULL;
     uint64_t seen = 0;
-    for (size_t i = 4; i + 1 < call->argc && earlier == NULL && !is_odd; i += 2) {
+    for (size_t i = 5; i + 1 < call->argc && earlier == NULL && !is_odd; i += 2) {
         is_odd = !number_of(call, i + 1, &seen);
         earlier = pods_find_earlier(call->context->pods, pod, call->argv[i]);
     }
-    if (is_odd)
+    if (is_odd) {
         open_odd(call);
-    else
-        pods_hello(call->context->pods, pod, slice_equals(call->argv[3], SLICE("own")),
-                   earlier, seen);
+        return;
+    }
+    enum message_dialect dialect;
+    if (dialect_name_parse(call->argv[4], &dialect) && dialect != DIALECT_RAW &&
+        dialect_view_given(&call->facts->dialect).basis != DIALECT_NAMED) {
+        dialect_view_detach(&call->facts->dialect);
+        dialect_view_name(&call->facts->dialect, dialect);
+    }
+    pods_hello(call->context->pods, pod, slice_equals(call->argv[3], SLICE("own")),
+               earlier, seen);
 }
 
 /* SIDRAIL ROOMS generation 0|1 (more to come) [namespace room]… */

@@ -108,7 +108,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pods", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--rate", type=float, default=100)
+    parser.add_argument("--rate", type=float, default=50)
     parser.add_argument("--markdown", type=pathlib.Path)
     options = parser.parse_args()
     results = {}
@@ -120,7 +120,7 @@ def main():
                 wait_until(lambda: broker.status()["shards_up"] == 1, "the shard is up")
             queue = broker or redis
             fleet = Fleet(folder, options.pods, f"redis://127.0.0.1:{queue.port}",
-                          {"POD_MANAGER": "sidrail"} if "manager" in name else {})
+                          {"POD_MANAGER": "sidrail" if "manager" in name else "", "POD_PING_TIMEOUT": "120"})
             for label, data in PAYLOADS.items():
                 cores, came, due = run(fleet, queue.port, message(data), options.rate, options.seconds)
                 results[name, label] = cores

@@ -4,12 +4,13 @@ from __future__ import annotations
 import asyncio
 import collections
 import os
+import sys
 import uuid
 from typing import Any, AsyncIterator, Deque, List, Optional, Tuple
 
 import socketio
 
-from .manager import JOIN_WITHIN, RETRY_FIRST, RETRY_MAX, bytes_of, members, text_of
+from .manager import JOIN_WITHIN, RETRY_FIRST, RETRY_MAX, bytes_of, dialect_of, members, text_of
 from .talk import Command, State, Talk
 
 #: Below 5.5 it stands on aioredis 1, and this class is an AsyncRedisManager and nothing else.
@@ -40,7 +41,12 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
     ) -> None:
         self._private_local = private_local
         self._pid = os.getpid()
-        self._talk = Talk(lambda: members(self.rooms), tells_rooms=_TELLS_ROOMS, skips_own=_HANDLES_OWN)
+        self._talk = Talk(
+            lambda: members(self.rooms),
+            tells_rooms=_TELLS_ROOMS,
+            skips_own=_HANDLES_OWN,
+            dialect=dialect_of(sys.modules[socketio.AsyncRedisManager.__module__]),
+        )
         self._sending: Optional[asyncio.Lock] = None
         self._waiting: List["asyncio.Future[None]"] = []
         self._own_pubsub: Any = None

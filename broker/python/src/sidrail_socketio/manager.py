@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import collections
+import importlib.metadata as importlib_metadata
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ import uuid
 from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
 
 import socketio
+import socketio.redis_manager
 from socketio.pubsub_manager import PubSubManager
 
 from .talk import Command, State, Talk
@@ -21,6 +23,18 @@ RETRY_FIRST, RETRY_MAX = 0.05, 5.0
 _HANDLES_OWN = hasattr(PubSubManager, "_handle_enter_room")
 #: python-socketio 5.10 and later change rooms in these; before, enter_room and leave_room did it themselves.
 _HAS_BASIC = hasattr(PubSubManager, "basic_enter_room")
+
+
+def dialect_of(module: Any) -> bytes:
+    """How the python-socketio of a manager's module writes messages, as the broker names it."""
+    if hasattr(module, "pickle"):
+        return b"pickle"
+    try:
+        words = importlib_metadata.version("python-socketio").split(".")
+        version = tuple(int(word) for word in words[:3])
+    except (importlib_metadata.PackageNotFoundError, ValueError):
+        return b"auto"
+    return b"json15" if version >= (5, 15, 1) else b"json14"
 
 
 def text_of(value: Any) -> str:
@@ -72,7 +86,9 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
         self._pid = os.getpid()
         self._changed = threading.Condition(threading.RLock())  # over _talk and rooms
         self._sending = threading.Lock()  # taken first: what is said is said in order
-        self._talk = Talk(lambda: members(self.rooms), skips_own=_HANDLES_OWN)
+        self._talk = Talk(
+            lambda: members(self.rooms), skips_own=_HANDLES_OWN, dialect=dialect_of(socketio.redis_manager)
+        )
         self._own_pubsub: Any = None
         self._greeted: Tuple[Any, Any] = (None, None)  # connection and socket
         self._responses: Iterator[Any] = iter(())

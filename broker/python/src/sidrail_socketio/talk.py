@@ -56,17 +56,20 @@ class Change:
 
 class Talk:
     """One pod's side. ``rooms`` gives all (namespace, room) that the pod has members in; ``tells_rooms`` False: the
-    pod cannot wait for joins, and wants everything; ``skips_own``: it ignores what comes back of its own."""
+    pod cannot wait for joins, and wants everything; ``skips_own``: it ignores what comes back of its own; ``dialect``:
+    in which it reads messages."""
 
     def __init__(
         self,
         rooms: Callable[[], Iterable[Tuple[str, object]]],
         tells_rooms: bool = True,
         skips_own: bool = True,
+        dialect: bytes = b"auto",
     ) -> None:
         self._rooms = rooms
         self._tells_rooms = tells_rooms
         self._skips_own = skips_own
+        self._dialect = dialect
         self.state = State.DOWN
         #: Connections on which the pod may be waited for, the newest first, and how many messages of each it has had.
         self._connections: List[Tuple[bytes, int]] = []
@@ -132,7 +135,7 @@ class Talk:
         known = self._connections[: 1 if self._is_heard else CONNECTIONS_MAX]
         own = b"own" if self._skips_own else b"echo"
         words = (word for token, seen in known for word in (token, b"%d" % seen))
-        hello = (b"SIDRAIL", b"HELLO", PROTOCOL, own, *words)
+        hello = (b"SIDRAIL", b"HELLO", PROTOCOL, own, self._dialect, *words)
         self._connections = [(connection, 0), *known]
         self._is_heard = False
         self.state = State.GREETED
