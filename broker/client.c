@@ -601,6 +601,8 @@ void client_close(struct client *client, enum close_reason reason)
             LOG_UNSIGNED("published", client->facts.published),
             LOG_UNSIGNED("delivered", client->facts.delivered),
             LOG_UNSIGNED("unread_bytes", client->output.bytes));
+    if (reason == CLOSE_SLOW_BYTES || reason == CLOSE_SLOW_AGE)
+        metrics_add(M_DELIVERIES_DROPPED, (int64_t)output_messages(&client->output));
     output_clear(&client->output);
     turn_request(set->turn);
 }

@@ -10,6 +10,7 @@
 
 #include "broker/broker_metrics.h"
 #include "broker/identity.h"
+#include "broker/receive.h"
 #include "broker/replay_rewrite.h"
 #include "broker/turn.h"
 #include "shared/timing.h"
@@ -148,6 +149,7 @@ void client_expire(struct client *client, const char *why)
              LOG_TEXT("why", why), LOG_UNSIGNED("unread_bytes", client->replay.bytes));
     if (client->replay.bytes > 0)
         metrics_add(M_REPLAYS_EXPIRED, 1);
+    metrics_add_by(M_LOST, LOSS_RING, replay_messages(&client->replay));
     client_discard(client);
 }
 

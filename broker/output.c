@@ -118,6 +118,19 @@ enum output_result output_write(struct output *output, struct stream *stream,
     return OUTPUT_EMPTY;
 }
 
+size_t output_messages(const struct output *output)
+{
+    size_t messages = 0;
+    for (unsigned i = 0; i < output->count; i++) {
+        const struct output_entry *entry = entry_at(output, i);
+        size_t len = entry->span.len;
+        size_t left = len - (i == 0 ? output->written : 0);
+        if (entry->droppable)
+            messages += (entry->messages * left + len - 1) / len;
+    }
+    return messages;
+}
+
 uint64_t output_age(const struct output *output, uint64_t now)
 {
     return output->count > 0 ? now - entry_at(output, 0)->queued_at : 0;

@@ -47,6 +47,9 @@ void output_append(struct output *output, struct span span, bool droppable, uint
 enum output_result output_write(struct output *output, struct stream *stream,
                                 size_t *wrote) MUST_CHECK;
 
+/* Deliveries that are not written, about: of the first entry its share. */
+size_t output_messages(const struct output *output);
+
 /* How long the oldest byte has waited, microseconds; 0 when empty. */
 uint64_t output_age(const struct output *output, uint64_t now);
 

@@ -178,3 +178,14 @@ unsigned replay_count_messages(struct slice bytes)
         count++;
     return count;
 }
+
+unsigned replay_messages(const struct replay *replay)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < replay->count; i++) {
+        const struct replay_entry *entry = entry_at(replay, i);
+        if (entry->is_delivery)
+            count += replay_count_messages(span_bytes(entry->span));
+    }
+    return count;
+}

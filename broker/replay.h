@@ -54,5 +54,8 @@ struct replay_message {
 };
 void replay_next_message(struct slice *bytes, struct replay_message *message);
 
+/* Whole messages that it holds. */
+unsigned replay_messages(const struct replay *replay);
+
 /* Whole messages in a span of deliveries. */
 unsigned replay_count_messages(struct slice bytes);

@@ -161,6 +161,7 @@ def test_who_stays_away_is_given_up(broker):
     emit_all(b.port, 0, 5)
     wait_until(lambda: parked(b) == 0, "it is given up", 5)
     assert b.metrics().get("sidrail_broker_replays_expired_total") == 1
+    assert b.metrics().get("sidrail_broker_messages_lost_total", reason="ring") == 5
     again = Pod(b.port)
     emit_all(b.port, 5, 6)
     assert again.read(1) == [5]

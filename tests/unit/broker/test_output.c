@@ -86,6 +86,22 @@ test_all_bytes_come_out_in_order_however_little_the_socket_takes(void **state UN
     output_cleanup(&output);
 }
 
+static void test_messages_are_counted_and_replies_are_not(void **state UNUSED)
+{
+    struct output output = {0};
+    assert_int_equal(0, output_messages(&output));
+    for (int i = 0; i < 5; i++)
+        output_append(&output, chunk_writer_copy(&writer, SLICE("message")), true, 0);
+    output_append(&output, chunk_writer_copy(&writer, SLICE("+OK")), false, 0);
+    output_append(&output, chunk_writer_copy(&writer, SLICE("message")), true, 0);
+    assert_int_equal(6, output_messages(&output));
+    output.written =
+        2 * strlen("message") + 1; /* two of them are out, and a byte of the third */
+    assert_int_equal(4, output_messages(&output));
+    output.written = 0;
+    output_cleanup(&output);
+}
+
 static void test_a_lost_peer_is_told(void **state UNUSED)
 {
     struct stream stream;
@@ -158,6 +174,7 @@ static int cleanup(void **state UNUSED)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_messages_are_counted_and_replies_are_not),
         cmocka_unit_test(test_a_burst_is_one_entry_and_other_kinds_are_not_merged),
         cmocka_unit_test(
             test_all_bytes_come_out_in_order_however_little_the_socket_takes),

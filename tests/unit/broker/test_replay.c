@@ -74,6 +74,7 @@ static void test_replies_count_as_bytes_and_are_not_replayed(void **state UNUSED
     append(&replay, 2);
     replay_append(&replay, chunk_writer_copy(&writer, SLICE("+PONG\r\n")), false);
     append(&replay, 2);
+    assert_int_equal(4, replay_messages(&replay));
     replay_trim(&replay, 3); /* a part of the reply */
     replay_trim(&replay, 7 + LEN);
     replay_end(&replay);
