@@ -1,4 +1,4 @@
-"""Makes helm/sidrail/values.schema.json: the chart's own values from chart_values.json, the daemons' options from their tables.
+"""Makes helm/sidrail/values.schema.json and helm/sidrail/files/restart-options.json. The schema: the chart's own values from chart_values.json, the daemons' options from their tables.
 
     sidrail-DAEMON --print-options ─▶ rows ─▶ tree of paths ─▶ definitions.DAEMON_config
 
@@ -123,6 +123,17 @@ def config_schema(daemon, rows):
         node.required = default.strip() == "required"
     schema = root.schema("", PLAIN[daemon])
     return {"description": f"The configuration of sidrail-{daemon}, see docs/options-{daemon}.md.", **schema}
+
+
+def restart_options(tables):
+    """The text of files/restart-options.json: paths of what only new pods change, of `tables` as below."""
+    paths = {daemon: [] for daemon in tables}
+    for daemon, rows in tables.items():
+        for path, _kind, _allowed, _default, _unit, reload, _sentence in rows:
+            whole = path.split("[]")[0]
+            if reload.strip() == "restart" and whole not in paths[daemon]:
+                paths[daemon].append(whole)
+    return json.dumps(paths, indent=1) + "\n"
 
 
 def page(tables):

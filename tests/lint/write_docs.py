@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes what is made from the tables in the daemons: docs/options-DAEMON.md, docs/metrics-DAEMON.md, and the schema
-of the chart's values.
+"""Writes what is made from the tables in the daemons: docs/options-DAEMON.md, docs/metrics-DAEMON.md, and what
+the chart has to know of the options.
 
-    sidrail-DAEMON --print-options ─▶ docs/options-DAEMON.md, helm/sidrail/values.schema.json
+    sidrail-DAEMON --print-options ─▶ docs/options-DAEMON.md, helm/sidrail/values.schema.json and files/restart-options.json
     sidrail-DAEMON --print-metrics ─▶ docs/metrics-DAEMON.md
 
 With --check nothing is written: what differs is shown, and the exit status is 1."""
@@ -68,7 +68,9 @@ def pages():
         for table in TABLES:
             yield ROOT / "docs" / f"{table}-{daemon}.md", page(daemon, table)
     tables = {daemon: read_rows(daemon, "options") for daemon in ("proxy", "broker")}
-    yield ROOT / "helm" / "sidrail" / "values.schema.json", chart_schema.page(tables)
+    chart = ROOT / "helm" / "sidrail"
+    yield chart / "values.schema.json", chart_schema.page(tables)
+    yield chart / "files" / "restart-options.json", chart_schema.restart_options(tables)
 
 
 def main():

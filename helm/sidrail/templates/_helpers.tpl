@@ -149,6 +149,20 @@ connection; nothing when there is none. */ -}}
 {{- dict "namespaces" ($found | uniq | sortAlpha) | toJson -}}
 {{- end -}}
 
+{{- /* The values of those options that only new pods take over. */ -}}
+{{- define "sidrail.restartOptions" -}}
+{{- $config := (index .root.Values .component).config -}}
+{{- $found := dict -}}
+{{- range $path := index (.root.Files.Get "files/restart-options.json" | fromJson) .component -}}
+{{- $value := $config -}}
+{{- range splitList "." $path -}}
+{{- $value = kindIs "map" $value | ternary (get (kindIs "map" $value | ternary $value dict) .) "" -}}
+{{- end -}}
+{{- $_ := set $found $path $value -}}
+{{- end -}}
+{{- toYaml $found -}}
+{{- end -}}
+
 {{- /* The file that the daemon reads. */ -}}
 {{- define "sidrail.config" -}}
 {{- $config := deepCopy (index .root.Values .component).config -}}

@@ -91,7 +91,7 @@ annotations:
   {{- if $values.rollOnConfigChange }}
   sidrail/config: {{ include "sidrail.config" . | sha256sum }}
   {{- else }}
-  sidrail/restart-options: {{ pick $values.config "threads" "admin" | toYaml | sha256sum }}
+  sidrail/restart-options: {{ include "sidrail.restartOptions" . | sha256sum }}
   {{- end }}
   {{- with $values.podAnnotations }}
   {{- toYaml . | nindent 2 }}

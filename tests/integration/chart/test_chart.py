@@ -262,15 +262,19 @@ def test_values_that_cannot_work_are_refused_with_a_reason(one, said):
 
 
 def test_only_what_needs_new_pods_replaces_them():
-    def annotations(*sets):
+    def annotations(*sets, daemon="proxy"):
         manifests = render(sets=sets)
-        return find_one(manifests, "Deployment", "-proxy")["spec"]["template"]["metadata"]["annotations"]
+        return find_one(manifests, "Deployment", f"-{daemon}")["spec"]["template"]["metadata"]["annotations"]
     rolls = "proxy.rollOnConfigChange=true"
     assert annotations(rolls) != annotations(rolls, "proxy.config.limits.connections=5000")
     assert annotations() == annotations("proxy.config.limits.connections=5000")
     assert annotations() != annotations("proxy.config.threads=3")
-    # those that the template knows are those of the table
-    assert {row[0].split(".")[0] for row in options_table("proxy") if row[5] == "restart"} == {"threads", "admin"}
+    before = annotations(daemon="broker")
+    assert before == annotations('broker.config.shards=[{"name":"a","url":"redis://a:1"}]', "broker.config.heartbeat=\"20s\"", daemon="broker")
+    for row in options_table("broker"):
+        if row[5] == "restart" and row[1] != "list of text" and not row[0].startswith("admin."):
+            other = {"enum": row[2].split("|")[-1], "integer": 77, "size": "2MiB", "text": "other"}[row[1]]
+            assert before != annotations(f"broker.config.{row[0]}={json.dumps(other)}", daemon="broker"), row[0]
 
 
 def test_the_image_is_built_from_what_run_installs_and_holds_what_the_daemons_load():
