@@ -42,7 +42,7 @@ struct k8s_source {
     unsigned retry_after;
     bool must_list;
     unsigned failures;
-    uint64_t listed_at, relist_at;
+    uint64_t listed_at, expired_at, relist_at;
     struct backoff backoff;
     struct event next, update;
     char why[WATCH_WHY_SIZE];
@@ -156,10 +156,14 @@ static void fail(struct k8s_source *source, const char *why)
     go_on_in(source, asked > wait ? asked : wait);
 }
 
-/* The version is too old: lists anew, at once when that has not just happened. */
+/* The version is too old: lists anew, at once when that has not just happened. A server
+ * may also answer each list so; then none ends, and only expired_at tells. */
 static void expire(struct k8s_source *source)
 {
-    bool is_fresh = timing_now() < source->listed_at + SECONDS(5);
+    uint64_t now = timing_now();
+    bool is_fresh = (source->listed_at != 0 && now < source->listed_at + SECONDS(5)) ||
+                    (source->expired_at != 0 && now < source->expired_at + SECONDS(5));
+    source->expired_at = now;
     log_info(LOG_SUBJECT("discovery"), "the version is too old, listing anew",
              LOG_TEXT("upstream", source->config->name));
     stop_request(source);

@@ -141,6 +141,15 @@ def test_a_version_too_old_lists_anew_and_finds_what_was_missed(proxy, api, pods
     assert len(api.lists()) > lists
 
 
+def test_a_server_that_calls_each_list_too_old_is_not_asked_without_pause(proxy, api, pods):
+    api.put(listed(pods[:1]))
+    api.fail_with = 410
+    proxy([], config=upstream(api), wait=False)
+    wait_until(lambda: len(api.requests) >= 3, "it asks", 30)
+    assert api.requests[2][0] - api.requests[1][0] >= 0.3
+    api.fail_with = None
+
+
 def test_a_watch_goes_on_from_its_last_version_when_its_time_is_over(proxy, api, pods):
     api.put(listed(pods[:1]))
     api.bookmarks = 0.2
