@@ -66,7 +66,8 @@ static bool start_discovery(struct proxy *proxy, struct proxy_config *config)
 
 static void on_listening(void *argument)
 {
-    (void)argument; /* the sockets are bound since before */
+    struct proxy *proxy = argument;
+    reload_ready(proxy->reload);
 }
 
 static bool start_listening(struct proxy *proxy, const struct proxy_config *config)
@@ -77,7 +78,7 @@ static bool start_listening(struct proxy *proxy, const struct proxy_config *conf
         listener_plan_new(proxy->listeners, config, error, sizeof error);
     if (plan == NULL)
         return fail("", error);
-    listener_set_apply(proxy->listeners, plan, on_listening, NULL);
+    listener_set_apply(proxy->listeners, plan, on_listening, proxy);
     return true;
 }
 
@@ -184,14 +185,16 @@ static void answer_shutdown_call(struct proxy *proxy)
 
 static void cleanup(struct proxy *proxy)
 {
-    if (proxy->discovery != NULL)
-        discovery_free(proxy->discovery);
     stop_workers(proxy);
+    if (proxy->lifecycle != NULL)
+        post_box_cleanup(&proxy->box); /* whom its jobs are about is gone */
+    answer_shutdown_call(proxy);       /* turns the loop: what follows is still there */
     if (proxy->reload != NULL)
         reload_free(proxy->reload);
     if (proxy->listeners != NULL)
         listener_set_free(proxy->listeners);
-    answer_shutdown_call(proxy);
+    if (proxy->discovery != NULL)
+        discovery_free(proxy->discovery);
     if (proxy->admin != NULL)
         admin_free(proxy->admin);
     if (proxy->ctl != NULL)
@@ -202,7 +205,6 @@ static void cleanup(struct proxy *proxy)
         event_del(&proxy->drain_begins);
         event_del(&proxy->drain_look);
         lifecycle_free(proxy->lifecycle);
-        post_box_cleanup(&proxy->box);
     }
     if (proxy->snapshot != NULL)
         snapshot_unref(proxy->snapshot);

@@ -386,6 +386,7 @@ struct reload *reload_new(const struct reload_parts *parts, struct proxy_config 
     reload->config = proxy_config_ref(config);
     reload->error = must_strdup("");
     reload->applied_at = (uint64_t)time(NULL);
+    reload->is_under_way = true;
     STAILQ_INIT(&reload->calls);
     STAILQ_INIT(&reload->pending);
     SLIST_INIT(&reload->files);
@@ -395,6 +396,13 @@ struct reload *reload_new(const struct reload_parts *parts, struct proxy_config 
     reload->path = must_strdup(path);
     watch_files(reload);
     return reload;
+}
+
+void reload_ready(struct reload *reload)
+{
+    reload->is_under_way = false;
+    if (reload->next_why != NULL)
+        run_pending(reload);
 }
 
 static void free_calls(struct waiting_calls *calls)

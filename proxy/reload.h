@@ -39,9 +39,12 @@ struct reload_parts {
 };
 
 /* `config` is what runs, read from `path` (NULL: from flags; then there is nothing to reload). Takes its own
- * reference. */
+ * reference. Until reload_ready() what is asked for waits. */
 struct reload *reload_new(const struct reload_parts *parts, struct proxy_config *config,
                           const char *path);
+
+/* The workers have the listeners of the first configuration. */
+void reload_ready(struct reload *reload);
 
 /* Calls that have not been answered are left to ctl_free(). */
 void reload_free(struct reload *reload);

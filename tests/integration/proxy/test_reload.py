@@ -342,6 +342,29 @@ def test_many_who_ask_at_once_are_all_answered(proxy, endpoint):
     assert 1 <= reloads(daemon) <= 20
 
 
+def test_the_end_comes_well_amid_reloads(proxy, endpoint):
+    for order in ("shutdown", "shutdown --no-wait"):
+        daemon = proxy([endpoint.address])
+        daemon.expect_death()
+        threads = [threading.Thread(target=ask_many, args=(daemon,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: reloads(daemon) > 5, "it is being reloaded")
+        assert ask_ctl(daemon, order)[0]
+        assert daemon.wait_exit() == 0
+        for thread in threads:
+            thread.join()
+
+
+def ask_many(daemon):
+    """Reloads until nobody is there."""
+    try:
+        while True:
+            ask_ctl(daemon, "reload")
+    except OSError:
+        pass
+
+
 # --- listeners ----------------------------------------------------------------------------------------------------
 
 

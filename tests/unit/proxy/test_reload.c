@@ -29,6 +29,7 @@ struct rig {
     struct discovery *discovery;
     struct lifecycle *lifecycle;
     struct reload *reload;
+    bool is_listening;
     char path[64];
 };
 
@@ -62,7 +63,10 @@ static void on_snapshot(void *argument, struct snapshot *snapshot)
 
 static void on_listening(void *argument)
 {
-    *(bool *)argument = true;
+    struct rig *rig = argument;
+    rig->is_listening = true;
+    if (rig->reload != NULL)
+        reload_ready(rig->reload);
 }
 
 static void rig_start(struct rig *rig)
@@ -70,7 +74,6 @@ static void rig_start(struct rig *rig)
     static const struct lifecycle_callbacks none = {0};
     char error[1024];
     struct route_keys keys;
-    bool is_listening = false;
     *rig = (struct rig){.base = event_base_new()};
     snprintf(rig->path, sizeof rig->path, "/tmp/sidrail-reload-%d", (int)getpid());
     write_config(rig, "");
@@ -90,10 +93,8 @@ static void rig_start(struct rig *rig)
     struct listener_plan *listeners =
         listener_plan_new(rig->listeners, config, error, sizeof error);
     assert_non_null(listeners);
-    listener_set_apply(rig->listeners, listeners, on_listening, &is_listening);
+    listener_set_apply(rig->listeners, listeners, on_listening, rig);
     worker_start(rig->worker);
-    while (!is_listening)
-        event_base_loop(rig->base, EVLOOP_ONCE);
     lifecycle_ready(rig->lifecycle);
     struct reload_parts parts = {.base = rig->base,
                                  .discovery = rig->discovery,
@@ -101,6 +102,12 @@ static void rig_start(struct rig *rig)
                                  .lifecycle = rig->lifecycle};
     rig->reload = reload_new(&parts, config, rig->path);
     proxy_config_unref(config);
+}
+
+static void turn_until_listening(struct rig *rig)
+{
+    while (!rig->is_listening)
+        event_base_loop(rig->base, EVLOOP_ONCE);
 }
 
 static void rig_stop(struct rig *rig)
@@ -129,11 +136,25 @@ static void turn_until_applied(struct rig *rig, uint64_t applied)
     }
 }
 
+static void test_one_that_is_asked_for_before_the_first_workers_listen_waits(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig);
+    uint64_t generation = rig.snapshot->generation;
+    reload_begin(rig.reload, "test");
+    assert_true(rig.snapshot->generation == generation);
+    turn_until_applied(&rig, 1);
+    assert_true(rig.snapshot->generation == generation + 1);
+    rig_stop(&rig);
+}
+
 static void test_a_good_file_is_in_use_when_the_worker_has_it(void **state)
 {
     (void)state;
     struct rig rig;
     rig_start(&rig);
+    turn_until_listening(&rig);
     write_config(&rig, "trusted_hops: 7\n");
     reload_begin(rig.reload, "test");
     assert_int_equal(reload_facts(rig.reload).applied, 0); /* not before it has */
@@ -149,6 +170,7 @@ static void test_a_bad_file_changes_nothing_and_its_first_error_is_kept(void **s
     (void)state;
     struct rig rig;
     rig_start(&rig);
+    turn_until_listening(&rig);
     struct proxy_config *config = rig.snapshot->config;
     write_config(&rig, "trusted_hops: 70\nnonsense: 1\n");
     reload_begin(rig.reload, "test");
@@ -169,6 +191,7 @@ static void test_what_is_asked_for_meanwhile_becomes_one_more(void **state)
     (void)state;
     struct rig rig;
     rig_start(&rig);
+    turn_until_listening(&rig);
     uint64_t generation = rig.snapshot->generation;
     for (int i = 0; i < 10; i++)
         reload_begin(rig.reload, "test");
@@ -187,6 +210,7 @@ static void test_options_that_wait_for_a_restart_are_named(void **state)
     (void)state;
     struct rig rig;
     rig_start(&rig);
+    turn_until_listening(&rig);
     write_config(&rig, "threads: 200\nadmin: {socket: \"\"}\n");
     reload_begin(rig.reload, "test");
     turn_until_applied(&rig, 1);
@@ -205,6 +229,7 @@ static void test_files_are_followed_and_those_that_are_named_no_more_are_not(voi
     struct rig rig;
     char keys[80], more[128];
     rig_start(&rig);
+    turn_until_listening(&rig);
     snprintf(keys, sizeof keys, "%s.keys", rig.path);
     snprintf(more, sizeof more, "affinity_keys: %s\n", keys);
     FILE *file = fopen(keys, "w");
@@ -231,6 +256,8 @@ int main(void)
     log_init(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
     metrics_init(proxy_metric_rows, PROXY_METRIC_COUNT);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(
+            test_one_that_is_asked_for_before_the_first_workers_listen_waits),
         cmocka_unit_test(test_a_good_file_is_in_use_when_the_worker_has_it),
         cmocka_unit_test(test_a_bad_file_changes_nothing_and_its_first_error_is_kept),
         cmocka_unit_test(test_what_is_asked_for_meanwhile_becomes_one_more),
