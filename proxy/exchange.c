@@ -395,7 +395,8 @@ static void on_endpoint_ready(struct endpoint_connection *connection, short what
 
 /* ---- failures ---- */
 
-static bool endpoint_is_lost(const struct exchange *exchange)
+/* One that is on its way out and does not accept any more has ended, whatever discovery still says. */
+static bool endpoint_is_lost(const struct exchange *exchange, enum close_reason reason)
 {
     const struct snapshot *snapshot = exchange->worker->current->snapshot;
     struct upstream *upstream = exchange->endpoint->upstream;
@@ -404,7 +405,8 @@ static bool endpoint_is_lost(const struct exchange *exchange)
             continue;
         const struct endpoint_entry *entry =
             endpoint_set_find(snapshot->sets[i], exchange->endpoint);
-        return entry == NULL || entry->state == ENDPOINT_CLOSING;
+        return entry == NULL || entry->state == ENDPOINT_CLOSING ||
+               (entry->state == ENDPOINT_DRAINING && reason == CLOSE_CONNECT_FAILED);
     }
     return true;
 }
@@ -418,7 +420,7 @@ static void try_same(struct exchange *exchange, enum close_reason reason)
         exchange_set_deadline(exchange, 25u << exchange->attempts);
         return;
     }
-    bool is_lost = endpoint_is_lost(exchange);
+    bool is_lost = endpoint_is_lost(exchange, reason);
     if (is_lost)
         metrics_add_by(M_ROUTES_REFUSED, ROUTE_LOST_GONE, 1);
     exchange_answer(exchange, is_lost ? CLOSE_SESSION_UNKNOWN : reason);

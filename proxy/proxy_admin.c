@@ -90,6 +90,15 @@ void proxy_rates_free(struct proxy_rates *rates)
 
 /* ---- status ---- */
 
+/* Seconds, rounded up: 0 is that it does not drain. */
+static unsigned draining_seconds(const struct endpoint *endpoint, uint64_t now)
+{
+    uint64_t since = atomic_load(&endpoint->draining_since);
+    if (since == 0)
+        return 0;
+    return (unsigned)((now > since ? now - since : 0) / SECONDS(1)) + 1;
+}
+
 void proxy_admin_write_endpoint(struct json_writer *json, const struct endpoint_set *set,
                                 const struct endpoint_entry *entry, uint64_t now)
 {
@@ -103,6 +112,7 @@ void proxy_admin_write_endpoint(struct json_writer *json, const struct endpoint_
         slice_from_text(endpoint_state_word(endpoint_entry_state(set, entry, now))));
     json_unsigned(json, "weight", entry->weight);
     json_bool(json, "by_operator", entry->is_ordered);
+    json_unsigned(json, "draining_s", draining_seconds(endpoint, now));
     json_unsigned(json, "tunnels", atomic_load(&endpoint->tunnels));
     json_unsigned(json, "exchanges", atomic_load(&endpoint->polls));
     json_unsigned(json, "handshakes_last_10s", endpoint_placed(endpoint, now));
@@ -449,13 +459,17 @@ static void ctl_endpoints(void *argument, struct ctl_call *call, int count,
         const struct endpoint_set *set = proxy->snapshot->sets[i];
         for (size_t e = 0; e < set->len; e++) {
             const struct endpoint *endpoint = set->entries[e].endpoint;
+            unsigned draining = draining_seconds(endpoint, now);
             evbuffer_add_printf(
-                out, "%-16s %-28s %-9s %7u %9u %10llu%s\n", set->upstream->name,
+                out, "%-16s %-28s %-9s %7u %9u %10llu", set->upstream->name,
                 endpoint->address_text,
                 endpoint_state_word(endpoint_entry_state(set, &set->entries[e], now)),
                 atomic_load(&endpoint->tunnels), atomic_load(&endpoint->polls),
-                (unsigned long long)atomic_load(&endpoint->handshakes_total),
-                set->entries[e].is_ordered ? "  by operator" : "");
+                (unsigned long long)atomic_load(&endpoint->handshakes_total));
+            if (draining > 0)
+                evbuffer_add_printf(out, "  for %u s", draining);
+            evbuffer_add_printf(out, "%s\n",
+                                set->entries[e].is_ordered ? "  by operator" : "");
         }
     }
     evbuffer_add_printf(out, "A polling session between two requests is not visible.\n");

@@ -69,7 +69,7 @@ const char proxy_status_page[] =
     "tile(\"Handshakes\",fmt(s.handshakes.opened));tile(\"Session unknown\",fmt(s.upstream_session_unknown),s.upstream_session_unknown>0);tile(\"Waiting bytes\",bytes(s.buffered_bytes));\n"
     "const t=$(\"endpoints\");t.replaceChildren();row(t,[\"upstream\",\"endpoint\",\"state\",[\"open\",\"bar\"],[\"WebSockets\",\"n\"],[\"exchanges\",\"n\"],[\"handshakes\",\"n\"]],true);\n"
     "const max=Math.max(1,...s.endpoints.map(e=>e.tunnels+e.exchanges));\n"
-    "for(const e of s.endpoints){const tr=row(t,[e.upstream,e.address,el(\"span\",e.suspect?e.state+\", suspect\":e.state,\"state \"+(e.suspect?\"degraded\":e.state)),\n"
+    "for(const e of s.endpoints){const tr=row(t,[e.upstream,e.address,el(\"span\",e.state+(e.suspect?\", suspect\":\"\")+(e.draining_s?\" \"+age(e.draining_s):\"\")+(e.by_operator?\", by operator\":\"\"),\"state \"+(e.suspect?\"degraded\":e.state)),\n"
     "bars(t,[[e.tunnels,\"t\"],[e.exchanges,\"p\"]],max),[fmt(e.tunnels),\"n\"],[fmt(e.exchanges),\"n\"],[fmt(e.handshakes),\"n\"]]);tr.children[3].className=\"bar\"}\n"
     "const r=s.per_second;graph($(\"g1\"),[[r.handshakes,\"var(--a)\"]]);graph($(\"g2\"),[[r.frames_to_client,\"var(--a)\"],[r.frames_to_endpoint,\"var(--b)\"]]);\n"
     "$(\"hs\").textContent=\"· now \"+recent(r.handshakes).toFixed(1);$(\"ms\").textContent=\"· now \"+fmt(Math.round(recent(r.frames_to_client)+recent(r.frames_to_endpoint)));\n"

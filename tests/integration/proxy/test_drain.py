@@ -259,6 +259,10 @@ def test_an_operator_drains_one_endpoint_and_takes_it_back(proxy, pods, riders, 
     code, said = ctl(daemon, "drain", "pod-0")
     assert code == 0 and "is draining" in said
     assert states(daemon)["pod-0"] == "draining", "at once"
+    assert {row["id"]: row["draining_s"] > 0 for row in daemon.status()["endpoints"]} == {"pod-0": True, "pod-1": False}
+    said = ctl(daemon, "endpoints")[1]
+    assert [" s  by operator" in line for line in said.splitlines() if "draining" in line] == [True], said
+    assert daemon.metrics().get("sidrail_proxy_endpoints", upstream="chat", state="draining") == 1
     wait_until(lambda: all(len(r.pods) == 2 or r.trouble for r in leaving), "all are elsewhere")
     assert not [r.trouble for r in riders if r.trouble]
     assert all(r.pods[1] == "pod-1" and r.closed[0][1] == 1012 for r in leaving)
