@@ -25,9 +25,13 @@ def greeted(rooms=(), **options):
     return talk, talk.hear(b"hello 1 c1")
 
 
-@pytest.mark.parametrize("room", ["lobby", "", "zimmer ü", "\ud800", 0, 1, -7, True, 42.0, 1.5, 1e300, -0.0, 2.0**53, 2.0**60, 2**63 - 1,
-                                  2**63, float("inf"), 0.1 + 0.2, 5e-324, "{tag}:x"])
-def test_rooms_are_canonical_as_the_broker_writes_them(room):
+def test_rooms_are_canonical_as_the_broker_writes_them():
+    for room in ("lobby", "", "zimmer ü", "\ud800", 0, 1, -7, True, 42.0, 1.5, 1e300, -0.0, 2.0**53, 2.0**60, 2**63 - 1, 2**63,
+                 float("inf"), 0.1 + 0.2, 5e-324, "{tag}:x"):
+        check_canonical(room)
+
+
+def check_canonical(room):
     payload = json.dumps({"method": "emit", "event": "e", "data": [1], "namespace": "/", "room": room})
     told = json.loads(subprocess.run([BUILD / "sidrail-broker", "explain"], input=payload.encode(),
                                      capture_output=True, check=True).stdout)
@@ -192,8 +196,8 @@ def test_a_change_out_of_order_opens_the_pod(broker, words):
     wait_until(lambda: pod_state(b) == ["open"], "it is open")
     publish(b, "b", 3)
     assert manager.heard() == 3
-    if words[0] != "ALL":
-        assert manager.heard() == b"again"
+    if words[:3] == ("JOIN", "1", "2") or is_full() and words[0] != "ALL":
+        assert manager.heard() == b"again"  # after 5 s
     manager.say("SIDRAIL", "ROOMS", "7", "0", "/", "s:b")
     assert manager.heard() == b"joined 7 0"
     publish(b, "a", 4)
