@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+import yaml
 from daemons import PATIENCE, figure, wait_until
 from pod_process import PodProcess
 
@@ -159,7 +160,7 @@ def test_what_is_sent_to_a_room_that_was_entered_comes_once(broker, redis_server
     processes = start_pods(mix, brokers)
     wait_greeted(processes)
     world = World(processes, seed)
-    run_all(populate(world), figure(8, 400))
+    run_all(populate(world), figure(6, 400))
     check_all(world)
     assert sum(b.metrics().get("sidrail_broker_messages_lost_total") or 0 for b in brokers) == 0
     assert all(b.status()["shards"][0]["partitions_subscribed"] < 4096 for b in brokers)
@@ -174,7 +175,7 @@ def test_the_same_holds_on_a_plain_redis(redis_server, start_pods, seed, manager
     world = World(processes, seed)
     clients = populate(world)
     time.sleep(0.5)  # subscribed: nobody says so there
-    run_all(clients, figure(4, 200))
+    run_all(clients, figure(3, 200))
     check_all(world)
 
 
@@ -193,8 +194,8 @@ def test_pods_whose_connections_end_lose_nothing_and_get_nothing_twice(broker, r
             process.do(pod, "shut")
             world.shut += 1
 
-    world.shut_wanted = figure(12, 400)
-    run_all(populate(world), figure(12, 300), shut_one)
+    world.shut_wanted = figure(10, 400)
+    run_all(populate(world), figure(6, 300), shut_one)
     check_all(world)
     assert sum(b.metrics().get("sidrail_broker_replays_expired_total") for b in brokers) == 0
 
@@ -208,11 +209,51 @@ def test_a_broker_that_is_killed_comes_back_to_the_same_promise(broker, redis_se
     world = World(processes, seed)
     clients = populate(world)
     for _ in range(figure(1, 20)):
-        run_all(clients, figure(3, 20))
+        run_all(clients, figure(2, 20))
         victim = brokers[world.pick([0, 1])]
         victim.kill()
         victim.start()
         wait_together(brokers, 2)
         wait_greeted(processes)
-    run_all(clients, figure(3, 20))
+    run_all(clients, figure(2, 20))
     check_all(world)
+
+
+def give_shards(brokers, servers):
+    """The brokers get files with these shards, and all of them use those."""
+    for b in brokers:
+        b.config["shards"] = [{"name": name, "url": server.url} for name, server in servers.items()]
+        draft = b.config_path.with_suffix(".draft")
+        draft.write_text(yaml.safe_dump(b.config, sort_keys=False))
+        draft.rename(b.config_path)
+    for b in brokers:
+        wait_until(lambda b=b: b.status()["map_state"] != "loaded"
+                   and {shard["name"] for shard in b.status()["shards"] if shard["partitions"] > 0} == set(servers),
+                   f"{b.name} uses {list(servers)}")
+
+
+def test_shards_that_come_and_go_meanwhile_lose_nothing(broker, redis_server, start_pods, seed):
+    a, b, c = redis_server(3)
+    brokers = [broker(config={"shards": [{"name": "a", "url": a.url}, {"name": "b", "url": b.url}]}) for _ in range(2)]
+    wait_together(brokers, 2)
+    processes = start_pods("5.7, pickle", brokers)
+    wait_greeted(processes)
+    world = World(processes, seed)
+    world.shut_wanted = 1  # until the shards have changed
+    problems = []
+
+    def change():
+        try:
+            give_shards(brokers, {"a": a, "b": b, "c": c})
+            give_shards(brokers, {"b": b, "c": c})
+        except BaseException as error:
+            problems.append(error)
+        world.shut = 1
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    run_all(populate(world), figure(5, 100))
+    changing.join()
+    assert not problems, problems
+    check_all(world)
+    assert all(shard["partitions_subscribed"] < 4096 for one in brokers for shard in one.status()["shards"])
