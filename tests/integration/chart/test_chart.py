@@ -278,7 +278,7 @@ def test_only_what_needs_new_pods_replaces_them():
 
 
 def test_the_image_is_built_from_what_run_installs_and_holds_what_the_daemons_load():
-    text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    text = (ROOT / "helm" / "Dockerfile").read_text().replace("\\\n", "")
     built, run = (set(found.split()) for found in re.findall(r"--no-install-recommends ([^&\n]+)", text))
     lists = (ROOT / "tests/lib/packages.sh").read_text()
     assert built == set(re.search(r"packages_build=\(([^)]+)\)", lists).group(1).split())
