@@ -10,13 +10,14 @@ callback the arguments, that it would get in a cluster of R alone. Three known d
 - json14 publishes a tuple of one or none as a list; transcoded, that is the one argument, or none;
 - 5.14.0 has no form for bytes, and before 5.15 a bytearray cannot be published: it is received as bytes.
 """
+import json
 import pickle
 import random
 import struct
 import subprocess
 
 import pytest
-from daemons import BUILD, PODS, figure, python_of
+from daemons import BUILD, PODS, ROOT, figure, python_of
 
 SHORT = {"sio57": "5.7.2", "sio5142": "5.14.2", "current": "5.18.1"}
 FULL = {"sio57": "5.7.2", "sio5130": "5.13.0", "sio5140": "5.14.0", "sio5142": "5.14.2", "sio5150": "5.15.0",
@@ -178,3 +179,52 @@ def test_a_transcoded_call_reaches_clients_as_a_native_one(source, target, calls
     assert any(each["done"] for each in got)
     for (number, native, out), right, heard in zip(compared, expected, got):
         assert heard == right, f"seed {SEED}, call {calls[number]!r}\nnative {native!r}\ntranscoded {out!r}"
+
+
+# ---- what was recorded ----
+
+DIALECT_ENVIRONMENTS = {0: "sio57", 1: "sio5142", 2: "current"}
+
+
+def recorded():
+    """(what, dialect, payload) of tests/vectors, which versions from 5.7.2 to 5.16.3 published."""
+    for line in (ROOT / "tests" / "vectors" / "vectors.jsonl").read_text().splitlines():
+        vector = json.loads(line)
+        version = tuple(int(part) for part in vector["sio"][1:].split("."))
+        payload = bytes.fromhex(vector["hex"]) if vector["hex"] else (ROOT / "tests" / "vectors" / vector["file"]).read_bytes()
+        dialect = 0 if version < (5, 14) else 1 if version < (5, 15, 1) else 2
+        yield f"{vector['sio']} {vector['codec']} {vector['op']}", dialect, payload
+
+
+def as_one_list(heard):
+    """Several arguments, or none, as readers of json14 get them."""
+    done = []
+    for each in heard["done"]:
+        if each[0] == "packet" and isinstance(each[2], str):
+            at = each[2].index("[")
+            event, *arguments = json.loads(each[2][at:])
+            if len(arguments) != 1:
+                each = (*each[:2], each[2][:at] + json.dumps([event, arguments or None]))
+            else:
+                each = (*each[:2], each[2][:at] + json.dumps([event, *arguments]))
+        done.append(each)
+    return {**heard, "done": done}
+
+
+@pytest.mark.parametrize("target", DIALECT_ENVIRONMENTS)
+def test_every_recorded_payload_is_the_same_call_in_every_dialect(target):
+    payloads = [each for each in recorded() if each[1] != target]
+    written = transcode([(dialect, target, payload) for _, dialect, payload in payloads])
+    refused = [what for (what, *_), (good, _) in zip(payloads, written) if not good]
+    # objects have no form in JSON
+    assert all("pickle" in what for what in refused) and len(refused) < len(payloads) / 10, refused
+    kept = [(what, dialect, payload, out) for (what, dialect, payload), (good, out) in zip(payloads, written) if good]
+    got = work(DIALECT_ENVIRONMENTS[target], [("receive", out) for *_, out in kept])
+    assert sum(bool(each["done"]) for each in got) > len(kept) / 2
+    for dialect, environment in DIALECT_ENVIRONMENTS.items():
+        mine = [(what, payload, out, heard) for (what, from_, payload, out), heard in zip(kept, got) if from_ == dialect]
+        right = work(environment, [("receive", payload) for _, payload, _, _ in mine]) if mine else []
+        for (what, payload, out, heard), expected in zip(mine, right):
+            if target == 1:
+                heard, expected = as_one_list(heard), as_one_list(expected)
+            assert heard["done"] == expected["done"], f"{what}\nrecorded {payload[:300]!r}\ntranscoded {out[:300]!r}"

@@ -18,7 +18,10 @@ from socketio.pubsub_manager import PubSubManager
 
 VERSION = tuple(int(part) for part in sys.argv[1].split("."))
 RECEIVER, SENDER = "4" * 32, "9" * 32
-CLIENTS = {"/": {"sid-a": ["a", 1, 2.5], "sid-b": ["a", "größe"], "sid-c": []}, "/chat": {"sid-d": ["a", "b"]}}
+CLIENTS = {"/": {"sid-a": ["a", 1, 2.5], "sid-b": ["a", "größe"], "sid-c": [],
+                 # of tests/vectors
+                 "RemoteSid-_000000AAB": ["room-42", "rööm 😀", 'a"b\\c\n\x00d', 42], "LocalSid_-0000000AAA": [1099511627776, -7]},
+           "/chat": {"sid-d": ["a", "b"]}}
 
 
 class Errors(logging.Handler):

@@ -3,6 +3,8 @@
 
 usage: scan_differential.py BATCH_PROGRAM [--count N] [--seed N]
 
+Damaged are bytes (damage), operations (remix), and pickles that no pickler wrote (program). SIDRAIL_FULL=1: twenty times as many.
+
 Proves: a message that Python's pickler or json module writes from plain data is read, and read as Python
 reads it; of damaged bytes, what the scanner accepts as a plain pickle Python loads without looking anything
 up, and both see the same; JSON is accepted exactly when json.loads accepts it (but for UTF-16, byte order
@@ -12,6 +14,7 @@ import argparse
 import io
 import json
 import math
+import os
 import pickle
 import pickletools
 import random
@@ -241,6 +244,66 @@ def damage(payload, rng):
     return bytes(payload)
 
 
+def operations(payload):
+    """The pickle's operations, each with its arguments; without frames, whose lengths would no longer be right."""
+    places = [(place, opcode.name) for opcode, _, place in pickletools.genops(payload)]
+    ends = [place for place, _ in places[1:]] + [len(payload)]
+    return [payload[place:end] for (place, name), end in zip(places, ends) if name != "FRAME"]
+
+
+def remix(payload, other, rng):
+    """The same with operations left out, doubled, exchanged, or taken from another pickle: most of it stays readable."""
+    mine, theirs = operations(payload), operations(other)
+    for _ in range(rng.choice((1, 1, 2, 3, 6))):
+        at, to = rng.randrange(len(mine)), rng.randrange(len(mine))
+        kind = rng.randrange(6)
+        if kind == 0 and len(mine) > 2:
+            del mine[at]
+        elif kind == 1:
+            mine.insert(to, mine[at])
+        elif kind == 2:
+            mine[at], mine[to] = mine[to], mine[at]
+        elif kind == 3:
+            mine.insert(at, rng.choice(theirs))
+        elif kind == 4:
+            start = rng.randrange(len(theirs))
+            mine[at:at] = theirs[start:start + rng.choice((2, 3, 8))]
+        else:
+            mine.insert(at, rng.choice(PIECES))
+    return b"".join(mine)
+
+
+#: Operations that a pickler seldom or never writes, some with arguments at their bounds.
+PIECES = [
+    b"0", b"1", b"2", b"(", b"N", b"\x88", b"\x89", b"}", b"]", b")", b"\x8f", b"t", b"l", b"d", b"u", b"s", b"a", b"e", b"\x90",
+    b"\x91", b"\x85", b"\x86", b"\x87", b"\x94", b"h\x00", b"h\x01", b"h\x05", b"q\x00", b"q\x07", b"q\xff", b"j\x03\0\0\0",
+    b"r\x09\0\0\0", b"r\xff\xff\xff\xff", b"g0\n", b"p0\n", b"p-1\n", b"g 1\n", b"I01\n", b"I00\n", b"I 7\n", b"I0x10\n", b"I1_0\n",
+    b"L7L\n", b"L7\n", b"F1.5\n", b"Finf\n", b"F 1\n", b"F1_0\n", b"S'room'\n", b'S"emit"\n', b"S'a\\x41'\n", b"S'\xe9'\n", b"V\\u0072oom\n",
+    b"V\\ud800\n", b"\x8a\x00", b"\x8a\x01\xff", b"\x8b\x02\0\0\0\x01\x00", b"\x8b\xff\xff\xff\xff", b"G\x7f\xf8\0\0\0\0\0\0",
+    b"U\x04room", b"T\x04\0\0\0emit", b"X\x04\0\0\0room", b"X\x01\0\0\0\xff", b"\x8c\x04room", b"\x8c\x06method", b"\x8c\x03\xed\xa0\x80",
+    b"C\x01r", b"B\x01\0\0\0r", b"\x8d\x04\0\0\0\0\0\0\0room", b"\x8e\x01\0\0\0\0\0\0\0r", b"\x96\x01\0\0\0\0\0\0\0r",
+    b"\x80\x02", b"\x80\x06", b"\x80\x00", b"\x95\x05\0\0\0\0\0\0\0", b"\x95\0\0\0\0\0\0\0\0", b"\x97", b"\x98", b"P1\n", b"Q", b"R", b"b",
+    b"\x81", b"\x92", b"o", b"\x93", b"\x82\x01", b"\x83\x01\0", b"\x84\x01\0\0\0", b"cbuiltins\nbytearray\n", b"c__builtin__\nbytes\n",
+    b"c_codecs\nencode\n", b"cos\nsystem\n", b"ibuiltins\neval\n", b".",
+]
+
+
+def program(rng):
+    """A pickle that no pickler wrote: a dict's items by any operations, and anything in between."""
+    parts = [rng.choice((b"\x80\x02", b"\x80\x04", b"\x80\x05", b"")), b"}", rng.choice((b"", b"\x94", b"q\x00")), b"("]
+    for _ in range(rng.randrange(1, 7)):
+        key = rng.choice(("method", "room", "namespace", "sid", "host_id", "data")).encode()
+        parts.append(rng.choice((b"\x8c" + bytes([len(key)]), b"X" + struct.pack("<I", len(key)))) + key)
+        parts.append(rng.choice((b"\x8c\x04emit", b"\x8c\x01/", b"N", b"K\x07", b"](K\x01\x8c\x01ae", b"K\x01\x85", b"}\x8c\x01aNs", b"h\x00",
+                                 b"\x88", b"G?\xf8\0\0\0\0\0\0", b"C\x01a", b"(K\x01K\x02t", b"\x8f(K\x01\x90")))
+        if rng.random() < 0.2:
+            parts.append(rng.choice(PIECES))
+    parts += [b"u", b"."]
+    if rng.random() < 0.5:
+        parts.insert(rng.randrange(len(parts)), rng.choice(PIECES))
+    return b"".join(parts)
+
+
 # ---- comparing ----
 
 def explain(program, payloads):
@@ -294,7 +357,7 @@ def check_one(payload, explained, whole):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
-    parser.add_argument("--count", type=int, default=4000)
+    parser.add_argument("--count", type=int, default=60000 if os.environ.get("SIDRAIL_FULL") else 3000)
     parser.add_argument("--seed", type=int, default=20251)
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -305,6 +368,9 @@ def main():
         message = maker.message(as_json)
         payloads.append((write_json if as_json else write_pickle)(message, rng))
     damaged = [damage(payload, rng) for payload in payloads for _ in range(4)]
+    pickles = [payload for number, payload in enumerate(payloads) if number % 3 != 0]
+    damaged += [remix(payload, rng.choice(pickles), rng) for payload in pickles for _ in range(3)]
+    damaged += [program(rng) for _ in pickles]
     wrong = 0
     accepted = 0
     everything = payloads + damaged
