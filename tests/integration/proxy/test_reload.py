@@ -536,6 +536,34 @@ def test_websockets_of_an_upstream_that_is_removed_or_renamed_live_on(proxy, end
         wait_until(lambda: daemon.metrics().get("sidrail_proxy_tunnels_open") == 0, "both are gone")
 
 
+def test_what_an_operator_ordered_outlives_reloads_and_other_sources(proxy, pods, tmp_path):
+    listed = tmp_path / "endpoints.json"
+    listed.write_text(json.dumps(static(pods[:3])))
+    daemon = proxy([], config={"upstreams": [upstream(pods[:2])]})
+
+    def orders():
+        return {row["id"]: (row["state"] == "draining", row["weight"]) for row in daemon.status()["endpoints"]
+                if row["by_operator"]}
+
+    assert ask_ctl(daemon, "drain pod-0")[0] and ask_ctl(daemon, "weight pod-1 7")[0]
+    ordered = {"pod-0": (True, 1), "pod-1": (False, 7)}
+    assert orders() == ordered
+    change(daemon, lambda c: c["upstreams"][0].update(herd_spread="1s"))
+    assert orders() == ordered
+    change(daemon, lambda c: c["upstreams"][0].update(discovery={"file": str(listed)}))
+    wait_until(lambda: len(states(daemon)) == 3, "the file is read")
+    assert orders() == ordered
+    write(listed, json.dumps(static(pods[1:3])))
+    wait_until(lambda: len(states(daemon)) == 2, "one has gone")
+    write(listed, json.dumps(static(pods[:3])))
+    wait_until(lambda: len(states(daemon)) == 3, "it is there again")
+    assert orders() == ordered
+    assert ask_ctl(daemon, "undrain pod-0")[0] and ask_ctl(daemon, "weight pod-1 auto")[0]
+    assert orders() == {}
+    reload(daemon)
+    assert orders() == {} and set(states(daemon)) == {"pod-0", "pod-1", "pod-2"}
+
+
 def test_another_source_of_endpoints_takes_over(proxy, pods, tmp_path):
     listed = tmp_path / "endpoints.json"
     listed.write_text(json.dumps(static(pods[:3])))
