@@ -101,6 +101,12 @@ static void on_relief(void *context)
     client_set_resume(broker->clients);
 }
 
+static void on_entry(void *context, const struct envelope *envelope)
+{
+    struct broker *broker = context;
+    pods_note_entry(broker->pods, envelope);
+}
+
 /* ── clients ── */
 
 static enum client_verdict on_request(void *context, struct client *client, size_t argc,
@@ -395,6 +401,7 @@ struct broker *broker_new(struct broker_config *config, const char *file)
     broker->pods =
         pods_new(broker->interest, broker->pod_rooms, broker->clients, broker->publisher);
     broker->host_ids = host_ids_new(broker->clients, wants_heartbeat, broker);
+    publisher_watch_entries(broker->publisher, on_entry, broker);
     turn_add_step(broker->turn, end_turn, broker);
     broker->context = (struct command_context){
         .config = config,

@@ -48,6 +48,9 @@ struct control_list {
 /* `generic` does not name all. */
 #define CONTROL_GENERIC_PART 2
 
+/* Pods with a client manager are here: an enter_room is answered with JOINED. */
+#define CONTROL_MANAGERS 4
+
 struct control_facts {
     uint8_t flags; /* CONTROL_READY, CONTROL_GENERIC_PART; unknown ones are kept */
     uint64_t

@@ -35,6 +35,7 @@ struct herald {
     struct evbuffer *out;
     struct event *beat; /* at once, and each second */
     bool beat_is_due;
+    bool has_managers;
     uint64_t number;
     uint64_t started_at;  /* timing_now() */
     uint64_t complete_at; /* standing_now() when the first shard was; 0: none yet */
@@ -184,7 +185,8 @@ static struct control_facts make_facts(struct herald *herald, struct facts_parts
     size_t carries = map_change_write_carries(herald->config.map, parts->carries);
     tails_walk(herald->config.tails, standing_now(), add_tail, parts);
     return (struct control_facts){
-        .flags = herald->ready_at != 0 ? CONTROL_READY : 0,
+        .flags = (uint8_t)((herald->ready_at != 0 ? CONTROL_READY : 0) |
+                           (herald->has_managers ? CONTROL_MANAGERS : 0)),
         .age = herald->ready_at != 0 ? (timing_now() - herald->ready_at) / 1000 : 0,
         .used = map_change_used(herald->config.map),
         .loaded = map_change_loaded(herald->config.map),
@@ -547,7 +549,8 @@ void herald_take(struct herald *herald, struct shard *shard, struct slice bytes)
         receiver_take_gone(herald->config.receiver, control.sender, control.ranges);
         return;
     case CONTROL_JOINED:
-        return; /* nobody waits for it */
+        herald->config.on_entered(herald->config.context, control.message_id);
+        return;
     }
     unreachable();
 }
@@ -657,6 +660,21 @@ bool herald_has_joined(const struct herald *herald, unsigned partition)
 bool herald_is_ready(const struct herald *herald)
 {
     return herald->ready_at != 0;
+}
+
+void herald_set_managers(struct herald *herald, bool has_managers)
+{
+    if (herald->has_managers == has_managers)
+        return;
+    herald->has_managers = has_managers;
+    beat_soon(herald);
+}
+
+void herald_say_joined(struct herald *herald, uint64_t origin, uint64_t message_id)
+{
+    herald->number++;
+    struct control control = {.kind = CONTROL_JOINED, .message_id = message_id};
+    send_to(herald, origin, &control, SLICE(""));
 }
 
 void herald_announce(struct herald *herald)

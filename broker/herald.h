@@ -38,6 +38,8 @@ struct herald_config {
     struct map_change *map;
     struct subscriber_counts *counts;
     void (*on_joined)(void *context); /* herald_is_joined() may have changed */
+    /* Another broker says that an enter_room of ours was applied. */
+    void (*on_entered)(void *context, uint64_t message_id);
     void *context;
 };
 
@@ -70,6 +72,12 @@ bool herald_is_joined(const struct herald *herald);
 /* Has every broker that is present said where it is since this partition was wanted? */
 bool herald_has_joined(const struct herald *herald, unsigned partition);
 bool herald_is_ready(const struct herald *herald);
+
+/* Pods with a client manager are here, or not any more. */
+void herald_set_managers(struct herald *herald, bool has_managers);
+
+/* Tells the origin of an enter_room that it was applied. */
+void herald_say_joined(struct herald *herald, uint64_t origin, uint64_t message_id);
 
 /* Something in heartbeats has changed: one goes out with this turn. */
 void herald_announce(struct herald *herald);

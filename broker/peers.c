@@ -131,6 +131,7 @@ enum peer_news peer_hear(struct peer_table *table, const struct control *control
     peer->number = control->number;
     peer->heard_at = standing;
     peer->is_ready = (facts->flags & CONTROL_READY) != 0;
+    peer->has_managers = (facts->flags & CONTROL_MANAGERS) != 0;
     take_facts(table, peer, facts);
     if (peer->is_ready && !peer->has_ready_at) {
         uint64_t age = facts->age < now / 1000 ? facts->age * 1000 : now;
@@ -172,6 +173,15 @@ bool peer_carries(const struct peer *peer, uint64_t map)
     for (unsigned i = 0; i < peer->carries_count; i++)
         if (peer->carries[i] == map)
             return true;
+    return false;
+}
+
+bool peers_have_managers(const struct peer_table *table, uint64_t standing)
+{
+    const struct peer *peer;
+    TAILQ_FOREACH(peer, &table->peers, of_table)
+    if (peer->has_managers && peer_is_live(peer, standing))
+        return true;
     return false;
 }
 

@@ -29,6 +29,7 @@ struct peer {
     uint64_t number;   /* of its newest heartbeat; 0: none yet, only messages */
     uint64_t heard_at; /* its newest heartbeat */
     bool is_ready;
+    bool has_managers;
     bool has_ready_at;
     uint64_t
         ready_at; /* timing_now() when it became READY, or was first heard before that */
@@ -78,6 +79,9 @@ bool peer_is_present(const struct peer *peer, uint64_t standing);
 bool peer_is_silent(const struct peer *peer, uint64_t standing);
 bool peer_is_subscribed(const struct peer *peer, size_t shard);
 bool peer_carries(const struct peer *peer, uint64_t map);
+
+/* Has any live one pods with a client manager? */
+bool peers_have_managers(const struct peer_table *table, uint64_t standing);
 
 struct peer *peer_first(const struct peer_table *table);
 unsigned peer_live_count(const struct peer_table *table, uint64_t standing);

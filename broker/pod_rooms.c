@@ -292,6 +292,27 @@ bool pod_is_selected(const struct pod_rooms *rooms, const struct pod_filter *pod
     return rooms->is_for_all || !pod->is_filtered || pod->mark == rooms->mark;
 }
 
+enum pod_entry pod_rooms_look_at_entry(const struct pod_rooms *rooms,
+                                       struct slice channel, struct slice namespace,
+                                       struct slice sid, struct slice room,
+                                       uint32_t *partition)
+{
+    const struct room *own =
+        room_find(rooms, channel, namespace, sid, hash_of(channel, namespace, sid));
+    if (own == NULL)
+        return POD_ENTRY_NOT_HERE;
+    const struct room *entered =
+        room_find(rooms, channel, namespace, room, hash_of(channel, namespace, room));
+    if (entered == NULL)
+        return POD_ENTRY_WAITS;
+    const struct pod_room *pair;
+    LIST_FOREACH(pair, &own->pods, of_room)
+    if (pair_find(entered, pair->pod) == NULL)
+        return POD_ENTRY_WAITS;
+    *partition = entered->partition;
+    return POD_ENTRY_DONE;
+}
+
 size_t pod_rooms_count(const struct pod_rooms *rooms)
 {
     return rooms->count;

@@ -67,6 +67,18 @@ void pod_rooms_move(struct pod_filter *from, struct pod_filter *to);
 void pod_rooms_select(struct pod_rooms *rooms, const struct envelope *envelope);
 bool pod_is_selected(const struct pod_rooms *rooms, const struct pod_filter *pod);
 
+enum pod_entry {
+    POD_ENTRY_NOT_HERE, /* no pod needs the first room */
+    POD_ENTRY_WAITS,
+    POD_ENTRY_DONE, /* each pod that needs the first needs the second too; *partition is that one's */
+};
+
+/* A client, whose own room is `sid`, was put into `room`: does its pod need that by now? */
+enum pod_entry pod_rooms_look_at_entry(const struct pod_rooms *rooms,
+                                       struct slice channel, struct slice namespace,
+                                       struct slice sid, struct slice room,
+                                       uint32_t *partition);
+
 /* Rooms that at least one pod needs. */
 size_t pod_rooms_count(const struct pod_rooms *rooms);
 

@@ -18,6 +18,9 @@
 /* A partition that is not joined yet, or (NOTHING) the place in the queue where a change is complete. */
 #define NOTHING UINT32_MAX
 
+/* Bounds what waits for a pod that says nothing. */
+#define ENTERING_MAX 256
+
 struct pod_wait {
     uint32_t partition;
     uint64_t generation, sequence; /* NOTHING: what is then joined */
@@ -25,7 +28,18 @@ struct pod_wait {
     TAILQ_ENTRY(pod_wait) of_pod;
 };
 
+/* An enter_room whose client's pod has not told the room yet. */
+struct pod_entering {
+    uint64_t origin, message_id;
+    uint64_t since;
+    struct slice channel, namespace, room, sid; /* in `bytes` */
+    TAILQ_ENTRY(pod_entering) of_pods;
+    char bytes[];
+};
+
 struct pods {
+    TAILQ_HEAD(, pod_entering) entering; /* the oldest first */
+    unsigned entering_count;
     struct interest_table *interest;
     struct pod_rooms *rooms;
     struct client_set *clients;
@@ -145,6 +159,81 @@ static void add(struct pods *pods, struct pod *pod, const struct slice *pairs,
     }
 }
 
+/* ── who enters a room from afar ── */
+
+static void forget_entering(struct pods *pods, struct pod_entering *entering)
+{
+    TAILQ_REMOVE(&pods->entering, entering, of_pods);
+    pods->entering_count--;
+    free(entering);
+}
+
+/* True: its origin was told, or nobody here is to. */
+static bool is_entered(const struct pods *pods, const struct pod_entering *entering)
+{
+    uint32_t partition = NOTHING;
+    switch (pod_rooms_look_at_entry(pods->rooms, entering->channel, entering->namespace,
+                                    entering->sid, entering->room, &partition)) {
+    case POD_ENTRY_NOT_HERE:
+        return true;
+    case POD_ENTRY_WAITS:
+        return false;
+    case POD_ENTRY_DONE:
+        break;
+    }
+    if (partition != NOTHING && !publisher_has_joined(pods->publisher, partition))
+        return false;
+    publisher_say_entered(pods->publisher, entering->origin, entering->message_id);
+    return true;
+}
+
+static void look_at_entries(struct pods *pods)
+{
+    uint64_t now = timing_now();
+    struct pod_entering *next;
+    for (struct pod_entering *it = TAILQ_FIRST(&pods->entering); it != NULL; it = next) {
+        next = TAILQ_NEXT(it, of_pods);
+        if (now - it->since > PODS_WAIT_MAX || is_entered(pods, it))
+            forget_entering(pods, it);
+    }
+}
+
+static struct slice put(char **at, struct slice text)
+{
+    struct slice copy = slice_of(*at, text.len);
+    if (text.len > 0)
+        memcpy(*at, text.data, text.len);
+    *at += text.len;
+    return copy;
+}
+
+void pods_note_entry(struct pods *pods, const struct envelope *envelope)
+{
+    struct slice rest = envelope->room_bytes;
+    struct slice room;
+    struct slice sid;
+    if (TAILQ_EMPTY(&pods->all) || !envelope_next_room(&rest, &room) ||
+        !envelope_next_room(&rest, &sid))
+        return;
+    if (pods->entering_count == ENTERING_MAX)
+        forget_entering(pods, TAILQ_FIRST(&pods->entering));
+    struct pod_entering *entering =
+        must_calloc(1, sizeof(*entering) + envelope->channel.len +
+                           envelope->namespace.len + room.len + sid.len);
+    char *at = entering->bytes;
+    entering->channel = put(&at, envelope->channel);
+    entering->namespace = put(&at, envelope->namespace);
+    entering->room = put(&at, room);
+    entering->sid = put(&at, sid);
+    entering->origin = envelope->origin;
+    entering->message_id = envelope->message_id;
+    entering->since = timing_now();
+    TAILQ_INSERT_TAIL(&pods->entering, entering, of_pods);
+    pods->entering_count++;
+    if (is_entered(pods, entering))
+        forget_entering(pods, entering);
+}
+
 /* ── what a manager says ── */
 
 bool pods_is_greeting(struct slice name, struct slice *channel)
@@ -180,6 +269,7 @@ void pods_greet(struct pods *pods, struct client *client, struct slice channel,
     TAILQ_INSERT_TAIL(&pods->all, pod, of_pods);
     client_facts(client)->pod = pod;
     metrics_add(M_PODS, 1);
+    publisher_set_managers(pods->publisher, true);
 }
 
 void pods_write_greeting(const struct pods *pods, const struct pod *pod,
@@ -275,6 +365,7 @@ void pods_change(struct pods *pods, struct pod *pod, uint64_t generation,
     add(pods, pod, pairs, count);
     wait_for(pod, NOTHING, sequence);
     look(pods, pod);
+    look_at_entries(pods);
 }
 
 void pods_open(struct pods *pods, struct pod *pod, bool is_odd)
@@ -302,12 +393,15 @@ struct pods *pods_new(struct interest_table *interest, struct pod_rooms *rooms,
     *pods = (struct pods){
         .interest = interest, .rooms = rooms, .clients = clients, .publisher = publisher};
     TAILQ_INIT(&pods->all);
+    TAILQ_INIT(&pods->entering);
     return pods;
 }
 
 void pods_free(struct pods *pods)
 {
     check(TAILQ_EMPTY(&pods->all));
+    while (!TAILQ_EMPTY(&pods->entering))
+        forget_entering(pods, TAILQ_FIRST(&pods->entering));
     free(pods);
 }
 
@@ -319,12 +413,14 @@ void pod_free(struct pods *pods, struct pod *pod)
     forget_waits(pod);
     TAILQ_REMOVE(&pods->all, pod, of_pods);
     metrics_add(M_PODS, -1);
+    publisher_set_managers(pods->publisher, !TAILQ_EMPTY(&pods->all));
     free(pod->greeting);
     free(pod);
 }
 
 void pods_look(struct pods *pods)
 {
+    look_at_entries(pods);
     struct pod *pod;
     TAILQ_FOREACH(pod, &pods->all, of_pods)
     if (!TAILQ_EMPTY(&pod->waits))

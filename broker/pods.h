@@ -86,6 +86,9 @@ void pods_change(struct pods *pods, struct pod *pod, uint64_t generation,
                  uint64_t sequence, bool is_join, const struct slice *pairs,
                  size_t count);
 
+/* An enter_room was delivered: its origin hears when the client's pod, if it is here, gets what is for the room. */
+void pods_note_entry(struct pods *pods, const struct envelope *envelope);
+
 /* It gets everything from now on; asked for its rooms again later if it `is_odd`. */
 void pods_open(struct pods *pods, struct pod *pod, bool is_odd);
 

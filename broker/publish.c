@@ -5,6 +5,7 @@
 #include "broker/deliver.h"
 #include "broker/dialect_book.h"
 #include "broker/echo_book.h"
+#include "broker/entry_hold.h"
 #include "broker/envelope.h"
 #include "broker/herald.h"
 #include "broker/hot_rooms.h"
@@ -65,6 +66,10 @@ struct publisher {
     struct subscriber_counts *counts;
     struct map_change *map_change;
     struct herald *herald;
+    struct entry_holds *entries;
+    bool has_managers;
+    void (*on_entry)(void *context, const struct envelope *envelope);
+    void *on_entry_context;
     uint64_t *next_sequences; /* by partition, from 1 */
     uint64_t next_message_id;
     uint8_t host_id[ENVELOPE_HOST_ID_LEN]; /* of the last message that has one */
@@ -316,10 +321,59 @@ static void send_on(struct publisher *publisher, struct envelope *envelope,
     shard_set_send(publisher->shards, sent);
 }
 
-static void publish_over_shards(struct publisher *publisher, struct slice channel,
-                                struct slice payload, const struct message *message,
-                                uint64_t waited, uint64_t now,
-                                struct publish_result *result)
+/* ── who enters a room from afar ── */
+
+static void on_entry(void *context, const struct envelope *envelope)
+{
+    const struct publisher *publisher = context;
+    if (publisher->on_entry != NULL && publisher->has_managers)
+        publisher->on_entry(publisher->on_entry_context, envelope);
+}
+
+static void on_entered(void *context, uint64_t message_id)
+{
+    const struct publisher *publisher = context;
+    entry_hold_end(publisher->entries, message_id);
+}
+
+static void on_holds_over(void *context)
+{
+    on_shards_relief(context);
+}
+
+static bool is_to_rooms(const struct message *message)
+{
+    return message->rooms_known &&
+           (message->method == METHOD_EMIT || message->method == METHOD_CLOSE_ROOM);
+}
+
+/* Does it wait until an enter_room of the same client is applied? */
+static bool is_held(const struct publisher *publisher, const void *client,
+                    struct slice channel, const struct message *message)
+{
+    for (size_t i = 0; is_to_rooms(message) && i < message->address_count; i++)
+        if (entry_hold_is_held(publisher->entries, client, channel, message->namespace,
+                               message->addresses[i]))
+            return true;
+    return false;
+}
+
+static void hold_what_follows(struct publisher *publisher, const void *client,
+                              struct slice channel, const struct message *message,
+                              uint64_t message_id)
+{
+    if (message->method != METHOD_ENTER_ROOM || !message->rooms_known ||
+        message->address_count == 0)
+        return;
+    if (publisher->has_managers || peers_have_managers(publisher->peers, standing_now()))
+        entry_hold_begin(publisher->entries, client, message_id, channel,
+                         message->namespace, message->addresses[0]);
+}
+
+static void publish_over_shards(struct publisher *publisher, const void *client,
+                                struct slice channel, struct slice payload,
+                                const struct message *message, uint64_t waited,
+                                uint64_t now, struct publish_result *result)
 {
     if (channel.len > CHANNEL_MAX) {
         refuse(result, PUBLISH_CHANNEL_TOO_LONG, "channel name is longer than 255 bytes");
@@ -330,6 +384,10 @@ static void publish_over_shards(struct publisher *publisher, struct slice channe
     size_t header_len = envelope_size(&envelope);
     if (header_len == 0) {
         refuse(result, PUBLISH_UNADDRESSABLE, "namespace or rooms are too long");
+        return;
+    }
+    if (is_held(publisher, client, channel, message)) {
+        result->must_wait = true;
         return;
     }
     uint16_t partitions[2];
@@ -346,6 +404,7 @@ static void publish_over_shards(struct publisher *publisher, struct slice channe
         }
     }
     envelope.message_id = ++publisher->next_message_id;
+    hold_what_follows(publisher, client, channel, message, envelope.message_id);
     for (size_t i = 0; i < count; i++) {
         send_on(publisher, &envelope, header_len, partitions[i], now);
         result->ticket.places[i].partition = partitions[i];
@@ -435,10 +494,12 @@ struct publisher *publisher_new(struct event_base *base, struct turn *turn,
     publisher->peers = peer_table_new(find_shard, publisher);
     publisher->tails = tails_new(partitions);
     publisher->counts = subscriber_counts_new(interest);
-    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, publisher};
+    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, on_entry,
+                                                 publisher};
     publisher->receiver =
         receiver_new(base, map, deliverer, publisher->sequences, publisher->ring,
                      publisher->peers, publisher->origin, &callbacks);
+    publisher->entries = entry_holds_new(base, on_holds_over, publisher);
     publisher->next_sequences = must_calloc(partitions, sizeof(uint64_t));
     for (unsigned i = 0; i < partitions; i++)
         publisher->next_sequences[i] = 1;
@@ -458,6 +519,7 @@ void publisher_free(struct publisher *publisher)
     }
     if (publisher->map != NULL) {
         receiver_free(publisher->receiver);
+        entry_holds_free(publisher->entries);
         peer_table_free(publisher->peers);
         tails_free(publisher->tails);
         subscriber_counts_free(publisher->counts);
@@ -515,6 +577,7 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
         .map = publisher->map_change,
         .counts = publisher->counts,
         .on_joined = on_shards_relief,
+        .on_entered = on_entered,
         .context = publisher,
     };
     publisher->herald = herald_new(publisher->base, &herald);
@@ -596,7 +659,8 @@ void publish_message(struct publisher *publisher, struct dialect_view *dialect,
     if (message.dialect != DIALECT_RAW)
         message.dialect = dialect_view_read(dialect, &message, &basis);
     if (publisher->shards != NULL) {
-        publish_over_shards(publisher, channel, payload, &message, waited, now, result);
+        publish_over_shards(publisher, echo, channel, payload, &message, waited, now,
+                            result);
         if (!result->is_accepted || result->must_wait)
             return;
         result->receivers = interest_receivers(publisher->interest, channel);
@@ -614,6 +678,31 @@ void publish_message(struct publisher *publisher, struct dialect_view *dialect,
         metrics_add(M_ROOMS_UNKNOWN, 1);
     for (size_t i = 0; message.rooms_known && i < message.room_count; i++)
         hot_rooms_count(&publisher->hot_rooms, message.namespace, message.rooms[i]);
+}
+
+void publisher_set_managers(struct publisher *publisher, bool has_managers)
+{
+    publisher->has_managers = has_managers;
+    if (publisher->herald != NULL)
+        herald_set_managers(publisher->herald, has_managers);
+}
+
+void publisher_watch_entries(struct publisher *publisher,
+                             void (*watcher)(void *context,
+                                             const struct envelope *envelope),
+                             void *context)
+{
+    publisher->on_entry = watcher;
+    publisher->on_entry_context = context;
+}
+
+void publisher_say_entered(struct publisher *publisher, uint64_t origin,
+                           uint64_t message_id)
+{
+    if (origin == publisher->origin)
+        entry_hold_end(publisher->entries, message_id);
+    else
+        herald_say_joined(publisher->herald, origin, message_id);
 }
 
 enum publish_answer publish_answer(const struct publisher *publisher,

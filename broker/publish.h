@@ -24,6 +24,7 @@
 
 struct broker_config;
 struct deliverer;
+struct envelope;
 struct dialect_view;
 struct echo_view;
 struct event_base;
@@ -109,6 +110,19 @@ const struct peer_table *publisher_peers(const struct publisher *publisher);
 void publish_message(struct publisher *publisher, struct dialect_view *dialect,
                      struct echo_view *echo, struct slice channel, struct slice payload,
                      uint64_t waited, uint64_t now, struct publish_result *result);
+
+/* Pods with a client manager are here, or not any more. */
+void publisher_set_managers(struct publisher *publisher, bool has_managers);
+
+/* An enter_room was delivered here: `on_entry` is told. The envelope lives until it returns. */
+void publisher_watch_entries(struct publisher *publisher,
+                             void (*on_entry)(void *context,
+                                              const struct envelope *envelope),
+                             void *context);
+
+/* Its client's pod gets what is published to the room from now on. */
+void publisher_say_entered(struct publisher *publisher, uint64_t origin,
+                           uint64_t message_id);
 
 /* What the shards of an accepted message have said. on_relief is called when it changes. */
 enum publish_answer publish_answer(const struct publisher *publisher,

@@ -5,6 +5,7 @@
 #include "broker/copies.h"
 #include "broker/deliver.h"
 #include "broker/envelope.h"
+#include "broker/message.h"
 #include "broker/partition_map.h"
 #include "broker/peers.h"
 #include "broker/standing_clock.h"
@@ -102,6 +103,8 @@ static void lose(struct receiver *receiver, const struct gap_key *key, uint64_t 
 static void pass_on(struct receiver *receiver, const struct envelope *envelope)
 {
     deliver_message(receiver->deliverer, envelope, timing_now());
+    if (envelope->method == METHOD_ENTER_ROOM)
+        receiver->callbacks.on_entry(receiver->callbacks.context, envelope);
 }
 
 static void look_soon(struct receiver *receiver)

@@ -19,6 +19,7 @@
 
 struct control_list;
 struct deliverer;
+struct envelope;
 struct event_base;
 struct partition_map;
 struct peer_table;
@@ -42,6 +43,8 @@ struct receiver_callbacks {
     void (*on_ask)(void *context, uint64_t origin, const struct control_list *ranges);
     /* Ask this origin where it is. */
     void (*on_lost_track)(void *context, uint64_t origin);
+    /* An enter_room was delivered. */
+    void (*on_entry)(void *context, const struct envelope *envelope);
     void *context;
 };
 

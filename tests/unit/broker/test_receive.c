@@ -99,6 +99,10 @@ static void on_lost_track(void *context UNUSED, uint64_t origin)
     assert_int_equal(ORIGIN, origin);
 }
 
+static void on_entry(void *context UNUSED, const struct envelope *envelope UNUSED)
+{
+}
+
 static int find_no_shard(void *context UNUSED, struct slice name UNUSED)
 {
     return -1;
@@ -114,7 +118,7 @@ static void begin(struct world *world)
     world->sequences = sequence_table_new(16);
     world->ring = sent_ring_new(16, SECONDS(100), 1 << 20);
     world->peers = peer_table_new(find_no_shard, NULL);
-    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, world};
+    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, on_entry, world};
     world->receiver = receiver_new(world->base, world->map, NULL, world->sequences,
                                    world->ring, world->peers, OWN, &callbacks);
 }
