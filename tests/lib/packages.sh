@@ -9,6 +9,7 @@ packages_lint=(clang-format-14 shellcheck universal-ctags)
 packages_fuzz=(clang-14 libclang-rt-14-dev)
 packages_full=(clang-tidy-14)
 packages_helm=(openssl)
+packages_k8s=(ca-certificates etcd-server openssl)
 packages_bench_proxy=(nginx haproxy strace)
 
 # The python3 that makes the environments: Debian's, or one on PATH; one that can make them.

@@ -144,6 +144,7 @@ run_unit() { # FOLDER
     count_report "$1" "$report" "$status"
 }
 
+# Of tests/integration, or of the folder that `place` names.
 run_integration() { # FOLDER [PYTEST-OPTION...]
     local folder=$1 status=0 report=$root/.run/reports/integration-$1.xml
     shift
@@ -151,7 +152,7 @@ run_integration() { # FOLDER [PYTEST-OPTION...]
     without_random_addresses "$folder" env SIDRAIL_BUILD="$root/$folder" SIDRAIL_ENV="$environments" \
         "$environments/harness/bin/python" -m pytest -q -c tests/integration/pytest.ini \
         --rootdir "$root" -o "cache_dir=$root/.run/pytest" -o "timeout=$(patience "$folder")" "--junitxml=$report" \
-        ${filter:+-k "$filter"} "$@" tests/integration || status=$?
+        ${filter:+-k "$filter"} "$@" "${place:-tests/integration}" || status=$?
     [ "$status" -ne 5 ] || return 0 # no test of that name here
     count_report "$folder integration" "$report" "$status"
 }
