@@ -34,14 +34,33 @@ static bool write_integer(int64_t number, struct scan_scratch *scratch,
     return write_kind("i:", slice_of(text, (size_t)len), scratch, room);
 }
 
+/* Adds one to the last digit of "-d.ddde-ddd"; false if all were nines. */
+static bool add_to_last_digit(char *text)
+{
+    for (char *at = strchr(text, 'e') - 1; at >= text && *at != '-'; at--) {
+        if (*at == '.')
+            continue;
+        if (*at != '9') {
+            (*at)++;
+            return true;
+        }
+        *at = '0';
+    }
+    return false;
+}
+
 /* Digits and exponent of the shortest scientific form that reads back the same: "-1.25e+20". The first
- * precision at which the nearest decimal reads back is the shortest. */
+ * precision at which the nearest decimal reads back is the shortest; but below a power of two doubles stand
+ * twice as close as above it, so that there the next decimal above may read back where the nearest does not. */
 static int shortest(double number, char text[FLOAT_LEN_MAX])
 {
-    int len = 0;
+    int len = 0, exponent;
+    bool is_power_of_two = fabs(frexp(number, &exponent)) == 0.5;
     for (int precision = 0; precision < PRECISION_MAX; precision++) {
         len = snprintf(text, FLOAT_LEN_MAX, "%.*e", precision, number);
         if (strtod(text, NULL) == number)
+            break;
+        if (is_power_of_two && add_to_last_digit(text) && strtod(text, NULL) == number)
             break;
     }
     return len;

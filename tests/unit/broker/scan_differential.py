@@ -357,7 +357,7 @@ def check_one(payload, explained, whole):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
-    parser.add_argument("--count", type=int, default=60000 if os.environ.get("SIDRAIL_FULL") else 3000)
+    parser.add_argument("--count", type=int, default=60000 if os.environ.get("SIDRAIL_FULL", "0") not in ("", "0") else 3000)
     parser.add_argument("--seed", type=int, default=20251)
     options = parser.parse_args()
     rng = random.Random(options.seed)

@@ -29,6 +29,9 @@ static void test_floats_are_written_as_python_does(void **state)
         {1e16, "1e+16"},
         {1.5e16, "1.5e+16"},
         {1e100, "1e+100"},
+        {0x1p-44,
+         "5.684341886080802e-14"}, /* the nearest of 16 digits ends in 1 and is another double */
+        {-0x1p-1007, "-7.291122019556398e-304"},
         {0.001, "0.001"},
         {0.0001, "0.0001"},
         {0.00012, "0.00012"},
