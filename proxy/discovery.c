@@ -11,6 +11,7 @@
 #include "proxy/endpoint_tls.h"
 #include "proxy/health_check.h"
 #include "proxy/proxy_metrics.h"
+#include "proxy/removed_endpoints.h"
 #include "proxy/upstream_set.h"
 
 #include <event2/event.h>
@@ -34,6 +35,7 @@ struct discovered {
     struct endpoint_tls_files *tls; /* NULL: plain */
     bool is_first;   /* of the first config: the proxy is not ready without its list */
     bool is_shown;   /* a list of the source is in the set */
+    bool is_waiting; /* for the first list of the source that it has now */
     bool is_renewed; /* its options or TLS may have changed: the set is made anew */
     uint64_t lists, listed_at;
     char *trouble; /* NULL: none */
@@ -45,6 +47,7 @@ struct discovery {
     struct route_keys keys;
     struct discovered **upstreams; /* config->upstreams.count, same order */
     size_t len;
+    struct removed_endpoints removed;
     struct snapshot *snapshot; /* one reference; NULL before the first */
     discovery_snapshot_cb on_snapshot;
     void *argument;
@@ -88,7 +91,24 @@ static void make_snapshot(struct discovery *discovery)
         snapshot_unref(discovery->snapshot);
     discovery->snapshot = snapshot_new(generation, proxy_config_ref(discovery->config),
                                        &discovery->keys, sets);
+    discovery->snapshot->drain_changes = discovery->removed.drain_changes;
     free(sets);
+}
+
+/* Lets endpoints of upstreams that are taken out drain, or stay, as the new sets say. */
+static bool follow_sets(struct discovery *discovery, uint64_t now)
+{
+    struct endpoint_set **sets = must_calloc(discovery->len, sizeof *sets);
+    bool are_complete = true;
+    for (size_t i = 0; i < discovery->len; i++) {
+        const struct discovered *it = discovery->upstreams[i];
+        sets[i] = it->set;
+        are_complete = are_complete && !it->is_waiting;
+    }
+    bool has_changed = removed_endpoints_follow(&discovery->removed, sets, discovery->len,
+                                                are_complete, now);
+    free(sets);
+    return has_changed;
 }
 
 static void apply_checks(struct discovery *discovery)
@@ -101,8 +121,10 @@ static void apply_checks(struct discovery *discovery)
 
 static void publish(struct discovery *discovery)
 {
+    uint64_t now = timing_now();
     event_del(&discovery->publish);
-    if (!make_sets(discovery, timing_now()))
+    bool is_any_new = make_sets(discovery, now);
+    if (!follow_sets(discovery, now) && !is_any_new)
         return;
     make_snapshot(discovery);
     apply_checks(discovery);
@@ -163,6 +185,7 @@ static void on_list(void *owner, const struct endpoint_spec *specs, size_t len)
     struct discovered *it = owner;
     on_well(owner);
     it->lists++;
+    it->is_waiting = false;
     it->listed_at = timing_now();
     metrics_add_by(M_DISCOVERY_LISTS, it->config->discovery.kind, 1);
     endpoint_list_apply(it->list, specs, len, it->listed_at);
@@ -351,6 +374,7 @@ static void stop_source(struct discovered *it)
 
 static void start_source(struct discovered *it)
 {
+    it->is_waiting = true;
     it->source_config = proxy_config_ref(it->discovery->config);
     it->source = it->kind->start(it->discovery->base, it->config, &source_callbacks, it);
 }
@@ -446,9 +470,12 @@ void discovery_apply(struct discovery *discovery, struct proxy_config *config,
         discovery->upstreams[i] =
             renew_upstream(discovery, take_upstream(before, before_len, name), plan, i);
     }
-    for (size_t i = 0; i < before_len; i++)
-        if (before[i] != NULL)
-            discovered_free(before[i]);
+    for (size_t i = 0; i < before_len; i++) {
+        if (before[i] == NULL)
+            continue;
+        removed_endpoints_add(&discovery->removed, before[i]->set, before[i]->config);
+        discovered_free(before[i]);
+    }
     free(before);
     if (config_before != NULL)
         proxy_config_unref(config_before);
@@ -476,6 +503,7 @@ void discovery_free(struct discovery *discovery)
     for (size_t i = 0; i < discovery->len; i++)
         discovered_free(discovery->upstreams[i]);
     free(discovery->upstreams);
+    removed_endpoints_cleanup(&discovery->removed);
     if (discovery->snapshot != NULL)
         snapshot_unref(discovery->snapshot);
     if (discovery->config != NULL)

@@ -12,7 +12,8 @@
  * stays in its set as degraded. On the main thread only.
  *
  *     discovery_apply(config) ─▶ upstream of a name that was there: its list, set, source and checks go on
- *                             ─▶ another name: begins          ─▶ a name that is missing: ends
+ *                             ─▶ another name: begins          ─▶ a name that is missing: ends, and its
+ *                                            endpoints are left to removed_endpoints
  */
 #pragma once
 

@@ -7,6 +7,7 @@
 #include "proxy/proxy_config.h"
 #include "proxy/snapshot.h"
 #include "proxy/tunnel.h"
+#include "proxy/upstream.h"
 
 #define GOLDEN_RATIO                                                                     \
     0x9e3779b97f4a7c15u /* of 2^64: multiples are far apart, modulo 2^64 */
@@ -17,22 +18,36 @@ uint32_t drain_place(uint64_t number, uint32_t window_ms)
     return (uint32_t)((mixed >> 32) * window_ms >> 32);
 }
 
-/* NULL: the upstream is in the configuration no more. */
-static const struct endpoint_set *set_of(const struct snapshot *snapshot,
-                                         const struct endpoint *endpoint,
-                                         const struct upstream_config **config)
+struct drain_terms drain_terms_of(const struct upstream_config *config)
 {
-    for (size_t i = 0; i < snapshot->sets_len; i++) {
-        if (snapshot->sets[i]->upstream != endpoint->upstream)
-            continue;
-        *config = proxy_config_upstream(snapshot->config, i);
-        return snapshot->sets[i];
-    }
-    return NULL;
+    return (struct drain_terms){.mode = config->drain.mode,
+                                .delay = config->drain.delay,
+                                .window = config->drain.window,
+                                .herd_spread = config->herd_spread};
 }
 
+/* *set is NULL when the upstream is taken out. False: it never was in a snapshot, nothing is known. */
+static bool find_terms(const struct snapshot *snapshot, const struct endpoint *endpoint,
+                       struct drain_terms *terms, const struct endpoint_set **set)
+{
+    const struct upstream *upstream = endpoint->upstream;
+    for (size_t i = 0; i < snapshot->sets_len; i++) {
+        *set = snapshot->sets[i];
+        if ((*set)->upstream != upstream)
+            continue;
+        *terms = drain_terms_of(proxy_config_upstream(snapshot->config, i));
+        return true;
+    }
+    *set = NULL;
+    *terms = upstream->last_terms;
+    return upstream->is_removed;
+}
+
+/* Clients of an upstream that is taken out come back to whatever their route says now. */
 static bool has_other_home(const struct endpoint_set *set)
 {
+    if (set == NULL)
+        return true;
     for (size_t i = 0; i < set->len; i++)
         if (set->entries[i].state < ENDPOINT_DRAINING && set->entries[i].weight > 0)
             return true;
@@ -48,20 +63,20 @@ bool drain_delay(const struct snapshot *snapshot, const struct endpoint *endpoin
                  uint32_t number, uint64_t since, uint64_t now, bool is_late,
                  uint32_t *delay_ms)
 {
-    const struct upstream_config *config = NULL;
-    const struct endpoint_set *set = set_of(snapshot, endpoint, &config);
-    if (set == NULL || config->drain.mode == DRAIN_NONE)
+    struct drain_terms terms;
+    const struct endpoint_set *set;
+    if (!find_terms(snapshot, endpoint, &terms, &set) || terms.mode == DRAIN_NONE)
         return false;
-    uint64_t begin = since + config->drain.delay, window = config->drain.window;
-    if (config->drain.mode == DRAIN_WAIT) {
+    uint64_t begin = since + terms.delay, window = terms.window;
+    if (terms.mode == DRAIN_WAIT) {
         begin += window;
-        window = config->herd_spread;
+        window = terms.herd_spread;
     }
     if (is_late && !has_other_home(set)) {
         begin += now - since;
     } else if (is_late && begin < now) {
         uint64_t left = begin + window > now ? begin + window - now : 0;
-        window = left > config->herd_spread ? left : config->herd_spread;
+        window = left > terms.herd_spread ? left : terms.herd_spread;
         begin = now;
     }
     uint64_t at =
@@ -73,15 +88,17 @@ bool drain_delay(const struct snapshot *snapshot, const struct endpoint *endpoin
 uint32_t drain_herd_delay(const struct snapshot *snapshot,
                           const struct endpoint *endpoint, uint32_t number)
 {
-    const struct upstream_config *config = NULL;
-    return set_of(snapshot, endpoint, &config) != NULL
-               ? drain_place(number, milliseconds(config->herd_spread))
+    struct drain_terms terms;
+    const struct endpoint_set *set;
+    return find_terms(snapshot, endpoint, &terms, &set)
+               ? drain_place(number, milliseconds(terms.herd_spread))
                : 0;
 }
 
 bool drain_differs(const struct snapshot *before, const struct snapshot *after)
 {
-    if (before->sets_len != after->sets_len)
+    if (before->sets_len != after->sets_len ||
+        before->drain_changes != after->drain_changes)
         return true;
     for (size_t i = 0; i < after->sets_len; i++)
         if (before->sets[i]->upstream != after->sets[i]->upstream ||

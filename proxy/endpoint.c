@@ -61,6 +61,19 @@ void endpoint_unref(struct endpoint *endpoint)
     free(endpoint);
 }
 
+bool endpoint_has_one_holder(const struct endpoint *endpoint)
+{
+    return atomic_load_explicit(&endpoint->holders, memory_order_acquire) == 1;
+}
+
+bool endpoint_note_draining(struct endpoint *endpoint, bool is_draining, uint64_t now)
+{
+    bool was = atomic_load(&endpoint->draining_since) != 0;
+    if (was != is_draining)
+        atomic_store(&endpoint->draining_since, is_draining ? (now > 0 ? now : 1) : 0);
+    return was != is_draining;
+}
+
 static void count_down(atomic_uint *counter)
 {
     check(atomic_fetch_sub_explicit(counter, 1, memory_order_relaxed) > 0);

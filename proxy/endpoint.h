@@ -91,6 +91,12 @@ void endpoint_end_poll(struct endpoint *endpoint);
 /* A handshake has been sent its way: counts as load for ENDPOINT_PLACED_SECONDS. */
 void endpoint_count_placed(struct endpoint *endpoint, uint64_t now);
 
+/* Main thread: its tunnels are to end by and by from `now` on, or to stay. True when that is news. */
+bool endpoint_note_draining(struct endpoint *endpoint, bool is_draining, uint64_t now);
+
+/* Then the one who asks holds it: nobody else can reach it, now or later. */
+bool endpoint_has_one_holder(const struct endpoint *endpoint);
+
 /* A connect failed (refused, timed out) / succeeded. */
 void endpoint_note_failure(struct endpoint *endpoint, uint64_t now);
 void endpoint_note_success(struct endpoint *endpoint);

@@ -337,26 +337,18 @@ const struct endpoint_entry *endpoint_set_find_legacy(const struct endpoint_set 
 
 /* ---- draining ---- */
 
-/* True when that is news. */
-static bool set_draining(struct endpoint *endpoint, bool is_draining, uint64_t now)
-{
-    bool was = atomic_load(&endpoint->draining_since) != 0;
-    if (was != is_draining)
-        atomic_store(&endpoint->draining_since, is_draining ? (now > 0 ? now : 1) : 0);
-    return was != is_draining;
-}
-
 /* Endpoints that terminate, and those that are gone, are to lose their tunnels by and by. */
 static void note_draining(struct endpoint_set *set, const struct endpoint_set *previous,
                           uint64_t now)
 {
     set->drain_changes = previous != NULL ? previous->drain_changes : 0;
     for (size_t i = 0; i < set->len; i++)
-        set->drain_changes += set_draining(
+        set->drain_changes += endpoint_note_draining(
             set->entries[i].endpoint, set->entries[i].state >= ENDPOINT_DRAINING, now);
     for (size_t i = 0; previous != NULL && i < previous->len; i++)
         if (endpoint_set_find(set, previous->entries[i].endpoint) == NULL)
-            set->drain_changes += set_draining(previous->entries[i].endpoint, true, now);
+            set->drain_changes +=
+                endpoint_note_draining(previous->entries[i].endpoint, true, now);
 }
 
 struct endpoint_set *endpoint_set_new(struct upstream *upstream,

@@ -35,6 +35,12 @@ void upstream_unref(struct upstream *upstream)
     free(upstream);
 }
 
+void upstream_remove(struct upstream *upstream, const struct drain_terms *terms)
+{
+    upstream->last_terms = *terms;
+    upstream->is_removed = true;
+}
+
 void upstream_learn_heartbeat(struct upstream *upstream, uint64_t ping_interval,
                               uint64_t ping_timeout)
 {

@@ -1,5 +1,6 @@
 /*
- * What lives of an upstream across generations: its name, the longest Engine.IO heartbeat it announced. The immutable rest is in upstream_config and endpoint_set.
+ * What lives of an upstream across generations: its name, the longest Engine.IO heartbeat it announced, and how its tunnels end when
+ * it is taken out of the configuration. The immutable rest is in upstream_config and endpoint_set.
  * All times are microseconds.
  * Reference-counted; every endpoint_set and endpoint of this upstream holds one reference.
  */
@@ -9,7 +10,15 @@
 #include "shared/slice.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
+
+/* How tunnels are let go. Microseconds. */
+struct drain_terms {
+    int mode; /* enum drain_mode */
+    uint64_t delay, window;
+    uint64_t herd_spread;
+};
 
 struct upstream {
     atomic_uint holders;
@@ -19,12 +28,19 @@ struct upstream {
         heartbeat; /* largest pingInterval + pingTimeout seen; 0 = none yet */
     _Atomic uint64_t
         session_unknown; /* "session unknown" answers of its endpoints; ~0 is right */
+
+    /* Written once, before the first snapshot without it; read by who has such a one. */
+    bool is_removed;
+    struct drain_terms last_terms;
 };
 
 /* A new one with one reference. One holder more (the same pointer), one less: any thread. */
 struct upstream *upstream_new(struct slice name);
 struct upstream *upstream_ref(struct upstream *upstream);
 void upstream_unref(struct upstream *upstream);
+
+/* Main thread: it is in no snapshot from the next one on; `terms` hold for the tunnels that it has. */
+void upstream_remove(struct upstream *upstream, const struct drain_terms *terms);
 
 /* Learns from a handshake's open packet; values are bounded here (an hour each). */
 void upstream_learn_heartbeat(struct upstream *upstream, uint64_t ping_interval,

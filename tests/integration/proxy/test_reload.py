@@ -519,21 +519,77 @@ def test_sessions_stay_while_endpoints_and_upstreams_change_around_them(proxy, p
     assert all(pod.strangers == 0 for pod in pods)
 
 
-def test_websockets_of_an_upstream_that_is_removed_or_renamed_live_on(proxy, endpoint):
+def named(address, name, **more):
+    return {"name": name, "health_check": {"type": "none"}, "discovery": {"static": [address]}, **more}
+
+
+def drained(daemon):
+    return closed_for(daemon, "drained")
+
+
+def left_at(clients, began):
+    """When each is told to come back, in seconds since `began`."""
+    moments = []
+    for client in clients:
+        assert client.frame() == (8, (1012).to_bytes(2, "big"))
+        moments.append(time.monotonic() - began)
+        client.close()
+    return moments
+
+
+def test_websockets_of_an_upstream_that_is_removed_drain_as_it_said_last(proxy, endpoint):
     with Endpoint(script) as second:
-        daemon = proxy({"chat": [endpoint.address], "other": [second.address]})
-        change(daemon, lambda c: c.update(routes=[{"path": "/socket.io/", "upstream": "other"}, {"upstream": "chat"}]))
-        held = tunnel(daemon.port)
+        other = named(second.address, "other", drain={"delay": "1h", "window": "1h"})
+        daemon = proxy([], config={"upstreams": [named(endpoint.address, "chat"), other],
+                                   "routes": [{"host": "other.test", "upstream": "other"}, {"upstream": "chat"}]})
+        stays, leaving = tunnel(daemon.port), [tunnel_to(daemon.port, b"other.test") for _ in range(40)]
+        change(daemon, lambda c: c["upstreams"][1].update(drain={"delay": "500ms", "window": "3s"}))
+        time.sleep(1)
+        assert drained(daemon) == 0 and all(echoes(client, b"it is listed") for client in leaving)
+        began = time.monotonic()
         change(daemon, lambda c: c.update(upstreams=c["upstreams"][:1], routes=[{"upstream": "chat"}]))
         assert {row["upstream"] for row in daemon.status()["endpoints"]} == {"chat"}
-        assert echoes(held, b"removed")
-        change(daemon, lambda c: c["upstreams"][0].update(name="talk") or c.update(routes=[{"upstream": "talk"}]))
+        change(daemon, lambda c: c.update(trusted_hops=3))
+        wait_until(lambda: drained(daemon) >= 5, "the first have left")
+        assert drained(daemon) < 40 or time.monotonic() - began > 3.5, "not all at once"
+        assert min(left_at(leaving, began)) >= 0.5, "not before the delay is over"
+        assert drained(daemon) == daemon.metrics().get("sidrail_proxy_drain_closes_total", how="told") == 40
+        assert echoes(stays, b"of another upstream")
+        stays.close()
+
+
+def test_websockets_of_an_upstream_that_is_renamed_stay_until_their_endpoint_drains(proxy, endpoint):
+    with Endpoint(script) as second:
+        quick = {"drain": {"delay": "0s", "window": "500ms"}}
+        both = {"discovery": {"static": [endpoint.address, second.address]}}
+        daemon = proxy([], config={"upstreams": [named(endpoint.address, "chat", **quick)]})
+        held = [tunnel(daemon.port) for _ in range(5)]
+        change(daemon, lambda c: c.update(upstreams=[named("", "talk", **both)], routes=[{"upstream": "talk"}]))
         assert {row["upstream"] for row in daemon.status()["endpoints"]} == {"talk"}
-        assert echoes(held, b"renamed")
-        newer = tunnel(daemon.port)
-        held.close()
-        newer.close()
-        wait_until(lambda: daemon.metrics().get("sidrail_proxy_tunnels_open") == 0, "both are gone")
+        time.sleep(1)
+        assert drained(daemon) == 0 and all(echoes(client, b"renamed") for client in held)
+        change(daemon, lambda c: c.update(upstreams=[named(second.address, "talk")]))
+        left_at(held, time.monotonic())
+        wait_until(lambda: daemon.metrics().get("sidrail_proxy_tunnels_open") == 0, "all are gone")
+
+
+def test_websockets_of_a_removed_upstream_stay_until_the_others_know_their_endpoints(proxy, endpoint, tmp_path):
+    """The same endpoints, by another name and from another source, which has no answer yet."""
+    listed = tmp_path / "endpoints.json"
+    quick = {"drain": {"delay": "0s", "window": "500ms"}}
+    daemon = proxy([], config={"upstreams": [named(endpoint.address, "chat", **quick)]})
+    held = tunnel(daemon.port)
+    talk = {"name": "talk", "health_check": {"type": "none"}, "discovery": {"file": str(listed)}}
+    change(daemon, lambda c: c.update(upstreams=[talk], routes=[{"upstream": "talk"}]))
+    time.sleep(1)
+    assert echoes(held, b"nothing is known")
+    write(listed, json.dumps([{"address": endpoint.address, "id": "pod"}]))
+    wait_for_states(daemon, {"pod": "ready"})
+    time.sleep(1)
+    assert echoes(held, b"renamed")
+    ok, text = ask_ctl(daemon, "drain pod")
+    assert ok, text
+    left_at([held], time.monotonic())
 
 
 def test_what_an_operator_ordered_outlives_reloads_and_other_sources(proxy, pods, tmp_path):
