@@ -17,6 +17,8 @@
 
 #define TOKEN_MAX       16384
 #define PATIENCE        SECONDS(30)
+#define PAGE_TIME       SECONDS(60)  /* of one page; servers themselves take no longer */
+#define LIST_TIME       SECONDS(300) /* of all pages: so old a token is expired */
 #define UPDATE_WAIT     MILLISECONDS(20) /* events of one change come together */
 #define BACKOFF_MIN     MILLISECONDS(800)
 #define BACKOFF_MAX     SECONDS(30)
@@ -43,6 +45,7 @@ struct k8s_source {
     bool must_list;
     unsigned failures;
     uint64_t listed_at, expired_at, relist_at;
+    uint64_t list_until; /* when the pages being listed must all have come */
     struct backoff backoff;
     struct event next, update;
     char why[WATCH_WHY_SIZE];
@@ -407,6 +410,16 @@ static char *make_target(const struct k8s_source *source, const char *namespace_
     return target;
 }
 
+/* How long the request may take in all: `time` is that of a watch. At least 1. */
+static uint64_t longest(const struct k8s_source *source, uint64_t time)
+{
+    if (source->state == K8S_WATCHING)
+        return time + PATIENCE;
+    uint64_t now = timing_now();
+    uint64_t left = source->list_until > now ? source->list_until - now : 1;
+    return left < PAGE_TIME ? left : PAGE_TIME;
+}
+
 /* Sends it; false with `why`: a file is missing. */
 static bool send_request(struct k8s_source *source, const struct api_place *place,
                          const char *namespace_name, const char *token)
@@ -438,6 +451,7 @@ static bool send_request(struct k8s_source *source, const struct api_place *plac
         .bearer = slice_from_text(token),
         /* a watch may be silent until its time is over */
         .patience = source->state == K8S_WATCHING ? time + PATIENCE : PATIENCE,
+        .whole = longest(source, time),
     };
     source->get = http_get_new(source->base, &request, &get_callbacks, source);
     free(target);
@@ -457,6 +471,7 @@ static void begin(struct k8s_source *source)
         is_first_page = true;
     if (is_first_page) {
         source->listed = slice_store_new();
+        source->list_until = timing_now() + LIST_TIME;
         source->continuation[0] = source->list_version[0] = '\0';
     }
     source->state = source->listed != NULL ? K8S_LISTING : K8S_WATCHING;

@@ -15,6 +15,7 @@
 #define HEAD_BYTES_MAX 32768u
 #define READ_SIZE      65536u
 #define READS_A_TURN   16
+#define INTERIM_MAX    16 /* 1xx answers before the one that counts */
 
 enum get_state { GET_CONNECTING, GET_SECURING, GET_SENDING, GET_HEAD, GET_BODY };
 
@@ -28,10 +29,11 @@ struct http_get {
     size_t request_len, sent;
     char *head; /* HEAD_BYTES_MAX, until it is complete */
     size_t head_len;
+    unsigned interim; /* 1xx answers so far */
     struct body_framing framing;
     uint64_t patience;
     int failed; /* errno of a connect that failed at once */
-    struct event io, timer;
+    struct event io, timer, deadline;
     bool is_in_callback, is_stopped;
     char bytes[READ_SIZE];
 };
@@ -40,6 +42,7 @@ static void free_get(struct http_get *get)
 {
     event_del(&get->io);
     event_del(&get->timer);
+    event_del(&get->deadline);
     stream_close(&get->stream);
     free(get->request);
     free(get->head);
@@ -95,42 +98,54 @@ static bool take_body(struct http_get *get, struct slice data)
     return true;
 }
 
-/* Takes bytes until the head is complete; the rest is body. */
-static bool take_head(struct http_get *get, struct slice data)
+/* The head is complete, the rest is body. False: the get is over and freed. */
+static bool take_response(struct http_get *get, const struct http_response *response,
+                          struct slice rest)
 {
-    size_t last = get->head_len;
-    size_t room = HEAD_BYTES_MAX + READ_SIZE - get->head_len;
-    memcpy(get->head + get->head_len, data.data, min_size(data.len, room));
-    get->head_len += min_size(data.len, room);
-    struct slice all = slice_of(get->head, get->head_len);
-    struct http_response response;
-    enum parse_result result =
-        http_response_parse(all, last, HEAD_BYTES_MAX, HTTP_GET, false, &response);
-    if (result == PARSE_MORE)
-        return true;
-    if (result == PARSE_BAD) {
-        end(get, HTTP_GET_BROKEN, "the answer is not HTTP");
-        return false;
-    }
-    struct slice rest = slice_from(all, response.head_len);
-    if (response.is_interim) {
-        get->head_len = 0;
-        char *again = must_memdup(rest.data, rest.len);
-        bool goes_on = rest.len == 0 || take_head(get, slice_of(again, rest.len));
-        free(again);
-        return goes_on;
-    }
     get->state = GET_BODY;
     get->is_in_callback = true;
-    get->callbacks->on_head(get->argument, &response);
+    get->callbacks->on_head(get->argument, response);
     get->is_in_callback = false;
-    result = body_framing_start(&get->framing, response.body, response.body_length, 0, 0);
+    enum parse_result result =
+        body_framing_start(&get->framing, response->body, response->body_length, 0, 0);
     if (get->is_stopped || result != PARSE_MORE) {
         end(get, result == PARSE_DONE ? HTTP_GET_DONE : HTTP_GET_BROKEN,
             body_fault_text(body_framing_fault(&get->framing)));
         return false;
     }
     return take_body(get, rest);
+}
+
+/* Takes bytes until a head is complete that is not interim. False: it is over and freed. */
+static bool take_head(struct http_get *get, struct slice data)
+{
+    size_t last = get->head_len;
+    size_t room = HEAD_BYTES_MAX + READ_SIZE - get->head_len;
+    memcpy(get->head + get->head_len, data.data, min_size(data.len, room));
+    get->head_len += min_size(data.len, room);
+    while (get->head_len > 0) {
+        struct slice all = slice_of(get->head, get->head_len);
+        struct http_response response;
+        enum parse_result result =
+            http_response_parse(all, last, HEAD_BYTES_MAX, HTTP_GET, false, &response);
+        if (result == PARSE_MORE)
+            break;
+        if (result == PARSE_BAD) {
+            end(get, HTTP_GET_BROKEN, "the answer is not HTTP");
+            return false;
+        }
+        struct slice rest = slice_from(all, response.head_len);
+        if (!response.is_interim)
+            return take_response(get, &response, rest);
+        if (++get->interim > INTERIM_MAX) {
+            end(get, HTTP_GET_BROKEN, "too many interim answers");
+            return false;
+        }
+        memmove(get->head, rest.data, rest.len);
+        get->head_len = rest.len;
+        last = 0;
+    }
+    return true;
 }
 
 static void on_finished(struct http_get *get)
@@ -226,6 +241,12 @@ static void on_time(evutil_socket_t fd, short what, void *argument)
     end(get, HTTP_GET_BROKEN, get->failed != 0 ? strerror(get->failed) : "timeout");
 }
 
+static void on_deadline(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd, (void)what;
+    end(argument, HTTP_GET_BROKEN, "timeout: the answer does not end");
+}
+
 /* ---- life ---- */
 
 struct http_get *http_get_new(struct event_base *base,
@@ -250,6 +271,7 @@ struct http_get *http_get_new(struct event_base *base,
                     has_bearer ? request->bearer.data : "", has_bearer ? "\r\n" : "");
     get->request_len = strlen(get->request);
     event_assign(&get->timer, base, -1, 0, on_time, get);
+    event_assign(&get->deadline, base, -1, 0, on_deadline, get);
     event_assign(&get->io, base, -1, 0, on_connected, get);
     int fd = net_connect(&request->address, &in_progress);
     get->failed = fd < 0 ? errno : 0;
@@ -264,6 +286,10 @@ struct http_get *http_get_new(struct event_base *base,
     if (request->tls != NULL)
         tls_connect(request->tls, &get->stream, request->server_name);
     wait_for(get, EV_WRITE, on_connected);
+    if (request->whole > 0) {
+        struct timeval limit = timing_to_timeval(request->whole);
+        event_add(&get->deadline, &limit);
+    }
     return get;
 }
 
@@ -272,11 +298,4 @@ void http_get_stop(struct http_get *get)
     get->is_stopped = true;
     if (!get->is_in_callback)
         free_get(get);
-}
-
-void http_get_set_patience(struct http_get *get, uint64_t patience)
-{
-    struct timeval limit = timing_to_timeval(patience);
-    get->patience = patience;
-    event_add(&get->timer, &limit);
 }

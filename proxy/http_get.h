@@ -6,6 +6,7 @@
  *
  *      on_head: status and fields   on_body: content, chunked framing taken off, as it comes
  *
+ * Two clocks run: one is set back by each byte, the other never, so that neither silence nor a trickle holds it.
  * on_end is called at most once, as the last one, and the object is freed behind it. http_get_stop() frees it
  * without a call; it may be called from on_head and on_body too. On one thread.
  */
@@ -27,7 +28,8 @@ struct http_get_request {
     struct slice host;       /* of the Host field */
     struct slice target;
     struct slice bearer; /* empty: no Authorization */
-    uint64_t patience;   /* microseconds without a byte; for a head or a body */
+    uint64_t patience;   /* microseconds without a byte */
+    uint64_t whole;      /* microseconds until its end, whatever comes; 0: for ever */
 };
 
 enum http_get_end { HTTP_GET_DONE, HTTP_GET_BROKEN };
@@ -43,6 +45,3 @@ struct http_get *http_get_new(struct event_base *base,
                               const struct http_get_request *request,
                               const struct http_get_callbacks *callbacks, void *argument);
 void http_get_stop(struct http_get *get);
-
-/* From now on so long without a byte is the end. */
-void http_get_set_patience(struct http_get *get, uint64_t patience);

@@ -7,6 +7,7 @@
     api.expire_by_status = True                  … or as the status of the watch
     api.say(b"…")                                raw bytes into every watch
     api.silent = True                            requests are read and not answered
+    api.trickle = True                           answers begin, go on by a byte now and then, and never end
     api.chop = True                              answers are cut into chunks of a few bytes
 """
 import http.server
@@ -41,10 +42,11 @@ class Api:
         self.page = page
         self.token = token
         self.fail_with, self.retry_after = None, None
-        self.expire_by_status = self.chop = self.silent = False
+        self.expire_by_status = self.chop = self.silent = self.trickle = False
         self.bookmarks = 0.0  # seconds between two
         self.requests = []  # (seconds, path, query)
         self.raw = []
+        self.left = []  # seconds of each trickle that the proxy ended
         self.generation = 0  # of connections that may go on
         self.address = f"127.0.0.1:{port}"
         self.url = f"{'https' if tls else 'http'}://{self.address}"
@@ -156,7 +158,22 @@ class Api:
         if self.fail_with:
             extra = [("Retry-After", self.retry_after)] if self.retry_after else []
             return self._status(handler, self.fail_with, "Failure", "as the test wants it", extra)
+        if self.trickle:
+            return self._trickle(handler)
         return self._watch(handler, query) if "watch" in query else self._list(handler, query)
+
+    def _trickle(self, handler):
+        """White space, which is nothing to a watch and in a list; until the proxy hangs up, which is counted."""
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        began = time.monotonic()
+        try:
+            while self.trickle:
+                self._chunk(handler, b"\n")
+                time.sleep(0.2)
+        except OSError:
+            self.left.append(time.monotonic() - began)
 
     def _list(self, handler, query):
         with self.lock:

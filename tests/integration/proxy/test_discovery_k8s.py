@@ -334,3 +334,23 @@ def test_an_api_that_goes_silent_is_left_and_found_again(proxy, api, pods):
     api.silent = False
     api.put(listed(pods[:2]))
     wait_for_states(daemon, {"u-0": "ready", "u-1": "ready"}, 60)
+
+
+@pytest.mark.skipif(not is_full(), reason="takes a minute of trickling")
+def test_an_api_that_trickles_for_ever_is_left_and_found_again(proxy, api, pods):
+    """Silence is not what ends these: a byte comes five times a second."""
+    api.put(listed(pods[:1]))
+    daemon = proxy([], config=upstream(api, watch_time="1s"))
+    wait_for_states(daemon, {"u-0": "ready"})
+    api.trickle = True
+    listing = proxy([], config=upstream(api), wait=False)
+    wait_until(lambda: "watching" in trouble(daemon) and "does not end" in trouble(daemon), "a watch is left", 90)
+    wait_until(lambda: api.left, "the API sees it")
+    assert api.left[0] >= 30, "not before its time and half a minute are over"
+    assert states(daemon).keys() == {"u-0"}
+    wait_until(lambda: "listing" in trouble(listing) and "does not end" in trouble(listing), "a list is left", 120)
+    wait_until(lambda: max(api.left) >= 59, "not before a minute is over")
+    api.trickle = False
+    api.put(listed(pods[:2]))
+    for each in (daemon, listing):
+        wait_for_states(each, {"u-0": "ready", "u-1": "ready"}, 60)
