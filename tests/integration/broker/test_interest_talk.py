@@ -1,5 +1,6 @@
 """The client manager's words by themselves, and the broker's answers to a manager that says them wrongly."""
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -263,7 +264,9 @@ def test_who_is_no_manager_is_told_so(broker):
 @pytest.mark.skipif(not is_full(), reason="installs from a registry: a form of --full")
 def test_the_package_installs_and_is_typed(tmp_path):
     python = ENVIRONMENTS / "current" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--target", tmp_path, ROOT / "broker" / "python"], check=True)
-    assert (tmp_path / "sidrail_socketio" / "py.typed").exists()
+    package, place = tmp_path / "package", tmp_path / "place"
+    shutil.copytree(ROOT / "broker" / "python", package)  # setuptools writes beside what it builds
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--target", place, package], check=True)
+    assert (place / "sidrail_socketio" / "py.typed").exists()
     subprocess.run([python, "-c", "import sidrail_socketio as s; s.SidrailManager, s.AsyncSidrailManager"], check=True,
-                   env={"PYTHONPATH": str(tmp_path)})
+                   env={"PYTHONPATH": str(place)})
