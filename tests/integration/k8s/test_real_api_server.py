@@ -295,11 +295,12 @@ def test_garbage_between_events_is_survived(proxy, cluster, pods, raw):
     wait_for_states(daemon, ready(pods[:2]), 40)
 
 
+@pytest.mark.timeout(figure(180, 900))
 def test_an_hour_of_bookmarks_costs_no_list(proxy, cluster, pods):
     """An hour has about sixty of them. Short form: a few.
 
-    The server sends one two seconds before the end of each watch (and one a minute, in longer ones), and only when
-    its version has moved on: so the slices of a neighbour change, which this watch does not show."""
+    The server sends one or two about two seconds before the end of each watch (and one a minute, in longer ones),
+    and only when its version has moved on: so the slices of a neighbour change, which this watch does not show."""
     cluster.put(listed(pods[:1]))
     daemon = proxy([], config=cluster.upstream(relayed=True, watch_time="3s", relist="1h"))
     wait_for_states(daemon, ready(pods[:1]))
@@ -312,11 +313,12 @@ def test_an_hour_of_bookmarks_costs_no_list(proxy, cluster, pods):
         assert set(states(daemon)) == {"u-0"}
         return cluster.relay.events.count("BOOKMARK") >= wanted
     wait_until(have_come, "bookmarks have come", figure(60, 600), 0.25)
-    wait_until(lambda: len(cluster.relay.watches()) > wanted, "the next watch has begun", 60)
+    begun = len(cluster.relay.watches())
+    wait_until(lambda: len(cluster.relay.watches()) > begun, "the next watch has begun", 60)
     assert set(cluster.relay.events) == {"BOOKMARK"}
     assert len(cluster.relay.lists()) == 1 and trouble(daemon) == ""
     versions = [int(query["resourceVersion"]) for query in cluster.relay.watches()]
-    assert versions == sorted(versions) and len(set(versions)) > wanted / 2, "bookmarks moved it on"
+    assert versions == sorted(versions) and len(set(versions)) > len(versions) / 2, "bookmarks moved it on"
     assert daemon.status()["generation"] == generation
     cluster.put(listed(pods[:2]))
     wait_for_states(daemon, ready(pods[:2]))
