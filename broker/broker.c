@@ -283,7 +283,8 @@ static void keep_what_needs_a_restart(const struct broker *broker,
                                       struct broker_config *config)
 {
     char names[512];
-    if (broker_config_restart_changes(broker->config, config, names, sizeof(names)) == 0)
+    if (options_restart_changes(&broker_config_table, broker->config, config, names,
+                                sizeof(names)) == 0)
         return;
     log_warn(LOG_SUBJECT("main"), "changed, and needs a restart",
              LOG_TEXT("options", names));

@@ -517,33 +517,6 @@ void broker_config_release(struct broker_config *config)
 
 /* ── of two configurations ── */
 
-struct name_list {
-    char *text;
-    size_t size, len, count;
-};
-
-static void on_difference(void *argument, const char *path, enum option_reload reload)
-{
-    struct name_list *names = argument;
-    if (reload != OPTION_RESTART)
-        return;
-    int len = snprintf(names->text + names->len, names->size - names->len, "%s%s",
-                       names->count++ > 0 ? ", " : "", path);
-    /* what does not fit is cut; the count is right all the same */
-    names->len = min_size(names->len + (size_t)len, names->size - 1);
-}
-
-size_t broker_config_restart_changes(const struct broker_config *old_config,
-                                     const struct broker_config *new_config, char *names,
-                                     size_t names_size)
-{
-    check(names_size > 0);
-    struct name_list list = {.text = names, .size = names_size};
-    names[0] = '\0';
-    options_compare(&broker_config_table, old_config, new_config, on_difference, &list);
-    return list.count;
-}
-
 void broker_config_keep(struct broker_config *config,
                         const struct broker_config *old_config)
 {

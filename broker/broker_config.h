@@ -104,11 +104,6 @@ void broker_config_release(struct broker_config *config);
 void broker_config_keep(struct broker_config *config,
                         const struct broker_config *old_config);
 
-/* Names of options that differ and need a restart, with commas between, cut to `names_size`; returns how many. */
-size_t broker_config_restart_changes(const struct broker_config *old_config,
-                                     const struct broker_config *new_config, char *names,
-                                     size_t names_size);
-
 /* What the partition map is made of. Slices and shards point into `config` and into what is returned,
  * which the caller frees after use. */
 struct partition_map_config broker_config_map(const struct broker_config *config);

@@ -201,33 +201,6 @@ void proxy_config_unref(struct proxy_config *config)
 
 /* ── questions ── */
 
-struct name_list {
-    char *text;
-    size_t size, len, count;
-};
-
-static void on_difference(void *argument, const char *path, enum option_reload reload)
-{
-    struct name_list *names = argument;
-    if (reload != OPTION_RESTART)
-        return;
-    int len = snprintf(names->text + names->len, names->size - names->len, "%s%s",
-                       names->count++ > 0 ? ", " : "", path);
-    /* what does not fit is cut; the count is right all the same */
-    names->len = min_size(names->len + (size_t)len, names->size - 1);
-}
-
-size_t proxy_config_restart_changes(const struct proxy_config *old_config,
-                                    const struct proxy_config *new_config, char *names,
-                                    size_t names_size)
-{
-    check(names_size > 0);
-    struct name_list list = {.text = names, .size = names_size};
-    names[0] = '\0';
-    options_compare(&proxy_config_table, old_config, new_config, on_difference, &list);
-    return list.count;
-}
-
 struct agreement {
     const char *prefix;
     bool agrees;

@@ -272,12 +272,6 @@ struct proxy_config *proxy_config_quick_start(const char *listen, const char *en
 struct proxy_config *proxy_config_ref(struct proxy_config *config);
 void proxy_config_unref(struct proxy_config *config);
 
-/* What cannot change without a restart: writes the paths of the options of class restart that differ into
- * `names`, ", " between them; returns how many differ. */
-size_t proxy_config_restart_changes(const struct proxy_config *old_config,
-                                    const struct proxy_config *new_config, char *names,
-                                    size_t names_size);
-
 /* Do two upstreams agree in all options whose path below upstreams[] begins with `prefix` ("discovery.")? */
 bool proxy_config_agrees(const struct upstream_config *one,
                          const struct upstream_config *other, const char *prefix);

@@ -11,6 +11,7 @@
 #include "proxy/discovery.h"
 #include "proxy/listener_set.h"
 #include "proxy/proxy_config.h"
+#include "proxy/proxy_config_rows.h"
 #include "proxy/proxy_metrics.h"
 
 #include <event2/buffer.h>
@@ -243,8 +244,8 @@ static void apply_log(const struct proxy_config *before,
 static void tell_restart(struct reload *reload)
 {
     char names[sizeof reload->restart];
-    reload->restart_count = proxy_config_restart_changes(reload->started, reload->config,
-                                                         names, sizeof names);
+    reload->restart_count = options_restart_changes(&proxy_config_table, reload->started,
+                                                    reload->config, names, sizeof names);
     if (reload->restart_count > 0 && strcmp(names, reload->restart) != 0)
         log_warn(LOG_SUBJECT("reload"), "these options change by a restart only",
                  LOG_TEXT("options", names));

@@ -1,7 +1,9 @@
 #include "shared/option_table.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "shared/base.h"
 #include "shared/option_value.h"
 
 #define PATH_SIZE 512
@@ -163,4 +165,30 @@ size_t options_compare(const struct option_table *table, const void *old_object,
     struct comparison comparison = {.on_change = on_change, .argument = argument};
     compare_objects(table, old_object, new_object, "", &comparison);
     return comparison.count;
+}
+
+struct name_list {
+    char *text;
+    size_t size, len, count;
+};
+
+static void on_difference(void *argument, const char *path, enum option_reload reload)
+{
+    struct name_list *names = argument;
+    if (reload != OPTION_RESTART)
+        return;
+    int len = snprintf(names->text + names->len, names->size - names->len, "%s%s",
+                       names->count++ > 0 ? ", " : "", path);
+    /* what does not fit is cut; the count is right all the same */
+    names->len = min_size(names->len + (size_t)len, names->size - 1);
+}
+
+size_t options_restart_changes(const struct option_table *table, const void *old_object,
+                               const void *new_object, char *names, size_t names_size)
+{
+    check(names_size > 0);
+    struct name_list list = {.text = names, .size = names_size};
+    names[0] = '\0';
+    options_compare(table, old_object, new_object, on_difference, &list);
+    return list.count;
 }

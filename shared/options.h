@@ -178,3 +178,8 @@ typedef void (*options_change_cb)(void *argument, const char *path,
 size_t options_compare(const struct option_table *table, const void *old_object,
                        const void *new_object, options_change_cb on_change,
                        void *argument);
+
+/* What cannot change without a restart: writes the paths of the options of class restart that differ into
+ * `names`, ", " between them, cut to `names_size` (at least 1, with its NUL); returns how many differ. */
+size_t options_restart_changes(const struct option_table *table, const void *old_object,
+                               const void *new_object, char *names, size_t names_size);

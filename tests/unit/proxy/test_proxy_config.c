@@ -5,6 +5,7 @@
 
 #include "proxy/cpu_count.h"
 #include "proxy/proxy_config.h"
+#include "proxy/proxy_config_rows.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -399,12 +400,15 @@ static void test_only_threads_and_admin_need_a_restart(void **state)
               errors, sizeof(errors));
     assert_non_null(a);
     assert_non_null(b);
-    assert_int_equal(proxy_config_restart_changes(a, a, names, sizeof(names)), 0);
+    assert_int_equal(
+        options_restart_changes(&proxy_config_table, a, a, names, sizeof(names)), 0);
     assert_string_equal(names, "");
-    assert_int_equal(proxy_config_restart_changes(a, b, names, sizeof(names)), 2);
+    assert_int_equal(
+        options_restart_changes(&proxy_config_table, a, b, names, sizeof(names)), 2);
     assert_string_equal(names, "threads, admin.address");
     char few[8];
-    assert_int_equal(proxy_config_restart_changes(a, b, few, sizeof(few)), 2);
+    assert_int_equal(options_restart_changes(&proxy_config_table, a, b, few, sizeof(few)),
+                     2);
     assert_string_equal(few, "threads");
     proxy_config_unref(a);
     proxy_config_unref(b);
