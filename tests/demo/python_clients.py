@@ -140,6 +140,15 @@ class AsyncClient(Client):
         await self.http.close()
 
 
+def in_order(engine):
+    """The synchronous library gives each message a thread of its own: the bytes of a binary event may then
+    overtake the event, and both are gone. Here the reader handles each itself."""
+    trigger = engine._trigger_event
+    engine._trigger_event = lambda event, *words, run_async=False, **more: trigger(
+        event, *words, run_async=run_async and event != "message", **more
+    )
+
+
 class SyncClient(Client):
     """Each step of it runs in a thread of the pool."""
 
@@ -158,6 +167,7 @@ class SyncClient(Client):
             engineio_logger=self.logger,
             handle_sigint=False,
         )
+        in_order(self.sio.eio)
         self.listen()
         self.sio.connect(
             url,
