@@ -303,7 +303,7 @@ def test_named_pods_are_upgraded_one_at_a_time_and_no_client_notices(servers, sh
         assert metrics.get("sidrail_broker_messages_transcoded_total", dialect=dialect) > 0
 
 
-@pytest.mark.skipif(not is_full(), reason="a form of --full")
+@pytest.mark.skipif(not is_full(), reason="a second upgrade through five versions takes half a minute")
 def test_pods_that_publish_are_guessed_right_all_the_way(servers):
     cluster = run(servers, servers.broker([]), False, STEPS)
     assert not cluster.wrong, cluster.wrong
@@ -320,7 +320,7 @@ GUESSED_WRONG = (
      for reader in (PICKLE, JSON14, JSON15, "silent pickle", "silent json14", "silent json15")})
 
 
-@pytest.mark.skipif(not is_full(), reason="a form of --full")
+@pytest.mark.skipif(not is_full(), reason="needs six pods of three versions, and a minute")
 def test_what_is_guessed_wrong_is_what_the_documentation_says(servers):
     """Three pods that publish, three that only listen, and one that has published nothing but lists; none is named."""
     broker = servers.broker([])

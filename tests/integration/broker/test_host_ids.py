@@ -4,7 +4,7 @@ import secrets
 import time
 
 import pytest
-from daemons import FlaskPod, figure, is_full, wait_until
+from daemons import FlaskPod, figure, wait_until
 from dialect_messages import JSON15, message
 from resp_client import Raw
 
@@ -50,7 +50,6 @@ def test_two_names_with_one_host_id_are_two_processes(broker):
                             "remedy": b.status()["shared_host_ids"][0]["remedy"]}
 
 
-@pytest.mark.skipif(not is_full(), reason="a form of --full")
 def test_two_subscribers_who_all_publish_under_one_host_id_are_likely_to_share_it(broker):
     b = broker()
     workers = [Worker(b.port, "ab" * 16) for _ in range(2)]

@@ -261,7 +261,7 @@ def test_who_is_no_manager_is_told_so(broker):
         assert raw.call("SUBSCRIBE", GREETING.decode()) == [b"subscribe", GREETING, 1]
 
 
-@pytest.mark.skipif(not is_full(), reason="installs from a registry: a form of --full")
+@pytest.mark.skipif(not is_full(), reason="installs build tools from a registry")
 def test_the_package_installs_and_is_typed(tmp_path):
     python = ENVIRONMENTS / "current" / "bin" / "python"
     package, place = tmp_path / "package", tmp_path / "place"
