@@ -320,7 +320,7 @@ GUESSED_WRONG = (
      for reader in (PICKLE, JSON14, JSON15, "silent pickle", "silent json14", "silent json15")})
 
 
-@pytest.mark.skipif(not is_full(), reason="needs six pods of three versions, and a minute")
+@pytest.mark.skipif(not is_full(), reason="starts seven pods of three versions, about a minute")
 def test_what_is_guessed_wrong_is_what_the_documentation_says(servers):
     """Three pods that publish, three that only listen, and one that has published nothing but lists; none is named."""
     broker = servers.broker([])
