@@ -1,0 +1,280 @@
+/*
+ * What a publisher with shards is told, and by whom. See publish.h.
+ *
+ *     shards ──▶ answers ─▶ sent ring │ messages ─▶ receiver ─▶ pods │ control messages ─▶ herald
+ *     receiver ─▶ what is missing ─▶ herald ─▶ other brokers
+ *     pods and other brokers ─▶ who has entered a room ─▶ what was held for it goes on
+ */
+#include "broker/publish_parts.h"
+
+#include "broker/broker_metrics.h"
+#include "broker/standing_clock.h"
+#include "broker/subscriber_counts.h"
+#include "shared/log.h"
+
+#include <stdlib.h>
+
+/* ── what shards say ── */
+
+static void on_shards_relief(void *context)
+{
+    struct publisher *publisher = context;
+    if (shard_set_is_settled(publisher->shards))
+        herald_settle(publisher->herald);
+    if (publisher->on_relief != NULL)
+        publisher->on_relief(publisher->on_relief_context);
+}
+
+static void on_shard_change(void *context, struct shard *shard UNUSED)
+{
+    on_shards_relief(context);
+}
+
+/* Neither home nor standby can be sent to: own pods do not wait for a return. */
+static void on_homeless(void *context, unsigned partition)
+{
+    struct publisher *publisher = context;
+    unsigned count = receiver_fill_own(publisher->receiver, partition,
+                                       publisher->next_sequences[partition] - 1);
+    metrics_add(M_DELIVERED_AT_ONCE, count);
+}
+
+static void on_shard_answer(void *context, struct shard *shard, struct sent *sent,
+                            bool ok, struct slice text)
+{
+    struct publisher *publisher = context;
+    if (!ok) {
+        /* Redis has taken the command and refused it (ACL, memory): sending it again gives the same. */
+        struct log_subject subject = {.kind = "shard", .name = shard_status(shard).name};
+        log_error(&subject, "publish refused", LOG_SLICE("why", text));
+        metrics_add(M_SHARD_REFUSED, 1);
+        receiver_fill_own(publisher->receiver, sent->partition, sent->sequence);
+        sent->is_refused = true;
+    }
+    sent_ring_confirm(publisher->ring, sent, timing_now());
+    if (publisher->config->ack == ACK_SHARD) {
+        publisher->has_answers = true;
+        turn_request(publisher->turn);
+    }
+}
+
+static void on_shard_message(void *context, struct shard *shard UNUSED,
+                             struct slice bytes)
+{
+    struct publisher *publisher = context;
+    receiver_take(publisher->receiver, bytes);
+}
+
+static void on_shard_control(void *context, struct shard *shard, struct slice bytes)
+{
+    struct publisher *publisher = context;
+    herald_take(publisher->herald, shard, bytes);
+}
+
+static void on_shard_up(void *context, struct shard *shard)
+{
+    struct publisher *publisher = context;
+    herald_shard_up(publisher->herald, shard);
+}
+
+static void on_shard_complete(void *context, struct shard *shard, bool is_complete)
+{
+    struct publisher *publisher = context;
+    herald_shard_complete(publisher->herald, shard, is_complete);
+}
+
+static void on_sending(void *context, const struct sent *sent)
+{
+    struct publisher *publisher = context;
+    tails_note(publisher->tails, sent->partition, sent->sequence, standing_now());
+}
+
+static struct span on_retransmit(void *context, uint64_t asker, const struct sent *sent)
+{
+    struct publisher *publisher = context;
+    return herald_retransmit(publisher->herald, asker, sent);
+}
+
+static bool is_heard(void *context, size_t shard)
+{
+    const struct publisher *publisher = context;
+    return herald_is_heard(publisher->herald, shard);
+}
+
+static void on_shard_gone(void *context, size_t shard)
+{
+    struct publisher *publisher = context;
+    peers_forget_shard(publisher->peers, shard);
+}
+
+static void on_shard_carried(void *context)
+{
+    struct publisher *publisher = context;
+    herald_look_at_map(publisher->herald);
+}
+
+static void on_map_change(void *context)
+{
+    struct publisher *publisher = context;
+    herald_announce(publisher->herald);
+}
+
+static void on_map_used(void *context)
+{
+    struct publisher *publisher = context;
+    publisher->map_hash = map_change_used(publisher->map_change);
+    herald_announce(publisher->herald);
+}
+
+/* What was accepted before anybody here wanted the partition needs no delivery; what others send while
+ * nobody does passes unseen. */
+static void on_partition_wanted(void *context, unsigned partition, bool is_wanted)
+{
+    struct publisher *publisher = context;
+    if (is_wanted) {
+        receiver_want(publisher->receiver, partition,
+                      publisher->next_sequences[partition]);
+        herald_note_want(publisher->herald, partition);
+    } else {
+        receiver_unwant(publisher->receiver, partition);
+    }
+}
+
+/* ── what the receiver misses ── */
+
+static void on_ask(void *context, uint64_t origin, const struct control_list *ranges)
+{
+    struct publisher *publisher = context;
+    herald_ask(publisher->herald, origin, ranges);
+}
+
+static void on_lost_track(void *context, uint64_t origin)
+{
+    struct publisher *publisher = context;
+    herald_ask_where(publisher->herald, origin);
+}
+
+static int find_shard(void *context, struct slice name)
+{
+    const struct publisher *publisher = context;
+    const struct shard *shard = shard_set_find(publisher->shards, name);
+    return shard != NULL ? (int)shard_index(shard) : -1;
+}
+
+/* ── who enters a room from afar ── */
+
+static void on_entry(void *context, const struct envelope *envelope)
+{
+    const struct publisher *publisher = context;
+    if (publisher->on_entry != NULL && publisher->has_managers)
+        publisher->on_entry(publisher->on_entry_context, envelope);
+}
+
+static void on_entered(void *context, uint64_t message_id)
+{
+    const struct publisher *publisher = context;
+    entry_hold_end(publisher->entries, message_id);
+}
+
+static void on_holds_over(void *context)
+{
+    on_shards_relief(context);
+}
+
+/* ── public ── */
+
+void publisher_shards_init(struct publisher *publisher, const struct partition_map *map)
+{
+    const struct broker_config *config = publisher->config;
+    publisher->map = map;
+    publisher->map_hash = partition_map_hash(map);
+    publisher->head = must_printf(
+        "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\nsidrail1:%s:p:",
+        strlen("sidrail1::p:0000") + strlen(config->cluster_name), config->cluster_name);
+    publisher->head_len = strlen(publisher->head);
+    unsigned partitions = partition_map_partitions(map);
+    publisher->ring =
+        sent_ring_new(partitions, config->resend_window, (size_t)config->resend_bytes);
+    publisher->sequences = sequence_table_new(partitions);
+    publisher->peers = peer_table_new(find_shard, publisher);
+    publisher->tails = tails_new(partitions);
+    publisher->counts = subscriber_counts_new(publisher->interest);
+    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, on_entry,
+                                                 publisher};
+    publisher->receiver =
+        receiver_new(publisher->base, map, publisher->deliverer, publisher->sequences,
+                     publisher->ring, publisher->peers, publisher->origin, &callbacks);
+    publisher->entries = entry_holds_new(publisher->base, on_holds_over, publisher);
+    publisher->next_sequences = must_calloc(partitions, sizeof(uint64_t));
+    for (unsigned i = 0; i < partitions; i++)
+        publisher->next_sequences[i] = 1;
+}
+
+void publisher_shards_cleanup(struct publisher *publisher)
+{
+    if (publisher->shards != NULL) {
+        shard_set_free(publisher->shards);
+        map_change_free(publisher->map_change);
+        herald_free(publisher->herald);
+    }
+    receiver_free(publisher->receiver);
+    entry_holds_free(publisher->entries);
+    peer_table_free(publisher->peers);
+    tails_free(publisher->tails);
+    subscriber_counts_free(publisher->counts);
+    sequence_table_free(publisher->sequences);
+    sent_ring_free(publisher->ring);
+    chunk_writer_cleanup(&publisher->writer);
+    free(publisher->next_sequences);
+    free(publisher->head);
+}
+
+void publisher_start(struct publisher *publisher, void (*on_relief)(void *context),
+                     void *context)
+{
+    if (publisher->map == NULL)
+        return;
+    publisher->on_relief = on_relief;
+    publisher->on_relief_context = context;
+    const struct shard_callbacks callbacks = {
+        .on_change = on_shard_change,
+        .on_answer = on_shard_answer,
+        .on_message = on_shard_message,
+        .on_control = on_shard_control,
+        .on_wanted = on_partition_wanted,
+        .on_relief = on_shards_relief,
+        .on_up = on_shard_up,
+        .on_complete = on_shard_complete,
+        .on_carried = on_shard_carried,
+        .on_sending = on_sending,
+        .on_retransmit = on_retransmit,
+        .on_homeless = on_homeless,
+        .is_heard = is_heard,
+        .on_gone = on_shard_gone,
+        .context = publisher,
+    };
+    publisher->shards = shard_set_new(publisher->base, publisher->turn, publisher->config,
+                                      partition_map_partitions(publisher->map),
+                                      publisher->ring, publisher->origin, &callbacks);
+    const struct map_change_config change = {publisher->peers, publisher->shards,
+                                             on_map_change, on_map_used, publisher};
+    publisher->map_change = map_change_new(&change, publisher->config);
+    publisher->map_hash = map_change_used(publisher->map_change);
+    const struct herald_config herald = {
+        .origin = publisher->origin,
+        .partitions = partition_map_partitions(publisher->map),
+        .cluster = publisher->config->cluster_name,
+        .peers = publisher->peers,
+        .ring = publisher->ring,
+        .tails = publisher->tails,
+        .receiver = publisher->receiver,
+        .shards = publisher->shards,
+        .map = publisher->map_change,
+        .counts = publisher->counts,
+        .on_joined = on_shards_relief,
+        .on_entered = on_entered,
+        .context = publisher,
+    };
+    publisher->herald = herald_new(publisher->base, &herald);
+    shard_set_start(publisher->shards);
+}
