@@ -287,6 +287,11 @@ static const struct option_row rows[] = {
      .help = "Messages wait this long for company, and lone ones not at all; auto is the "
              "end of "
              "a loop turn."},
+    {"delivery.local_fast", OPTION_BOOL, AT(broker_config, is_local_fast),
+     .reload = OPTION_LIVE,
+     .help =
+         "Pods get what this broker accepts at once, not when it comes back from its "
+         "shard; pods of different brokers then may see different orders of one room."},
     {"replay.window", OPTION_DURATION, AT(broker_config, replay_window),
      .standard = "70s", .maximum = SECONDS(600), .reload = OPTION_LIVE,
      .help =

@@ -62,6 +62,7 @@ struct broker_config {
     int ack;                   /* enum broker_ack */
     int order;                 /* enum delivery_order */
     uint64_t flush_window;     /* OPTION_AUTO: at the end of each loop turn */
+    bool is_local_fast;
     uint64_t resend_window, resend_bytes;
     uint64_t replay_window, replay_bytes; /* window 0: none */
     int replay_tail;                      /* enum broker_tail */

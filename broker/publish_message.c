@@ -97,6 +97,7 @@ static struct span write_command(struct publisher *publisher,
     return chunk_writer_commit(&publisher->writer, (size_t)(at + 2 - room));
 }
 
+/* With delivery.local_fast own pods have it from here, before it has left. */
 static void send_on(struct publisher *publisher, struct envelope *envelope,
                     size_t header_len, uint16_t partition, uint64_t now)
 {
@@ -108,6 +109,8 @@ static void send_on(struct publisher *publisher, struct envelope *envelope,
         publisher->ring, partition, envelope->sequence, command, (uint32_t)start,
         (uint32_t)(header_len + envelope->payload.len), now);
     shard_set_send(publisher->shards, sent);
+    if (publisher->config->is_local_fast)
+        metrics_add(M_DELIVERED_AT_ONCE, receiver_take_own(publisher->receiver, sent));
 }
 
 static bool is_to_rooms(const struct message *message)

@@ -589,6 +589,18 @@ unsigned receiver_fill_own(struct receiver *receiver, unsigned partition, uint64
     return filled;
 }
 
+unsigned receiver_take_own(struct receiver *receiver, const struct sent *sent)
+{
+    if (receiver->wanted_since[sent->partition] == 0)
+        return 0;
+    if (sequence_expected(receiver->sequences, receiver->origin, sent->partition) !=
+            sent->sequence ||
+        gap_find(receiver, receiver->origin, sent->partition) != NULL)
+        return receiver_fill_own(receiver, sent->partition, sent->sequence);
+    deliver_bytes(receiver, sent_envelope(sent));
+    return 1;
+}
+
 void receiver_hear_of(struct receiver *receiver, uint64_t origin, unsigned partition,
                       uint64_t last)
 {

@@ -67,6 +67,10 @@ void receiver_take(struct receiver *receiver, struct slice bytes);
  * many were. */
 unsigned receiver_fill_own(struct receiver *receiver, unsigned partition, uint64_t last);
 
+/* The own message that was just accepted, without waiting for its return, which will be a duplicate; those before it
+ * that are still on their way first. Returns how many were delivered. */
+unsigned receiver_take_own(struct receiver *receiver, const struct sent *sent);
+
 /* The origin has sent up to `last`. */
 void receiver_hear_of(struct receiver *receiver, uint64_t origin, unsigned partition,
                       uint64_t last);

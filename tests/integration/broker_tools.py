@@ -1,9 +1,10 @@
-"""What tests of brokers over shards share: a relay in front of a Redis that fails on demand, and waiting for shards."""
+"""What tests of brokers over shards share: a relay in front of a Redis that fails on demand, waiting for shards, reloads."""
 import socket
 import struct
 import threading
 import time
 
+import yaml
 from daemons import free_port, wait_until
 
 
@@ -84,6 +85,25 @@ def wait_up(*brokers, seconds=20):
                    seconds)
         wait_until(lambda broker=broker: broker.status()["live_brokers"] == len(brokers) - 1,
                    f"{broker.name} hears the others", seconds)
+
+
+def shards_of(**servers):
+    return [{"name": name, "url": server.url} for name, server in servers.items()]
+
+
+def rewrite(broker, **changes):
+    """The file gets another content, in one step; the broker watches it."""
+    broker.config = {**broker.config, **changes}
+    draft = broker.config_path.with_suffix(".draft")
+    draft.write_text(yaml.safe_dump(broker.config, sort_keys=False))
+    draft.rename(broker.config_path)
+
+
+def wait_used(brokers, names, seconds=20):
+    for broker in brokers:
+        wait_until(lambda broker=broker: broker.status()["map_state"] != "loaded"
+                   and {s["name"] for s in broker.status()["shards"] if s["partitions"] > 0} == set(names),
+                   f"{broker.name} uses {names}", seconds)
 
 
 def sum_of(brokers, metric):

@@ -96,10 +96,11 @@ class Peer:
 class Broker(simulation.Process, Receiver):
     SILENT_AFTER = 2_500.0
 
-    def __init__(self, world, slot, origin, shard_map, needs=None, off=frozenset()):
+    def __init__(self, world, slot, origin, shard_map, needs=None, off=frozenset(), local_fast=False):
         simulation.Process.__init__(self, world.simulation)
         self.world, self.slot, self.origin, self.off = world, slot, origin, off
         self.random = world.simulation.random
+        self.local_fast = local_fast
         self.skew = 0.0
         self.born = self.simulation.now
         self.used = self.loaded = shard_map
@@ -350,6 +351,8 @@ class Broker(simulation.Process, Receiver):
             entry.shard = shard
             self.links[shard].fifo.append(entry)
             self.links[shard].pump()
+            if self.local_fast:
+                self.fill_own_all(partition)
         return sequence
 
     def confirmed(self, entry):

@@ -278,6 +278,16 @@ def interest(s):
 
 
 @fault
+def local_fast(s):
+    """Some brokers give their own pods at once what they accept, and any other fault comes in it; needs come and go."""
+    other = s.random.choice((none, shard_kill, shard_stop, both_shards, link_reset, link_stall, broker_pause, map_change_and_kill))
+    other(s)
+    for at in s.times(900) if other in (none, shard_kill, link_reset) else ():    # see the document, "Not promised"
+        s.add(at, s.random.choice(("need", "need", "leave")), broker=s.random.randrange(BROKERS),
+              partition=s.random.randrange(6))
+
+
+@fault
 def pods(s):
     """Pods' connections end in every way and return."""
     for at in s.times(500):

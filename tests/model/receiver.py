@@ -130,7 +130,7 @@ class Receiver:
         self.gaps.pop((self.origin, partition), None)
 
     def fill_own_all(self, partition):
-        """Nothing is up: our own pods are served from the ring, in order."""
+        """Nothing is up, or delivery.local_fast: our own pods are served from the ring, in order."""
         if partition not in self.needs or "local" in self.off:
             return
         state = self._state(self.origin, partition)

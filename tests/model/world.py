@@ -31,7 +31,8 @@ SETTLE = 18_000.0
 
 
 class World:
-    def __init__(self, seed, off=frozenset(), trace=False, needs=None, with_pods=False, brokers=3, tail="acked"):
+    def __init__(self, seed, off=frozenset(), trace=False, needs=None, with_pods=False, brokers=3, tail="acked",
+                 local_fast=False):
         self.simulation = simulation.Simulation(seed)
         self.random = self.simulation.random
         self.off, self.trace = off, trace
@@ -40,6 +41,7 @@ class World:
         self.maps = {"m1": self.map}
         self.paths = {}
         self.needs = needs
+        self.local_fast = local_fast   # at some brokers: each decides for its own pods
         self.all = []            # every broker that ever ran
         self.slots = {}
         self.needed = {}         # (receiver, partition) -> [[from, to], ...]
@@ -110,7 +112,8 @@ class World:
         needs = None
         if self.needs is not None:
             needs = self.random.sample(range(model.PARTITIONS), self.needs)
-        who = model.Broker(self, slot, origin, self.map, needs, self.off)
+        who = model.Broker(self, slot, origin, self.map, needs, self.off,
+                           self.local_fast and self.random.random() < 0.7)
         self.rings[origin] = pod_model.DeliveryRing(self, who)
         self.all.append(who)
         self.slots[slot] = who
@@ -404,8 +407,8 @@ def allowed(name, line):
 
 
 def run_one(name, seed, off=frozenset(), trace=False):
-    world = World(f"{name}/{seed}", off, trace, needs=3 if name == "interest" else None,
-                  with_pods=name.startswith("pods"), tail="overlap" if seed % 3 == 2 else "acked")
+    world = World(f"{name}/{seed}", off, trace, needs=3 if name == "interest" or (name == "local_fast" and seed % 2) else None,
+                  with_pods=name.startswith("pods"), tail="overlap" if seed % 3 == 2 else "acked", local_fast=name == "local_fast")
     world.run(WARM_UP)
     schedule = faults.make(name, random.Random(f"faults/{name}/{seed}"), FAULTY)
     world.play(schedule)
@@ -413,7 +416,7 @@ def run_one(name, seed, off=frozenset(), trace=False):
     world.end_faults()
     world.run(300)
     world.publishing = False
-    world.run(SETTLE if not name.startswith(("map", "everything")) else SETTLE * 2, 500.0)
+    world.run(SETTLE if not name.startswith(("map", "everything", "local_fast")) else SETTLE * 2, 500.0)
     return world
 
 

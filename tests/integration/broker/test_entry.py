@@ -56,10 +56,10 @@ class Manager:
         self.thread.join()
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_what_follows_a_remote_enter_room_reaches_the_client(redis_server, broker, count):
+@pytest.mark.parametrize("count, local_fast", [(1, False), (2, False), (1, True), (2, True)])
+def test_what_follows_a_remote_enter_room_reaches_the_client(redis_server, broker, count, local_fast):
     servers = redis_server(2)
-    brokers = [broker(servers) for _ in range(count)]
+    brokers = [broker(servers, config={"delivery": {"local_fast": local_fast}}) for _ in range(count)]
     wait_up(*brokers)
     manager = Manager(brokers[-1].port, "S")
     wait_until(lambda: b"joined 1 0" in manager.joined, "its rooms are known")

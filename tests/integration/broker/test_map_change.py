@@ -7,7 +7,7 @@ import time
 import pytest
 import yaml
 from broker_load import Load
-from broker_tools import shard_states, wait_up
+from broker_tools import rewrite, shard_states, shards_of, wait_up, wait_used
 from daemons import figure, free_port, is_full, sanitizer, wait_until
 from resp_client import Pod, Raw, emit
 
@@ -15,29 +15,10 @@ from resp_client import Pod, Raw, emit
 waits_long = pytest.mark.skipif(not is_full(), reason="waits several times for five seconds")
 
 
-def shards_of(**servers):
-    return [{"name": name, "url": server.url} for name, server in servers.items()]
-
-
-def rewrite(broker, **changes):
-    """The file gets another content, in one step; the broker watches it."""
-    broker.config = {**broker.config, **changes}
-    draft = broker.config_path.with_suffix(".draft")
-    draft.write_text(yaml.safe_dump(broker.config, sort_keys=False))
-    draft.rename(broker.config_path)
-
-
 def ctl(broker, *words):
     done = subprocess.run([broker.argv[0], "ctl", "--socket", broker.config["admin"]["socket"], *words],
                           capture_output=True, text=True, timeout=20)
     return done.returncode, done.stdout + done.stderr
-
-
-def wait_used(brokers, names, seconds=20):
-    for broker in brokers:
-        wait_until(lambda broker=broker: broker.status()["map_state"] != "loaded"
-                   and {s["name"] for s in broker.status()["shards"] if s["partitions"] > 0} == set(names),
-                   f"{broker.name} uses {names}", seconds)
 
 
 def wait_settled(brokers, names, seconds=25):

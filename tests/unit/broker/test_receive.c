@@ -235,6 +235,11 @@ static void play(struct world *world, const char *event)
     case 'a': /* own: accepted, back from its shard, to be delivered as far as this */
         accept_own(world, number);
         break;
+    case 'l': /* the same, and delivered at once */
+        accept_own(world, number);
+        receiver_take_own(world->receiver,
+                          sent_ring_find(world->ring, PARTITION, number));
+        break;
     case 'o':
         take(world, OWN, number);
         break;
@@ -300,6 +305,11 @@ static const struct {
     {"w a1 a2 a3 f2 o1 o2 o3", "1 2 3 ", 0, 0},
     {"w a2 o1 o3", "1 2 3 ", 0, 0},
     {"w a3 o1 o4", "1 3 4 ", 1, 0},
+    /* own ones at once: the returning copies are duplicates, those that were on their way come first */
+    {"w l1 l2 o1 o2 l3 o3", "1 2 3 ", 0, 0},
+    {"w l1 l2 l3 o3 o1 o2", "1 2 3 ", 0, 0},
+    {"w a1 a2 l3 o1 o2 a4 o3 o4 l5", "1 2 3 4 5 ", 0, 0},
+    {"l1 o1", "", 0, 0}, /* nobody wants it */
 };
 
 static void test_what_is_delivered_asked_for_and_given_up(void **state UNUSED)
