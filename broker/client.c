@@ -1,5 +1,6 @@
 #include "broker/client_parts.h"
 
+#include "broker/batch_clock.h"
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/replay_rewrite.h"
@@ -119,7 +120,8 @@ static size_t take_requests(struct client *client, struct slice input)
 {
     struct client_set *set = client->set;
     size_t done = 0;
-    uint64_t now = timing_now();
+    batch_clock_start();
+    uint64_t now = batch_now();
     while (client->state == CLIENT_OPEN && client->output.bytes <= OUTPUT_PAUSE) {
         struct resp_request request;
         client->parser.is_unauthenticated = !client->facts.is_authenticated;
@@ -158,6 +160,7 @@ static size_t take_requests(struct client *client, struct slice input)
         }
     }
     queue_reply(client, now);
+    batch_clock_stop();
     if (client->state == CLIENT_OPEN && client->output.bytes > OUTPUT_PAUSE)
         client_set_reading(client, false);
     return done;

@@ -4,6 +4,7 @@
  */
 #include "broker/link.h"
 
+#include "broker/batch_clock.h"
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/link_reader.h"
@@ -338,11 +339,13 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
         link_close(link, len == 0 ? CLOSE_PEER : CLOSE_BROKEN);
         return;
     }
+    batch_clock_start();
     link->heard_at = standing_now();
     struct link_reader *reader = link->reader;
     link->is_parsing = true;
     bool is_good = link_reader_take(reader, (size_t)len);
     link->is_parsing = false;
+    batch_clock_stop();
     if (link->state == LINK_DOWN)
         link_reader_free(reader);
     else if (!is_good)
@@ -656,7 +659,7 @@ void link_send(struct link *link, struct span command)
     expect(link, command.len);
     link->in_flight_count++;
     link->in_flight_bytes += command.len;
-    output_append(&link->output, command, false, timing_now());
+    output_append(&link->output, command, false, batch_now());
     turn_request(link->turn);
 }
 

@@ -7,6 +7,7 @@
  */
 #include "broker/publish_parts.h"
 
+#include "broker/batch_clock.h"
 #include "broker/broker_metrics.h"
 #include "broker/standing_clock.h"
 #include "broker/subscriber_counts.h"
@@ -51,7 +52,7 @@ static void on_shard_answer(void *context, struct shard *shard, struct sent *sen
         receiver_fill_own(publisher->receiver, sent->partition, sent->sequence);
         sent->is_refused = true;
     }
-    sent_ring_confirm(publisher->ring, sent, timing_now());
+    sent_ring_confirm(publisher->ring, sent, batch_now());
     if (publisher->config->ack == ACK_SHARD) {
         publisher->has_answers = true;
         turn_request(publisher->turn);

@@ -1,5 +1,6 @@
 #include "broker/receive.h"
 
+#include "broker/batch_clock.h"
 #include "broker/broker_metrics.h"
 #include "broker/control.h"
 #include "broker/copies.h"
@@ -102,7 +103,7 @@ static void lose(struct receiver *receiver, const struct gap_key *key, uint64_t 
 
 static void pass_on(struct receiver *receiver, const struct envelope *envelope)
 {
-    deliver_message(receiver->deliverer, envelope, timing_now());
+    deliver_message(receiver->deliverer, envelope, batch_now());
     if (envelope->method == METHOD_ENTER_ROOM)
         receiver->callbacks.on_entry(receiver->callbacks.context, envelope);
 }
@@ -121,7 +122,7 @@ static void deliver(struct receiver *receiver, const struct envelope *envelope,
                     struct slice bytes)
 {
     sequence_advance(receiver->sequences, envelope->origin, envelope->partition,
-                     envelope->sequence, timing_now());
+                     envelope->sequence, batch_now());
     if (!copies_has_two(envelope) ||
         copies_take(receiver->copies, envelope, bytes, standing_now()))
         pass_on(receiver, envelope);
@@ -541,7 +542,7 @@ void receiver_take(struct receiver *receiver, struct slice bytes)
     uint64_t expected;
     enum sequence_verdict verdict =
         sequence_check(receiver->sequences, envelope.origin, envelope.partition,
-                       envelope.sequence, timing_now(), &expected);
+                       envelope.sequence, batch_now(), &expected);
     if (verdict == SEQUENCE_DUPLICATE) {
         metrics_add(M_DUPLICATES, 1);
         return;

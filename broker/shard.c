@@ -1,5 +1,6 @@
 #include "broker/shard_parts.h"
 
+#include "broker/batch_clock.h"
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/standing_clock.h"
@@ -181,7 +182,7 @@ static void on_link_reply(void *context, struct link *link UNUSED, bool ok,
     struct shard *shard = context;
     struct sent *sent = outbox_replied(shard->outbox);
     if (sent != NULL) {
-        uint64_t took = timing_now() - sent->accepted_at;
+        uint64_t took = batch_now() - sent->accepted_at;
         shard->round_trip =
             shard->round_trip == 0 ? took : (shard->round_trip * 7 + took) / 8;
         metrics_observe(M_PUBLISH_SECONDS, took);
