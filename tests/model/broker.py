@@ -115,6 +115,10 @@ class Broker(simulation.Process, Receiver):
         self.next_sequence = [1] * PARTITIONS
         self.sends_to = [None] * PARTITIONS
         self.ring = {}                       # (partition, sequence) -> Entry, in order of acceptance
+        # which of the ring are: never sent, in order; unconfirmed; confirmed, in order of that (some again not)
+        self.unsent = {}
+        self.open = [{} for _ in range(PARTITIONS)]            # partition -> sequence -> Entry
+        self.confirmations = deque()                           # (when, Entry)
         self.young = {p: deque() for p in range(PARTITIONS)}   # entries of the last TAIL_MAX
         self.peers = {}
         self.tombs = {}                      # origins that ended: what comes of them is late
@@ -320,15 +324,20 @@ class Broker(simulation.Process, Receiver):
         if shard is None:
             self.fill_own_all(partition)
             return
-        recently = CONFIRMED_RECENTLY if "confirmed_recently" not in self.off else -1.0
-        again = [e for e in self.ring.values() if e.partition == partition
-                 and (e.confirmed_at is None or now - e.confirmed_at < recently)]
-        if "resend" in self.off:
-            again = [e for e in again if e.sent_at is None]
+        recently = CONFIRMED_RECENTLY if not {"confirmed_recently", "resend"} & self.off else -1.0
+        unconfirmed = self.open[partition]
+        for at, entry in reversed(self.confirmations):
+            if now - at >= recently:
+                break
+            if entry.partition == partition and entry.confirmed_at == at:
+                entry.again, entry.confirmed_at = True, None
+                unconfirmed[entry.sequence] = entry
         link = self.links[shard]
-        for entry in again:                      # the ring is in order
-            entry.again = entry.again or entry.confirmed_at is not None
-            entry.shard, entry.confirmed_at = shard, None
+        for sequence in sorted(unconfirmed):
+            entry = unconfirmed[sequence]
+            if "resend" in self.off and entry.sent_at is not None:
+                continue
+            entry.shard = shard
             link.fifo.append(entry)
         link.pump()
 
@@ -342,7 +351,8 @@ class Broker(simulation.Process, Receiver):
         sequence = self.next_sequence[partition]
         self.next_sequence[partition] += 1
         entry = Entry(partition, sequence, message, self.now)
-        self.ring[(partition, sequence)] = entry
+        self.ring[(partition, sequence)] = self.unsent[(partition, sequence)] = entry
+        self.open[partition][sequence] = entry
         self.unconfirmed += 1
         shard = self.sends_to[partition]
         if shard is None:
@@ -357,6 +367,8 @@ class Broker(simulation.Process, Receiver):
 
     def confirmed(self, entry):
         entry.confirmed_at = self.now
+        del self.open[entry.partition][entry.sequence]
+        self.confirmations.append((entry.confirmed_at, entry))
         if not entry.again:
             self.unconfirmed -= 1
 
@@ -364,6 +376,7 @@ class Broker(simulation.Process, Receiver):
         """The link takes it from its FIFO: channel and item."""
         if entry.sent_at is None:
             entry.sent_at = self.now
+            del self.unsent[(entry.partition, entry.sequence)]
             self.young[entry.partition].append(entry)
         return (f"p:{entry.partition}",
                 ("M", self.origin, entry.partition, entry.sequence, entry.message))
@@ -371,8 +384,8 @@ class Broker(simulation.Process, Receiver):
     def _next_unsent(self):
         """Per partition what follows the last message that was ever sent."""
         following = list(self.next_sequence)
-        for (partition, sequence), entry in self.ring.items():
-            if entry.sent_at is None and sequence < following[partition]:
+        for partition, sequence in self.unsent:
+            if sequence < following[partition]:
                 following[partition] = sequence
         return following
 
@@ -413,17 +426,21 @@ class Broker(simulation.Process, Receiver):
     def _expire(self):
         """Confirmed and old enough: out of the ring. Never sent for too long: given up, counted."""
         now = self.now
-        for key, entry in list(self.ring.items()):
-            if entry.confirmed_at is None:
-                if now - entry.accepted_at > SPILL_AGE and entry.sent_at is None:
-                    self.unconfirmed -= 1
-                    if entry.shard in self.links:
-                        link = self.links[entry.shard]
-                        link.fifo = deque(e for e in link.fifo if e is not entry)
-                    self.world.expired(self, entry)
-                    del self.ring[key]
-            elif now - entry.confirmed_at > RING_AGE:
-                del self.ring[key]
+        while self.unsent:
+            key, entry = next(iter(self.unsent.items()))
+            if now - entry.accepted_at <= SPILL_AGE:
+                break
+            self.unconfirmed -= 1
+            if entry.shard in self.links:
+                link = self.links[entry.shard]
+                link.fifo = deque(e for e in link.fifo if e is not entry)
+            self.world.expired(self, entry)
+            del self.ring[key], self.unsent[key], self.open[entry.partition][entry.sequence]
+        confirmations = self.confirmations
+        while confirmations and now - confirmations[0][0] > RING_AGE:
+            at, entry = confirmations.popleft()
+            if entry.confirmed_at == at:
+                del self.ring[(entry.partition, entry.sequence)]
 
     # ── heartbeats ───────────────────────────────────────────────────────────────────────────
 
@@ -671,19 +688,22 @@ class Broker(simulation.Process, Receiver):
                 assert key in self.ring, "1: sent from outside the ring"
             assert len(link.in_flight) <= 16 + 2, "5: in flight"
             assert len(link.control) <= 500 and len(link.answers) <= 500, "5: control"
-        for (partition, sequence), entry in self.ring.items():
-            if entry.confirmed_at is None and self.sends_to[partition] is not None:
+        for partition, unconfirmed in enumerate(self.open):
+            if self.sends_to[partition] is not None:
                 link = self.links[self.sends_to[partition]]
-                assert (partition, sequence) in queued or any(e is entry for e, _ in link.in_flight), \
-                    "1: unconfirmed and nowhere"
+                for sequence, entry in unconfirmed.items():
+                    assert (partition, sequence) in queued or any(e is entry for e, _ in link.in_flight), \
+                        "1: unconfirmed and nowhere"
         assert self.unconfirmed <= SPILL_MAX, "5: spill"
+        held = {}
+        all_seen = self.world.expected_seen.setdefault(self.origin, {})
         for key, state in self.receiving.items():
+            if state.hold:
+                held[key[0]] = held.get(key[0], 0) + len(state.hold)
             if state.expected is not None:
                 assert all(s > state.expected for s in state.hold), "2: held at or below expected"
                 assert state.known < state.expected or key in self.gaps, "4: a gap that nobody looks at"
-                seen = self.world.expected_seen.get((self.origin,) + key, 0)
+                seen = all_seen.get(key, 0)
                 assert state.expected >= seen or key[1] in self.joining, "2: expected went back"
-                self.world.expected_seen[(self.origin,) + key] = state.expected
-        for origin in {o for o, _ in self.receiving}:
-            held = sum(len(s.hold) for (o, _), s in self.receiving.items() if o == origin)
-            assert held <= 1_500 + 50, "5: hold"
+                all_seen[key] = state.expected
+        assert all(count <= 1_500 + 50 for count in held.values()), "5: hold"

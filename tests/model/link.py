@@ -11,6 +11,7 @@ The owner (Broker) is told by link_up, link_down, link_heard, link_subscribed, l
 """
 
 from collections import deque
+from functools import partial
 
 import simulation
 
@@ -59,14 +60,12 @@ class Link:
         if self.removed or getattr(self, side) is not None:
             return
         server, path = self.broker.world.server_for(self.broker, self.shard)
-        box = []
-        wire = server.connect(self.broker, path,
-                              lambda item: self._item(side, box[0], item),
-                              lambda: self.broken(side, box[0], was_reset=True))
+        wire = server.connect(self.broker, path)
         if wire is None:
             self._retry(side)
             return
-        box.append(wire)
+        wire.on_item = partial(self._item, side, wire)
+        wire.on_broken = partial(self.broken, side, wire, True)
         setattr(self, side, wire)
         if side == "publishing":
             self.checking_since = self.now
@@ -113,12 +112,13 @@ class Link:
             self.broken(side, getattr(self, side))
 
     def _item(self, side, wire, item):
-        if getattr(self, side) is not wire:
+        if wire is not self.subscribing and wire is not self.publishing:
             return
         kind = item[0]
         if kind == "MESSAGE":
-            self.heard_at = self.now
-            self.broker.link_heard(self, item[2])
+            broker = self.broker
+            self.heard_at = broker.simulation.now - broker.skew
+            broker.link_heard(self, item[2])
         elif kind == "REPLY":
             if self.in_flight:
                 entry, _ = self.in_flight.popleft()
@@ -184,7 +184,8 @@ class Link:
 
     def pump(self):
         """Control, then new messages and retransmissions in turn."""
-        while self.up and (self.control or self.fifo or self.answers) and len(self.in_flight) < IN_FLIGHT:
+        now, in_flight = self.now, self.in_flight
+        while self.up and (self.control or self.fifo or self.answers) and len(in_flight) < IN_FLIGHT:
             entry = None
             self.answer_turn = not self.answer_turn
             if self.control:
@@ -195,7 +196,7 @@ class Link:
             else:
                 entry = self.fifo.popleft()
                 channel, item = self.broker.sending(entry)
-            self.in_flight.append((entry, self.now))
+            in_flight.append((entry, now))
             self.publishing.send(simulation.UP, ("PUBLISH", channel, item))
 
     def beat(self, item):

@@ -44,7 +44,6 @@ class Connection:
     def __init__(self, pod, ring, position):
         self.pod, self.ring = pod, ring
         self.simulation = pod.world.simulation
-        self.random = self.simulation.random
         self.position = position                 # next to write
         self.left = 0                            # units of the message at `position` still to write
         self.written = self.arrived = self.acked = 0
@@ -62,7 +61,7 @@ class Connection:
         self.pump()
 
     def _travel(self, direction, function, *arguments):
-        arrival = max(self.simulation.now + self.random.choice((0.1, 0.3, 2.0)), self.free_at[direction])
+        arrival = max(self.simulation.now + self.simulation.choice((0.1, 0.3, 2.0)), self.free_at[direction])
         self.free_at[direction] = arrival
         self.simulation.at(arrival - self.simulation.now, function, *arguments)
 
@@ -144,11 +143,11 @@ class Connection:
         self.arrived += 1
         self.kernel.append(message)
         # acknowledged at once, or together with later ones
-        delay = self.random.choice((0.0, 0.0, 3.0, 40.0))
+        delay = self.simulation.choice((0.0, 0.0, 3.0, 40.0))
         self.simulation.at(delay, self._send_ack)
         if not self.reading:
             self.reading = True
-            self.simulation.at(self.random.choice((0.1, 1.0, 30.0)), self._read)
+            self.simulation.at(self.simulation.choice((0.1, 1.0, 30.0)), self._read)
 
     def _send_ack(self):
         if self.pod_open:

@@ -17,8 +17,8 @@ function of its seed, so a counterexample is a number.
                  subscriber that does not read is disconnected when too much is queued for it
 """
 
-import heapq
 import random
+from heapq import heappop, heappush
 
 UP, DOWN = 0, 1               # towards the Redis, towards the broker
 SOCKET_HOLDS = 40             # items in the kernel buffers of a process that does not read
@@ -37,16 +37,23 @@ class Simulation:
             (0.2, 1.0, 5.0),
             (1.0, 5.0, 20.0),
             (0.1, 0.1, 0.1, 0.2, 60.0)))
+        self.draw_bits = self.random.getrandbits
 
     def at(self, delay, function, *arguments):
         self.count += 1
-        heapq.heappush(self.heap, (self.now + delay, self.count, function, arguments))
+        heappush(self.heap, (self.now + delay, self.count, function, arguments))
 
-    def latency(self):
-        return self.random.choice(self.latencies)
+    def choice(self, values):
+        """random.choice, bit for bit, without its calls: one is drawn for each item on each wire."""
+        draw_bits, count = self.draw_bits, len(values)
+        bits = count.bit_length()
+        index = draw_bits(bits)
+        while index >= count:
+            index = draw_bits(bits)
+        return values[index]
 
     def run_until(self, time):
-        heap, pop = self.heap, heapq.heappop
+        heap, pop = self.heap, heappop
         while heap and heap[0][0] <= time:
             self.now, _, function, arguments = pop(heap)
             function(*arguments)
@@ -115,10 +122,10 @@ class Path:
 
 
 class Wire:
-    def __init__(self, redis, owner, path, on_item, on_broken):
+    def __init__(self, redis, owner, path):
         self.simulation = redis.simulation
         self.redis, self.owner, self.path = redis, owner, path
-        self.on_item, self.on_broken = on_item, on_broken
+        self.on_item = self.on_broken = None    # who has it says so at once
         self.open = True                    # as the broker sees it
         self.stalled = [False, False]
         self.established = not any(path.blocked)
@@ -134,20 +141,22 @@ class Wire:
         return self.stalled[direction] or self.path.blocked[direction] or not self.established
 
     def send(self, direction, item):
-        if self._is_blocked(direction):
+        if self.stalled[direction] or self.path.blocked[direction] or not self.established:
             self.waiting[direction].append(item)
             return
         simulation = self.simulation
-        arrival = simulation.now + simulation.latency()
+        now = simulation.now
+        arrival = now + simulation.choice(simulation.latencies)
         if arrival < self.free_at[direction]:
             arrival = self.free_at[direction]
         self.free_at[direction] = arrival
-        simulation.at(arrival - simulation.now, self._arrive, direction, item)
+        simulation.count += 1
+        heappush(simulation.heap, (now + (arrival - now), simulation.count, self._arrive, (direction, item)))
 
     def _arrive(self, direction, item):
         if self.simulation.now > self.ends_at[direction]:
             return
-        if self._is_blocked(direction):
+        if self.stalled[direction] or self.path.blocked[direction] or not self.established:
             self.waiting[direction].append(item)
         elif direction == UP:
             # what reached the kernel of the Redis is read even when the peer has gone since
@@ -244,11 +253,11 @@ class Redis:
         self.backlog = []         # commands that came while stopped
         self.carried = 0
 
-    def connect(self, owner, path, on_item, on_broken):
+    def connect(self, owner, path):
         """A wire, or None: refused. A blocked path gives a wire that stays silent."""
         if (not self.alive or self.refuses) and not any(path.blocked):
             return None
-        wire = Wire(self, owner, path, on_item, on_broken)
+        wire = Wire(self, owner, path)
         self.wires[wire] = True
         return wire
 

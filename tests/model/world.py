@@ -12,6 +12,7 @@ partition); nothing may be left in a FIFO, a hold or a subscription.
 
 import argparse
 import collections
+import gc
 import json
 import os
 import random
@@ -53,7 +54,7 @@ class World:
         self.given_up = collections.defaultdict(set)   # receiver -> keys
         self.reasons = collections.Counter()
         self.expired_keys = set()
-        self.expected_seen = {}
+        self.expected_seen = {}   # receiver -> (origin, partition) -> the highest
         self.refused = 0
         self.publishing = True
         self.gap = self.random.choice((10.0, 30.0, 80.0))
@@ -423,6 +424,7 @@ def run_one(name, seed, off=frozenset(), trace=False):
 def judge(name, seed, off=frozenset(), trace=False):
     """The lines of the verdict, and the world."""
     world = None
+    gc.disable()                 # nothing of a run is garbage before its end
     try:
         world = run_one(name, seed, off, trace)
         found = world.verdict(is_orderly=name == "none")
@@ -430,6 +432,8 @@ def judge(name, seed, off=frozenset(), trace=False):
         found = [f"invariant {broken}"]
         if trace:
             raise
+    finally:
+        gc.enable()
     return [line for line in found if not allowed(name, line)], world
 
 
