@@ -19,11 +19,13 @@ function of its seed, so a counterexample is a number.
 
 import random
 from heapq import heappop, heappush
+from operator import itemgetter
 
 UP, DOWN = 0, 1               # towards the Redis, towards the broker
 SOCKET_HOLDS = 40             # items in the kernel buffers of a process that does not read
 OUTPUT_LIMIT = 600            # items more, then Redis disconnects the subscriber
 NEVER = float("inf")
+FIRST = itemgetter(0)
 
 
 class Simulation:
@@ -129,7 +131,8 @@ class Wire:
         self.open = True                    # as the broker sees it
         self.stalled = [False, False]
         self.established = not any(path.blocked)
-        self.waiting = [[], []]             # what a blocked or stalled direction keeps (TCP sends again)
+        self.waiting = [[], []]             # what a blocked or stalled direction keeps (TCP sends again):
+        self.sent = 0                       # (its number, item), in any order
         self.free_at = [0.0, 0.0]
         self.ends_at = [NEVER, NEVER]       # what would arrive later is lost
         self.broken_untold = False
@@ -141,8 +144,9 @@ class Wire:
         return self.stalled[direction] or self.path.blocked[direction] or not self.established
 
     def send(self, direction, item):
+        self.sent += 1
         if self.stalled[direction] or self.path.blocked[direction] or not self.established:
-            self.waiting[direction].append(item)
+            self.waiting[direction].append((self.sent, item))
             return
         simulation = self.simulation
         now = simulation.now
@@ -151,13 +155,13 @@ class Wire:
             arrival = self.free_at[direction]
         self.free_at[direction] = arrival
         simulation.count += 1
-        heappush(simulation.heap, (now + (arrival - now), simulation.count, self._arrive, (direction, item)))
+        heappush(simulation.heap, (now + (arrival - now), simulation.count, self._arrive, (direction, self.sent, item)))
 
-    def _arrive(self, direction, item):
+    def _arrive(self, direction, number, item):
         if self.simulation.now > self.ends_at[direction]:
             return
         if self.stalled[direction] or self.path.blocked[direction] or not self.established:
-            self.waiting[direction].append(item)
+            self.waiting[direction].append((number, item))
         elif direction == UP:
             # what reached the kernel of the Redis is read even when the peer has gone since
             self.redis.receive(self, item)
@@ -191,7 +195,7 @@ class Wire:
         for each in (UP, DOWN):
             if not self._is_blocked(each) and self.waiting[each]:
                 items, self.waiting[each] = self.waiting[each], []
-                for item in items:
+                for _, item in sorted(items, key=FIRST):
                     self.send(each, item)
         if self.broken_untold:
             self._tell()
