@@ -110,7 +110,7 @@ static struct shard *shard_towards(struct herald *herald, uint64_t origin,
 }
 
 /* A shard on which we hear, each in turn; empty: none. */
-static struct slice answer_on(struct herald *herald)
+static struct slice answer_on(const struct herald *herald)
 {
     uint64_t now = standing_now();
     size_t count = shard_set_count(herald->config.shards);
@@ -313,6 +313,11 @@ static void ask_where(struct herald *herald, struct peer *peer)
     peer->asks_again = false;
     struct control control = {.kind = CONTROL_WHERE, .shard = answer_on(herald)};
     send_to(herald, peer->origin, &control, SLICE(""));
+}
+
+bool herald_hears(const struct herald *herald)
+{
+    return answer_on(herald).len > 0;
 }
 
 void herald_ask_where(struct herald *herald, uint64_t origin)

@@ -60,6 +60,7 @@ bool herald_is_heard(const struct herald *herald, size_t shard);
 void herald_ask(struct herald *herald, uint64_t origin,
                 const struct control_list *ranges);
 void herald_ask_where(struct herald *herald, uint64_t origin);
+bool herald_hears(const struct herald *herald);
 
 /* A partition is wanted from now on: only answers to questions asked later count for it. */
 void herald_note_want(struct herald *herald, unsigned partition);

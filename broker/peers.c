@@ -128,6 +128,8 @@ enum peer_news peer_hear(struct peer_table *table, const struct control *control
         return PEER_OLD;
     const struct control_facts *facts = &control->facts;
     bool is_new = peer->number == 0;
+    if (peer_is_silent(peer, standing))
+        peer->back_at = standing;
     peer->number = control->number;
     peer->heard_at = standing;
     peer->is_ready = (facts->flags & CONTROL_READY) != 0;

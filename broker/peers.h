@@ -38,6 +38,7 @@ struct peer {
     uint64_t carries[PEER_CARRIES_MAX];
     uint8_t subscribed[PEER_SHARDS_MAX / 8]; /* by index of this broker's configuration */
     uint64_t answered_at;                    /* a message of it that was missing came */
+    uint64_t back_at;                        /* it was heard again after it was silent */
     /* Its positions: the question that waits for an answer (0: none), when it was asked, whether another is due
      * soon, and the newest question that was answered. */
     uint64_t question, asked_at;

@@ -155,6 +155,12 @@ static void on_lost_track(void *context, uint64_t origin)
     herald_ask_where(publisher->herald, origin);
 }
 
+static bool hears(void *context)
+{
+    const struct publisher *publisher = context;
+    return herald_hears(publisher->herald);
+}
+
 static int find_shard(void *context, struct slice name)
 {
     const struct publisher *publisher = context;
@@ -200,7 +206,7 @@ void publisher_shards_init(struct publisher *publisher, const struct partition_m
     publisher->peers = peer_table_new(find_shard, publisher);
     publisher->tails = tails_new(partitions);
     publisher->counts = subscriber_counts_new(publisher->interest);
-    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, on_entry,
+    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, hears, on_entry,
                                                  publisher};
     publisher->receiver =
         receiver_new(publisher->base, map, publisher->deliverer, publisher->sequences,

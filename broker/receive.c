@@ -65,6 +65,7 @@ struct receiver {
     struct sent_ring *ring;
     struct peer_table *peers;
     struct receiver_callbacks callbacks;
+    uint64_t deaf_at; /* the last time that nothing came from any shard */
     uint64_t origin;
     unsigned partitions;
     uint64_t *wanted_since; /* timing_now(), by partition; 0: not wanted */
@@ -438,6 +439,10 @@ static bool is_given_up(struct receiver *receiver, struct gap *gap, uint64_t now
     uint64_t since = gap->since;
     if (peer != NULL && peer->answered_at > since)
         since = peer->answered_at; /* it is answering, one after the other */
+    if (peer != NULL && peer->back_at > since)
+        since = peer->back_at; /* while it was silent it could not */
+    if (receiver->deaf_at > since)
+        since = receiver->deaf_at; /* nor could it be asked */
     if (now - since < (is_heard ? GIVE_UP : GIVE_UP_SILENT))
         return false;
     give_up(receiver, gap, is_heard ? LOSS_GAP : LOSS_ORIGIN);
@@ -449,6 +454,8 @@ static void on_look(evutil_socket_t fd UNUSED, short what UNUSED, void *argument
     struct receiver *receiver = argument;
     receiver->looks = false;
     uint64_t now = standing_now();
+    if (!receiver->callbacks.hears(receiver->callbacks.context))
+        receiver->deaf_at = now;
     struct gap *next;
     for (struct gap *gap = TAILQ_FIRST(&receiver->gaps); gap != NULL; gap = next) {
         next = TAILQ_NEXT(gap, of_receiver);

@@ -43,6 +43,8 @@ struct receiver_callbacks {
     void (*on_ask)(void *context, uint64_t origin, const struct control_list *ranges);
     /* Ask this origin where it is. */
     void (*on_lost_track)(void *context, uint64_t origin);
+    /* Does anything come from any shard? While not, no time for answers passes. */
+    bool (*hears)(void *context);
     /* An enter_room was delivered. */
     void (*on_entry)(void *context, const struct envelope *envelope);
     void *context;

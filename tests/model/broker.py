@@ -90,6 +90,7 @@ class Peer:
         self.ready = False
         self.facts = None
         self.answered_at = -1e9              # something missing came
+        self.back_at = -1e9                  # heard again after it was silent
         self.wanted_number = self.asked_at = None       # positions that we still want
 
 
@@ -245,9 +246,10 @@ class Broker(simulation.Process, Receiver):
                 on = [s for s in self.used.best[partition] if channel in self.links[s].confirmed]
                 wanted_on = [s for s in self.used.best[partition] if self.links[s].is_complete()]
                 if on and set(wanted_on) <= set(on):
-                    awaited = self.joining[partition] = set(self._live_origins())
+                    live = self._live_origins()
+                    awaited = self.joining[partition] = set(live)
                     if "positions" not in self.off:
-                        for origin in awaited:
+                        for origin in live:      # a set of names has another order in each process
                             self.want_positions(origin)
                     else:
                         awaited.clear()
@@ -501,6 +503,8 @@ class Broker(simulation.Process, Receiver):
         if facts["number"] <= peer.number and "number" not in self.off:
             return                                   # late, or a copy from another shard
         is_new = not peer.ready
+        if self.now - peer.heard_at > self.SILENT_AFTER:
+            peer.back_at = self.now
         peer.number, peer.heard_at, peer.facts = facts["number"], self.now, facts
         if peer.born is None:
             # before it was ready it sent nothing: one that is not ready yet has its base still before it

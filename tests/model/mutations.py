@@ -35,6 +35,8 @@ MUTATIONS = {
                                                         "broker_that_never_loads_is_named_and_left_out"]),
     "clock": ("the broker's clock runs while it is stopped", ["receiver_stopped_behind_a_gap"]),
     "silent": ("a silent origin is given up as soon as others", ["origin_stopped_when_it_is_asked"]),
+    "back": ("the time of silence counts once the origin is heard again", ["origin_cut_off_when_it_is_asked"]),
+    "deaf": ("the time counts in which no shard is heard", ["all_shards_down_behind_a_gap"]),
     "give_up_2s": ("gaps are given up after 2 s", ["origin_stopped_for_3_s_when_it_is_asked"]),
     "answered": ("an origin that is answering is given up", ["broker_pause"]),
     "first_run": ("all missing are given up with the first", ["only_the_first_run_is_given_up"]),

@@ -42,6 +42,7 @@ class Receiver:
         self.early_copies = {}       # message id -> the sid's copy, while the room's is awaited
         self.ask_turn = 0
         self.gap_timer = False
+        self.deaf_at = -1e9          # the last time that we heard nothing on any shard
 
     def _state(self, origin, partition):
         key = (origin, partition)
@@ -187,6 +188,8 @@ class Receiver:
     def _look_at_gaps(self):
         self.gap_timer = False
         now, ask = self.now, {}
+        if not self._hears():
+            self.deaf_at = now
         for key in list(self.gaps):
             state = self.receiving.get(key)
             if state is None or state.gap_since is None:
@@ -202,6 +205,10 @@ class Receiver:
             waits_since = state.gap_since
             if peer is not None and "answered" not in self.off:
                 waits_since = max(waits_since, peer.answered_at)     # it is answering, one after the other
+            if peer is not None and "back" not in self.off:
+                waits_since = max(waits_since, peer.back_at)         # while it was silent it could not
+            if "deaf" not in self.off:
+                waits_since = max(waits_since, self.deaf_at)         # nor could we ask
             if now - waits_since >= limit:
                 self._give_up(key, state, "gap" if is_heard else "origin")
             elif now >= state.ask_at:
@@ -242,11 +249,13 @@ class Receiver:
             state.expected = first
         self._advance(origin, partition, state)
 
+    def _hears(self):
+        return [l.shard for l in self.links.values() if l.confirmed and self.now - l.heard_at < HEARS_WELL]
+
     def answer_on(self):
         """A shard on which we hear, each in turn: named to whoever shall answer."""
         self.ask_turn += 1
-        hears = [l.shard for l in self.links.values()
-                 if l.confirmed and self.now - l.heard_at < HEARS_WELL]
+        hears = self._hears()
         return hears[self.ask_turn % len(hears)] if hears and "answer_on" not in self.off else None
 
     def gone(self, origin, partition, sequences):

@@ -10,6 +10,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import broker as model  # noqa: E402
 import faults  # noqa: E402
+import simulation  # noqa: E402
 import world as worlds  # noqa: E402
 
 SCENARIOS = {}
@@ -348,6 +349,47 @@ def origin_stopped_for_3_s_when_it_is_asked(off=frozenset()):
         world.slots[0].pause()
         world.simulation.at(3_000.0, world.slots[0].wake)
     return one_lost_then(1, off, stop)
+
+
+@scenario
+def origin_cut_off_when_it_is_asked(off=frozenset()):
+    """For 6.5 s; it is heard again before any ask can reach it."""
+    def cut(world):
+        for shard in faults.SHARDS:
+            for direction in ("up", "down"):
+                world.do_block({"broker": 0, "shard": shard, "direction": direction})
+        world.simulation.at(6_500.0, world.end_faults)
+    return [line for seed in range(8) for line in one_lost_then(seed, off, cut)]
+
+
+@scenario
+def all_shards_down_behind_a_gap(off=frozenset()):
+    """For 6 s, or 15 s: when the shards are back the origin is asked before anything is given up."""
+    found = []
+    for lasting in (6_000.0, 15_000.0):
+        def kill(world):
+            for shard in faults.SHARDS:
+                world.servers[shard].kill()
+                world.simulation.at(lasting, world.servers[shard].start)
+        found += [line for seed in range(4) for line in one_lost_then(seed, off, kill, 16_000.0)]
+    return found
+
+
+@scenario
+def a_wire_that_stalls_keeps_its_order(off=frozenset()):
+    """What is under way when a direction stalls stays ahead of what is sent into the stall."""
+    world = worlds.World(1, off)
+    world.run(1_500.0)
+    wire, got = world.slots[0].links["a"].subscribing, []
+    wire.on_item = got.append
+    wire.send(simulation.DOWN, "under way")
+    wire.stall(simulation.DOWN)
+    wire.send(simulation.DOWN, "sent into the stall")
+    world.run(100.0, 1.0)
+    wire.flow(simulation.DOWN)
+    world.run(100.0)
+    told = [item for item in got if isinstance(item, str)]
+    return [] if told == ["under way", "sent into the stall"] else [f"came as {told}"]
 
 
 @scenario

@@ -39,6 +39,7 @@ struct world {
     struct receiver *receiver;
     struct chunk_writer writer;
     uint64_t beats;
+    bool is_deaf;
     char log[256];
 };
 
@@ -99,6 +100,11 @@ static void on_lost_track(void *context UNUSED, uint64_t origin)
     assert_int_equal(ORIGIN, origin);
 }
 
+static bool hears(void *context)
+{
+    return !((struct world *)context)->is_deaf;
+}
+
 static void on_entry(void *context UNUSED, const struct envelope *envelope UNUSED)
 {
 }
@@ -118,7 +124,8 @@ static void begin(struct world *world)
     world->sequences = sequence_table_new(16);
     world->ring = sent_ring_new(16, SECONDS(100), 1 << 20);
     world->peers = peer_table_new(find_no_shard, NULL);
-    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, on_entry, world};
+    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, hears, on_entry,
+                                                 world};
     world->receiver = receiver_new(world->base, world->map, NULL, world->sequences,
                                    world->ring, world->peers, OWN, &callbacks);
 }
@@ -184,7 +191,12 @@ static void hear_heartbeat(struct world *world)
 
 static void pass(struct world *world, uint64_t time, bool is_heard)
 {
-    fake_now += time;
+    uint64_t end = fake_now + time;
+    while (is_heard && end - fake_now > SECONDS(1)) {
+        fake_now += SECONDS(1);
+        hear_heartbeat(world);
+    }
+    fake_now = end;
     if (is_heard)
         hear_heartbeat(world);
     event_base_loop(world->base, EVLOOP_ONCE); /* the look after what is missing */
@@ -231,6 +243,11 @@ static void play(struct world *world, const char *event)
         break;
     case 's': /* seconds pass, and it is silent */
         pass(world, SECONDS(number), false);
+        break;
+    case 'd': /* seconds pass, and nothing at all is heard */
+        world->is_deaf = true;
+        pass(world, SECONDS(number), false);
+        world->is_deaf = false;
         break;
     case 'a': /* own: accepted, back from its shard, to be delivered as far as this */
         accept_own(world, number);
@@ -284,6 +301,12 @@ static const struct {
     /* silent: 10 s */
     {"w h 1 3 s5", "1 ?2 ", 0, 1},
     {"w h 1 3 s10", "1 3 ", 1, 0},
+    /* it had no chance to answer before it was heard again, nor while no shard was */
+    {"w h 1 3 s6 h t1", "1 ?2 ?2 ", 0, 1},
+    {"w h 1 3 s6 h t5", "1 ?2 3 ", 1, 0},
+    {"w h 1 3 d15 m20", "1 ?2 ?2 ", 0, 1},
+    {"w h 1 3 d15 s9", "1 ?2 ?2 ", 0, 1},
+    {"w h 1 3 d15 s10", "1 ?2 3 ", 1, 0},
     /* gone: at once */
     {"w h 1 4 g2 g3", "1 4 ", 2, 0},
     {"w h 1 4 g3 2", "1 2 4 ", 1, 0},
