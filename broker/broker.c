@@ -3,6 +3,7 @@
 #include "broker/broker_admin.h"
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
+#include "broker/broker_tls.h"
 #include "broker/deliver.h"
 #include "broker/doors.h"
 #include "broker/host_ids.h"
@@ -10,10 +11,10 @@
 #include "broker/publish.h"
 #include "broker/shard.h"
 #include "broker/turn.h"
-#include "shared/file_watch.h"
 #include "shared/lifecycle.h"
 #include "shared/log.h"
 #include "shared/timing.h"
+#include "shared/watched_files.h"
 
 #include <event2/event.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@
 
 #define TICK       MILLISECONDS(100)
 #define DRAIN_TICK MILLISECONDS(20)
+#define SETTLE     MILLISECONDS(50) /* several files of one mount change together */
 
 /* What a message may grow to, in payload limits, when it is written in another dialect: texts in JSON's escapes take
  * up to three times as much (control characters six times), attachments a third more. */
@@ -32,7 +34,8 @@
 struct broker {
     struct broker_config *config; /* held */
     const char *file;             /* borrowed; NULL: flags only */
-    struct file_watch *watch;     /* NULL: no file */
+    struct watched_files *files;  /* it and what it names; NULL: no file */
+    struct event *settled;        /* of them */
     struct event_base *base;
     struct lifecycle *lifecycle;
     struct turn *turn;
@@ -291,6 +294,20 @@ static void keep_what_needs_a_restart(const struct broker *broker,
     broker_config_keep(config, broker->config);
 }
 
+static void watch_file(void *context, const char *path)
+{
+    struct broker *broker = context;
+    watched_files_add(broker->files, path);
+}
+
+static void watch_files(struct broker *broker)
+{
+    watched_files_begin(broker->files);
+    watched_files_add(broker->files, broker->file);
+    broker_tls_walk_files(broker->config, watch_file, broker);
+    watched_files_end(broker->files);
+}
+
 static bool is_hub(const struct broker_config *config)
 {
     return broker_config_shard_count(config) == 0;
@@ -306,6 +323,8 @@ static void take_over(struct broker *broker, struct broker_config *config)
     doors_commit(broker->doors);
     broker_config_release(broker->config);
     broker->config = config;
+    if (broker->files != NULL)
+        watch_files(broker);
 }
 
 static bool reload(struct broker *broker, FILE *errors)
@@ -364,11 +383,18 @@ static void on_reload(void *argument)
     free(text);
 }
 
-static void on_file_change(void *argument)
+static void on_settled(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
 {
     struct broker *broker = argument;
     if (lifecycle_phase(broker->lifecycle) == LIFECYCLE_READY)
         on_reload(broker);
+}
+
+static void on_file_change(void *argument, const char *path UNUSED)
+{
+    struct broker *broker = argument;
+    struct timeval wait = timing_to_timeval(SETTLE);
+    check(event_add(broker->settled, &wait) == 0);
 }
 
 /* ── public ── */
@@ -415,7 +441,8 @@ struct broker *broker_new(struct broker_config *config, const char *file)
     };
     broker->tick = event_new(broker->base, -1, EV_PERSIST, on_tick, broker);
     broker->drain_tick = event_new(broker->base, -1, EV_PERSIST, on_drain_tick, broker);
-    check(broker->tick != NULL && broker->drain_tick != NULL);
+    broker->settled = event_new(broker->base, -1, 0, on_settled, broker);
+    check(broker->tick != NULL && broker->drain_tick != NULL && broker->settled != NULL);
     broker->doors = doors_new(broker->base, on_accept, broker);
     if (!doors_prepare(broker->doors, config, stderr)) {
         broker_free(broker);
@@ -434,8 +461,9 @@ void broker_free(struct broker *broker)
 {
     if (broker->admin != NULL)
         broker_admin_free(broker->admin);
-    if (broker->watch != NULL)
-        file_watch_free(broker->watch);
+    if (broker->files != NULL)
+        watched_files_free(broker->files);
+    event_free(broker->settled);
     doors_free(broker->doors);
     event_free(broker->tick);
     event_free(broker->drain_tick);
@@ -459,9 +487,10 @@ int broker_run(struct broker *broker)
 {
     publisher_start(broker->publisher, on_relief, broker);
     doors_start(broker->doors);
-    if (broker->file != NULL)
-        broker->watch =
-            file_watch_new(broker->base, broker->file, on_file_change, broker);
+    if (broker->file != NULL) {
+        broker->files = watched_files_new(broker->base, on_file_change, broker);
+        watch_files(broker);
+    }
     struct timeval every = timing_to_timeval(TICK);
     check(event_add(broker->tick, &every) == 0);
     log_info(LOG_SUBJECT("main"), "started", LOG_TEXT("version", SIDRAIL_VERSION),

@@ -3,8 +3,10 @@
  */
 #include "broker/broker_config.h"
 
+#include "broker/broker_tls.h"
 #include "broker/client.h"
 #include "broker/message.h"
+#include "broker/shard_url.h"
 #include "shared/log.h"
 #include "shared/timing.h"
 
@@ -90,92 +92,27 @@ static const struct option_table listener_table =
 
 /* ── shards ── */
 
-/* What a URL says; texts are owned. */
-struct shard_url {
-    char *host; /* NULL: unix_path */
-    char *port;
-    char *unix_path; /* "unix:/path" */
-    char *username;  /* NULL: none */
-    char *password;  /* NULL: none */
-};
-
-static void shard_url_cleanup(struct shard_url *url)
-{
-    free(url->host);
-    free(url->port);
-    free(url->unix_path);
-    free(url->username);
-    free(url->password);
-    *url = (struct shard_url){0};
-}
-
-/* "[user][:password]" before the '@'. */
-static void parse_credentials(struct slice text, struct shard_url *url)
-{
-    size_t colon = slice_find(text, ':');
-    if (colon > 0)
-        url->username = slice_dup(slice_to(text, colon));
-    if (colon < text.len)
-        url->password = slice_dup(slice_from(text, colon + 1));
-}
-
-/* redis://[[user]:password@]host[:port][/0], or unix:/path. Returns NULL, or what is wrong in static text;
- * the caller cleans *url up either way. */
-static const char *shard_url_parse(struct slice text, struct shard_url *url)
-{
-    if (slice_starts_with(text, SLICE("unix:/"))) {
-        struct address address;
-        const char *why;
-        if (!address_parse(text, &address, &why))
-            return why;
-        url->unix_path = slice_dup(text);
-        return NULL;
-    }
-    if (slice_starts_with(text, SLICE("rediss://")))
-        return "rediss:// (TLS to a shard) is not supported; use redis:// or unix:/path";
-    if (!slice_starts_with(text, SLICE("redis://")))
-        return "must begin with redis:// or unix:/";
-    text = slice_from(text, strlen("redis://"));
-    size_t at = slice_find_last(text, '@');
-    if (at < text.len) {
-        parse_credentials(slice_to(text, at), url);
-        text = slice_from(text, at + 1);
-    }
-    size_t slash = slice_find(text, '/');
-    struct slice path = slice_from(text, slash);
-    if (path.len > 1 && !slice_equals(path, SLICE("/0")))
-        return "pub/sub knows no databases; leave the path away";
-    text = slice_to(text, slash);
-    size_t colon = slice_find_last(text, ':');
-    size_t bracket = slice_find_last(text, ']');
-    bool has_port = colon < text.len && (bracket == text.len || colon > bracket);
-    struct slice host = has_port ? slice_to(text, colon) : text;
-    struct slice port = has_port ? slice_from(text, colon + 1) : SLICE("6379");
-    if (host.len >= 2 && host.data[0] == '[' && host.data[host.len - 1] == ']')
-        host = slice_of(host.data + 1, host.len - 2);
-    uint64_t number;
-    if (host.len == 0)
-        return "names no host";
-    if (!slice_to_number(port, 1, 65535, &number))
-        return "has a port that is not 1..65535";
-    url->host = slice_dup(host);
-    url->port = slice_dup(port);
-    return NULL;
-}
-
-/* A shard without a name is called host:port. */
-static char *shard_default_name(const struct shard_url *url)
-{
-    if (url->host == NULL)
-        return must_strdup(url->unix_path);
-    bool is_v6 = strchr(url->host, ':') != NULL;
-    return must_printf(is_v6 ? "[%s]:%s" : "%s:%s", url->host, url->port);
-}
-
 static void replace_text(char **text, char *owned)
 {
     free(*text);
     *text = owned;
+}
+
+/* The files are read here already, so that what is wrong with them has its place in the file. */
+static void check_shard_tls(const struct broker_shard_config *shard,
+                            const struct option_place *place)
+{
+    if (shard->has_tls && (shard->tls.cert[0] != '\0') != (shard->tls.key[0] != '\0')) {
+        option_error(place, "tls", "needs both cert and key, or neither");
+        return;
+    }
+    char *error;
+    struct tls_context *context = broker_tls_of_shard(shard, &error);
+    if (context == NULL) {
+        option_error(place, "tls", "%s", error);
+        free(error);
+    }
+    tls_unref(context);
 }
 
 static void check_shard(void *object, const struct option_place *place)
@@ -188,7 +125,11 @@ static void check_shard(void *object, const struct option_place *place)
     if (why != NULL)
         option_error(place, "url", "%s", why);
     else if (shard->name[0] == '\0')
-        replace_text(&shard->name, shard_default_name(&url));
+        replace_text(&shard->name, shard_url_name(&url));
+    if (why == NULL && shard->has_tls && !url.is_tls)
+        option_error(place, "tls", "needs a URL that begins with rediss://");
+    if (why == NULL && url.is_tls)
+        check_shard_tls(shard, place);
     shard_url_cleanup(&url);
 }
 
@@ -214,6 +155,8 @@ static void shard_unfill(struct broker_shard_config *shard)
     free(shard->unix_path);
     free(shard->url_password);
     shard->host = shard->port = shard->unix_path = shard->url_password = NULL;
+    tls_unref(shard->tls_context);
+    shard->tls_context = NULL;
 }
 
 static const struct option_row shard_rows[] = {
@@ -223,7 +166,7 @@ static const struct option_row shard_rows[] = {
          "Decides which partitions it gets; the same at all brokers. Default host:port."},
     {"url", OPTION_TEXT, AT(broker_shard_config, url), .required = true, .minimum = 1,
      .maximum = 1024, .reload = OPTION_LIVE,
-     .help = "redis://[user:password@]host:port or unix:/path."},
+     .help = "redis://[user:password@]host:port, rediss:// for TLS, or unix:/path."},
     {"username", OPTION_TEXT, AT(broker_shard_config, username), .maximum = 255,
      .reload = OPTION_NEW, .help = "User for AUTH; empty is the default user."},
     {"password_file", OPTION_TEXT, AT(broker_shard_config, password_file),
@@ -231,6 +174,22 @@ static const struct option_row shard_rows[] = {
     {"weight", OPTION_INTEGER, AT(broker_shard_config, weight), .standard = "1",
      .minimum = 1, .maximum = 100, .reload = OPTION_LIVE,
      .help = "Share of the partitions."},
+    {"tls", OPTION_OBJECT, AT(broker_shard_config, has_tls), .reload = OPTION_NEW,
+     .help = "How a shard with a rediss:// URL is trusted."},
+    {"tls.ca", OPTION_TEXT, AT(broker_shard_config, tls.ca), .maximum = 4096,
+     .reload = OPTION_NEW,
+     .help = "PEM file of the authorities that its certificate must be from, read again "
+             "when it changes; empty: the system's."},
+    {"tls.cert", OPTION_TEXT, AT(broker_shard_config, tls.cert), .maximum = 4096,
+     .reload = OPTION_NEW,
+     .help = "PEM file of the certificate that is shown to it (Redis' tls-auth-clients), "
+             "with its chain, read again when it changes; empty: none."},
+    {"tls.key", OPTION_TEXT, AT(broker_shard_config, tls.key), .maximum = 4096,
+     .reload = OPTION_NEW, .help = "PEM file of its private key."},
+    {"tls.server_name", OPTION_TEXT, AT(broker_shard_config, tls.server_name),
+     .maximum = 253, .reload = OPTION_NEW,
+     .help = "Name that is sent (SNI) and that its certificate must hold; empty: the "
+             "host of the URL, a name or an IP."},
 };
 static const struct option_table shard_table = OPTION_TABLE(
     shard_rows, struct broker_shard_config, .plain = "url", .check = check_shard);
@@ -451,6 +410,27 @@ bool broker_config_shard_password(const struct broker_shard_config *shard,
     return ok;
 }
 
+/* ── TLS ── */
+
+static bool load_tls(struct broker_config *config, FILE *errors)
+{
+    bool ok = true;
+    for (size_t i = 0; i < config->shards.count; i++) {
+        struct broker_shard_config *shard =
+            OPTION_ITEM(config->shards, broker_shard_config, i);
+        char *error;
+        if (!slice_starts_with(slice_from_text(shard->url), SLICE("rediss://")))
+            continue;
+        shard->tls_context = broker_tls_of_shard(shard, &error);
+        if (shard->tls_context != NULL)
+            continue;
+        fprintf(errors, "shards[%zu].tls: %s\n", i, error);
+        free(error);
+        ok = false;
+    }
+    return ok;
+}
+
 /* ── loading ── */
 
 struct broker_config *broker_config_load(const char *file,
@@ -487,7 +467,7 @@ struct broker_config *broker_config_load(const char *file,
         shard_fill(OPTION_ITEM(config->shards, broker_shard_config, i));
     for (size_t i = 0; i < config->listeners.count; i++)
         OPTION_ITEM(config->listeners, broker_listener_config, i)->whole = config;
-    if (!load_passwords(config, errors)) {
+    if (!load_passwords(config, errors) || !load_tls(config, errors)) {
         broker_config_release(config);
         return NULL;
     }
@@ -542,6 +522,11 @@ void broker_config_keep(struct broker_config *config,
 
 /* ── of a shard by itself ── */
 
+static void copy_text(char **text, const char *from)
+{
+    replace_text(text, must_strdup(from != NULL ? from : ""));
+}
+
 struct broker_shard_config *
 broker_shard_config_copy(const struct broker_shard_config *shard)
 {
@@ -558,6 +543,10 @@ void broker_shard_config_free(struct broker_shard_config *shard)
     free(shard->url);
     free(shard->username);
     free(shard->password_file);
+    free(shard->tls.ca);
+    free(shard->tls.cert);
+    free(shard->tls.key);
+    free(shard->tls.server_name);
     free(shard);
 }
 
@@ -565,11 +554,18 @@ void broker_shard_config_replace(struct broker_shard_config *shard,
                                  const struct broker_shard_config *from)
 {
     shard_unfill(shard);
-    replace_text(&shard->url, must_strdup(from->url));
-    replace_text(&shard->username, must_strdup(from->username));
-    replace_text(&shard->password_file, must_strdup(from->password_file));
+    copy_text(&shard->url, from->url);
+    copy_text(&shard->username, from->username);
+    copy_text(&shard->password_file, from->password_file);
     shard->weight = from->weight;
+    shard->has_tls = from->has_tls;
+    copy_text(&shard->tls.ca, from->tls.ca);
+    copy_text(&shard->tls.cert, from->tls.cert);
+    copy_text(&shard->tls.key, from->tls.key);
+    copy_text(&shard->tls.server_name, from->tls.server_name);
     shard_fill(shard);
+    if (from->tls_context != NULL)
+        shard->tls_context = tls_ref(from->tls_context);
 }
 
 struct partition_map_config broker_config_map(const struct broker_config *config)

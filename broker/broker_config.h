@@ -9,6 +9,8 @@
 
 #include <stdio.h>
 
+struct tls_context;
+
 struct broker_user_config {
     char *name;
     char *password_file;
@@ -32,11 +34,16 @@ struct broker_shard_config {
     char *username;
     char *password_file;
     int64_t weight;
+    bool has_tls;
+    struct {
+        char *ca, *cert, *key, *server_name;
+    } tls;
     /* From the URL; no rows of their own. */
     char *host; /* NULL: unix_path */
     char *port;
     char *unix_path;
-    char *url_password; /* NULL: none in the URL */
+    char *url_password;              /* NULL: none in the URL */
+    struct tls_context *tls_context; /* one holder; NULL: plain */
 };
 
 enum broker_tail { TAIL_ACKED, TAIL_OVERLAP };

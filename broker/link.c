@@ -7,6 +7,7 @@
 #include "broker/batch_clock.h"
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
+#include "broker/broker_tls.h"
 #include "broker/link_reader.h"
 #include "broker/output.h"
 #include "broker/standing_clock.h"
@@ -38,6 +39,10 @@
  * as fast as it is written to must hold the difference. Pages that are not used cost nothing. */
 #define READ_SIZE_PUBLISHING  ((size_t)16 * 1024)
 #define READ_SIZE_SUBSCRIBING ((size_t)256 * 1024)
+
+/* Of TLS (RFC 8446 section 5.1): the longest record, and the type of an alert. */
+#define RECORD_MAX ((size_t)16 * 1024)
+#define TLS_ALERT  21
 
 /* Channels in one SUBSCRIBE: small enough that Redis does other things in between. */
 #define SUBSCRIBE_BATCH 512
@@ -327,32 +332,27 @@ static bool on_reply(void *context, const struct link_reply *reply)
     return link->state != LINK_DOWN;
 }
 
-static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
-{
-    struct link *link = argument;
-    size_t size;
-    char *room = link_reader_room(link->reader, &size);
-    ssize_t len = stream_read(&link->stream, room, size);
-    if (len < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (len <= 0) {
-        link_close(link, len == 0 ? CLOSE_PEER : CLOSE_BROKEN);
-        return;
-    }
-    batch_clock_start();
-    link->heard_at = standing_now();
-    struct link_reader *reader = link->reader;
-    link->is_parsing = true;
-    bool is_good = link_reader_take(reader, (size_t)len);
-    link->is_parsing = false;
-    batch_clock_stop();
-    if (link->state == LINK_DOWN)
-        link_reader_free(reader);
-    else if (!is_good)
-        link_close(link, CLOSE_PROTOCOL);
-}
-
 /* ── writing ── */
+
+/* The connection has ended, with `error` or (0) orderly. At the start the reason is most often that the other side
+ * wanted TLS, or a certificate in it, which a reset that overtakes its alert does not tell. */
+static void end_of_connection(struct link *link, int error)
+{
+    bool is_tls = link->stream.ssl != NULL;
+    bool is_mute = link->state == LINK_CHECKING && link->heard_at == link->probed_at;
+    if (error == EPROTO)
+        close_with_text(link, CLOSE_LINK_TLS, slice_from_text(stream_failure()));
+    else if (is_mute && is_tls)
+        close_with_text(link, CLOSE_LINK_TLS,
+                        SLICE("ended before its first answer; if it wants a certificate, "
+                              "give tls.cert and tls.key"));
+    else if (is_mute)
+        close_with_text(link, error == 0 ? CLOSE_PEER : CLOSE_BROKEN,
+                        SLICE("ended before its first answer; if it speaks TLS, the URL "
+                              "must begin with rediss://"));
+    else
+        link_close(link, error == 0 ? CLOSE_PEER : CLOSE_BROKEN);
+}
 
 static void write_output(struct link *link)
 {
@@ -370,7 +370,7 @@ static void write_output(struct link *link)
         link->is_blocked = true;
         return;
     case OUTPUT_BROKEN:
-        link_close(link, CLOSE_BROKEN);
+        end_of_connection(link, errno);
         return;
     }
     unreachable();
@@ -386,6 +386,108 @@ static void begin_checking(struct link *link)
     write_output(link);
 }
 
+/* ── TLS ── */
+
+static void refuse_peer(struct link *link, const char *why)
+{
+    char text[REASON_TEXT_SIZE];
+    bool is_certificate = stream_distrusts_peer(&link->stream);
+    snprintf(text, sizeof(text), is_certificate ? "certificate of %s: %s" : "%s%s",
+             is_certificate ? broker_tls_name(link->config.shard) : "", why);
+    close_with_text(link, CLOSE_LINK_TLS, slice_from_text(text));
+}
+
+static void secure(struct link *link)
+{
+    const char *why = "";
+    switch (stream_handshake(&link->stream, &why)) {
+    case STREAM_READY:
+        event_del(&link->writable);
+        begin_checking(link);
+        return;
+    case STREAM_WANTS_READ:
+        event_del(&link->writable);
+        check(event_add(&link->readable, NULL) == 0);
+        return;
+    case STREAM_WANTS_WRITE:
+        event_del(&link->readable);
+        check(event_add(&link->writable, NULL) == 0);
+        return;
+    case STREAM_REFUSED:
+        refuse_peer(link, why);
+        return;
+    }
+    unreachable();
+}
+
+/* Connected. The context is that of now: a later one is for later connections. */
+static void begin_securing(struct link *link)
+{
+    const struct broker_shard_config *shard = link->config.shard;
+    if (shard->tls_context != NULL)
+        tls_connect(shard->tls_context, &link->stream, broker_tls_name(shard));
+    secure(link);
+}
+
+/* ── reading ── */
+
+/* A read of TLS gives one record; more are taken while a whole one has room, so that a busy shard is not read in
+ * smaller pieces than a plain one. */
+static ssize_t read_records(struct link *link, char *room, size_t size)
+{
+    size_t total = 0;
+    ssize_t len;
+    do {
+        len = stream_read(&link->stream, room + total, size - total);
+        total += len > 0 ? (size_t)len : 0;
+    } while (len > 0 && size - total >= RECORD_MAX);
+    return total > 0 ? (ssize_t)total : len; /* an end or error is met again */
+}
+
+/* Where TLS is wanted and we speak none, the answer is an alert (RFC 8446 section 6), not Redis' protocol. */
+static bool is_alert(const struct link *link, const char *bytes)
+{
+    return link->state == LINK_CHECKING && link->stream.ssl == NULL &&
+           (unsigned char)bytes[0] == TLS_ALERT;
+}
+
+static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    struct link *link = argument;
+    if (link->state == LINK_CONNECTING) {
+        secure(link);
+        return;
+    }
+    size_t size;
+    char *room = link_reader_room(link->reader, &size);
+    ssize_t len = link->stream.ssl != NULL ? read_records(link, room, size)
+                                           : stream_read(&link->stream, room, size);
+    if (len < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (len <= 0) {
+        end_of_connection(link, len == 0 ? 0 : errno);
+        return;
+    }
+    if (is_alert(link, room)) {
+        close_with_text(link, CLOSE_LINK_TLS,
+                        SLICE("it speaks TLS: the URL must begin with rediss://"));
+        return;
+    }
+    batch_clock_start();
+    link->heard_at = standing_now();
+    struct link_reader *reader = link->reader;
+    link->is_parsing = true;
+    bool is_good = link_reader_take(reader, (size_t)len);
+    link->is_parsing = false;
+    batch_clock_stop();
+    if (link->state == LINK_DOWN)
+        link_reader_free(reader);
+    else if (!is_good)
+        link_close(link, CLOSE_PROTOCOL);
+    else if (stream_has_pending(&link->stream))
+        event_active(&link->readable, EV_READ, 0); /* the descriptor does not tell */
+}
+
 static void on_writable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
 {
     struct link *link = argument;
@@ -393,10 +495,14 @@ static void on_writable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
         write_output(link);
         return;
     }
+    if (link->stream.ssl != NULL) {
+        secure(link);
+        return;
+    }
     event_del(&link->writable);
     int error = net_connect_result(link->stream.fd);
     if (error == 0)
-        begin_checking(link);
+        begin_securing(link);
     else
         close_with_text(link, CLOSE_LINK_REFUSED, slice_from_text(strerror(error)));
 }
@@ -427,7 +533,7 @@ static void connect_to(struct link *link, const struct address *address)
     if (in_progress)
         check(event_add(&link->writable, NULL) == 0);
     else
-        begin_checking(link);
+        begin_securing(link);
 }
 
 static void on_resolved(int result, struct evutil_addrinfo *found, void *argument)
@@ -498,8 +604,13 @@ static void tick(struct link *link)
     uint64_t now = standing_now();
     set_timer(link, TICK);
     if (link->state < LINK_UP) {
-        if (timing_now() - link->changed_at > CONNECT_WITHIN)
-            link_close(link, CLOSE_LINK_TIMEOUT);
+        if (timing_now() - link->changed_at <= CONNECT_WITHIN)
+            return;
+        bool is_securing = link->state == LINK_CONNECTING && link->stream.ssl != NULL;
+        close_with_text(link, CLOSE_LINK_TIMEOUT,
+                        is_securing ? SLICE("no answer in the TLS handshake; does it "
+                                            "speak TLS?")
+                                    : SLICE(""));
     } else if (is_unanswered(link, now)) {
         link_close(link, CLOSE_LINK_UNANSWERED);
     } else if (is_probe_due(link, now)) {

@@ -1,7 +1,7 @@
 /*
  * One connection to one Redis, kept up.
  *
- *     DOWN ──link_start, back-off over──▶ RESOLVING ──address──▶ CONNECTING ──connected──▶ CHECKING
+ *     DOWN ──link_start, back-off over──▶ RESOLVING ──address──▶ CONNECTING ──connected, TLS──▶ CHECKING
  *      ▲                                                                                    │ AUTH, CLIENT SETNAME,
  *      │                                                                                    ▼ ROLE = master
  *      └◀── any failure: link_close(reason), wait 0.1 s … 5 s ──────────────────────────── UP

@@ -22,7 +22,7 @@ static const char usage[] =
     "usage: sidrail-broker --config FILE [--check]\n"
     "       sidrail-broker [--listen ADDR]... [--shard URL]... [--admin ADDR]\n"
     "                      ADDR is host:port or unix:/path, URL "
-    "redis://[user:password@]host:port;\n"
+    "redis[s]://[user:password@]host:port;\n"
     "                      default listen 127.0.0.1:6379; no shard is the embedded hub\n"
     "       sidrail-broker --print-options | --print-metrics | --version | --help\n"
     "       sidrail-broker explain [--config FILE | --shard URL...] [--channel NAME] < "
@@ -33,7 +33,7 @@ static const char usage[] =
     "and "
     "back\n";
 
-#define PROBE_TIMEOUT SECONDS(5) /* for each answer */
+#define PROBE_TIMEOUT SECONDS(5) /* for each step */
 
 /* More repetitions of one flag than this are a mistake. */
 #define FLAGS_MAX 1100

@@ -1,20 +1,36 @@
 #include "broker/probe.h"
 
 #include "broker/broker_config.h"
+#include "broker/broker_tls.h"
 #include "shared/lifecycle.h"
+#include "shared/net.h"
 #include "shared/timing.h"
 
+#include <errno.h>
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKEN_SIZE = 17 }; /* 16 hex digits */
+enum {
+    TOKEN_SIZE = 17, /* 16 hex digits */
+    READ_SIZE = 4096,
+};
+
+/* One connection: hiredis reads the replies, the bytes are ours. */
+struct wire {
+    struct probe *probe;
+    struct stream stream;
+    redisReader *reader;
+};
 
 struct probe {
     const struct broker_shard_config *target;
-    struct timeval timeout;
-    redisContext *subscriber, *publisher;
+    uint64_t deadline; /* of the step */
+    struct address address;
+    struct wire subscriber, publisher;
     char channel[64], payload[TOKEN_SIZE];
     char failure[256];
 };
@@ -25,70 +41,182 @@ static bool fail(struct probe *probe, const char *why)
     return false;
 }
 
-/* The reply is what is wanted, or the step has failed with what it says. Frees the reply. */
-static bool accept_reply(struct probe *probe, redisContext *context, redisReply *reply,
-                         int wanted_type)
+/* ── bytes, waiting for them until the deadline of the step ── */
+
+static bool wait_for(struct wire *wire, short what)
 {
-    bool is_good = reply != NULL && reply->type == wanted_type;
-    if (reply == NULL)
-        fail(probe, context->errstr[0] != '\0' ? context->errstr : "no answer");
-    else if (!is_good)
-        fail(probe,
-             reply->type == REDIS_REPLY_ERROR ? reply->str : "an unexpected answer");
-    if (reply != NULL)
-        freeReplyObject(reply);
+    struct probe *probe = wire->probe;
+    struct pollfd poll_fd = {.fd = wire->stream.fd, .events = what};
+    uint64_t now = timing_now();
+    int left = now < probe->deadline ? (int)((probe->deadline - now) / 1000) + 1 : 0;
+    int ready = left > 0 ? poll(&poll_fd, 1, left) : 0;
+    if (ready < 0 && errno != EINTR)
+        return fail(probe, strerror(errno));
+    return ready != 0 || fail(probe, "no answer in time");
+}
+
+static bool secure(struct wire *wire)
+{
+    const struct broker_shard_config *target = wire->probe->target;
+    if (target->tls_context != NULL)
+        tls_connect(target->tls_context, &wire->stream, broker_tls_name(target));
+    for (;;) {
+        const char *why = "";
+        switch (stream_handshake(&wire->stream, &why)) {
+        case STREAM_READY:
+            return true;
+        case STREAM_REFUSED:
+            return fail(wire->probe, why);
+        case STREAM_WANTS_READ:
+            if (!wait_for(wire, POLLIN))
+                return false;
+            break;
+        case STREAM_WANTS_WRITE:
+            if (!wait_for(wire, POLLOUT))
+                return false;
+            break;
+        }
+    }
+}
+
+static bool send_command(struct wire *wire, const char *format, ...) PRINTF_LIKE(2, 3);
+static bool send_command(struct wire *wire, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    char *command = NULL;
+    int len = redisvFormatCommand(&command, format, arguments);
+    va_end(arguments);
+    check(len > 0);
+    bool is_good = true;
+    for (size_t sent = 0; is_good && sent < (size_t)len;) {
+        ssize_t taken = stream_write(&wire->stream, command + sent, (size_t)len - sent);
+        if (taken >= 0)
+            sent += (size_t)taken;
+        else
+            is_good = errno == EAGAIN ? wait_for(wire, POLLOUT)
+                                      : fail(wire->probe, strerror(errno));
+    }
+    free(command);
     return is_good;
 }
 
-static bool connect_one(struct probe *probe, redisContext **context)
+/* The next reply, which the caller frees; NULL when there is none. */
+static redisReply *take_reply(struct wire *wire)
+{
+    for (;;) {
+        void *reply = NULL;
+        if (redisReaderGetReply(wire->reader, &reply) != REDIS_OK) {
+            fail(wire->probe, wire->reader->errstr);
+            return NULL;
+        }
+        if (reply != NULL)
+            return reply;
+        char bytes[READ_SIZE];
+        ssize_t len = stream_read(&wire->stream, bytes, sizeof(bytes));
+        if (len > 0) {
+            check(redisReaderFeed(wire->reader, bytes, (size_t)len) == REDIS_OK);
+        } else if (len == 0) {
+            fail(wire->probe, "the connection ended");
+            return NULL;
+        } else if (errno != EAGAIN) {
+            fail(wire->probe, errno == EPROTO ? stream_failure() : strerror(errno));
+            return NULL;
+        } else if (!wait_for(wire, POLLIN)) {
+            return NULL;
+        }
+    }
+}
+
+/* The next reply is what is wanted, or the step has failed with what it says. */
+static bool accept_reply(struct wire *wire, int wanted_type)
+{
+    redisReply *reply = take_reply(wire);
+    if (reply == NULL)
+        return false;
+    bool is_good = reply->type == wanted_type;
+    if (!is_good)
+        fail(wire->probe,
+             reply->type == REDIS_REPLY_ERROR ? reply->str : "an unexpected answer");
+    freeReplyObject(reply);
+    return is_good;
+}
+
+/* ── the steps ── */
+
+static bool find_address(struct probe *probe)
 {
     const struct broker_shard_config *target = probe->target;
-    if (target->host != NULL)
-        *context =
-            redisConnectWithTimeout(target->host, atoi(target->port), probe->timeout);
-    else
-        *context = redisConnectUnixWithTimeout(target->unix_path, probe->timeout);
-    if (*context == NULL)
-        return fail(probe, "out of memory");
-    if ((*context)->err != 0)
-        return fail(probe, (*context)->errstr);
-    redisSetTimeout(*context, probe->timeout);
+    char *text = target->unix_path != NULL ? must_strdup(target->unix_path)
+                 : strchr(target->host, ':') != NULL
+                     ? must_printf("[%s]:%s", target->host, target->port)
+                     : must_printf("%s:%s", target->host, target->port);
+    const char *why = "";
+    bool is_known = address_resolve(slice_from_text(text), &probe->address, &why);
+    free(text);
+    return is_known || fail(probe, why);
+}
+
+static bool connect_one(struct wire *wire)
+{
+    struct probe *probe = wire->probe;
+    const struct broker_shard_config *target = probe->target;
+    bool in_progress = false;
+    int fd = net_connect(&probe->address, &in_progress);
+    if (fd < 0)
+        return fail(probe, strerror(errno));
+    stream_init(&wire->stream, fd);
+    wire->reader = redisReaderCreate();
+    check(wire->reader != NULL);
+    if (!wait_for(wire, POLLOUT))
+        return false;
+    int error = net_connect_result(fd);
+    if (error != 0)
+        return fail(probe, strerror(error));
+    if (!secure(wire))
+        return false;
     if (target->url_password == NULL)
         return true;
-    redisReply *reply =
+    bool is_sent =
         target->username[0] != '\0'
-            ? redisCommand(*context, "AUTH %s %s", target->username, target->url_password)
-            : redisCommand(*context, "AUTH %s", target->url_password);
-    return accept_reply(probe, *context, reply, REDIS_REPLY_STATUS);
+            ? send_command(wire, "AUTH %s %s", target->username, target->url_password)
+            : send_command(wire, "AUTH %s", target->url_password);
+    return is_sent && accept_reply(wire, REDIS_REPLY_STATUS);
+}
+
+static void disconnect(struct wire *wire)
+{
+    stream_close(&wire->stream);
+    if (wire->reader != NULL)
+        redisReaderFree(wire->reader);
 }
 
 static bool connect_both(struct probe *probe)
 {
-    return connect_one(probe, &probe->subscriber) &&
-           connect_one(probe, &probe->publisher);
+    return find_address(probe) && connect_one(&probe->subscriber) &&
+           connect_one(&probe->publisher);
 }
 
 static bool subscribe(struct probe *probe)
 {
-    redisReply *reply = redisCommand(probe->subscriber, "SUBSCRIBE %s", probe->channel);
-    return accept_reply(probe, probe->subscriber, reply, REDIS_REPLY_ARRAY);
+    return send_command(&probe->subscriber, "SUBSCRIBE %s", probe->channel) &&
+           accept_reply(&probe->subscriber, REDIS_REPLY_ARRAY);
 }
 
 static bool publish(struct probe *probe)
 {
-    redisReply *reply =
-        redisCommand(probe->publisher, "PUBLISH %s %s", probe->channel, probe->payload);
-    return accept_reply(probe, probe->publisher, reply, REDIS_REPLY_INTEGER);
+    return send_command(&probe->publisher, "PUBLISH %s %s", probe->channel,
+                        probe->payload) &&
+           accept_reply(&probe->publisher, REDIS_REPLY_INTEGER);
 }
 
 /* Anything else that is pushed meanwhile (a heartbeat) is passed over. */
 static bool receive(struct probe *probe)
 {
     for (int pushes = 0; pushes < 100; pushes++) {
-        void *answer = NULL;
-        if (redisGetReply(probe->subscriber, &answer) != REDIS_OK)
-            return fail(probe, probe->subscriber->errstr);
-        redisReply *reply = answer;
+        redisReply *reply = take_reply(&probe->subscriber);
+        if (reply == NULL)
+            return false;
         bool is_ours = reply->type == REDIS_REPLY_ARRAY && reply->elements == 3 &&
                        reply->element[1]->str != NULL && reply->element[2]->str != NULL &&
                        strcmp(reply->element[1]->str, probe->channel) == 0 &&
@@ -111,15 +239,18 @@ int broker_probe(const struct broker_shard_config *target, uint64_t timeout, FIL
                  {"publish", publish},
                  {"receive", receive}};
     struct probe probe = {.target = target,
-                          .timeout = {.tv_sec = (time_t)(timeout / SECONDS(1)),
-                                      .tv_usec = (suseconds_t)(timeout % SECONDS(1))}};
+                          .subscriber = {.probe = &probe, .stream = {.fd = -1}},
+                          .publisher = {.probe = &probe, .stream = {.fd = -1}}};
     snprintf(probe.channel, sizeof(probe.channel), "sidrail-probe-%016" PRIx64,
              timing_random());
     snprintf(probe.payload, sizeof(probe.payload), "%016" PRIx64, timing_random());
     uint64_t begin = timing_now();
     size_t step = 0;
-    while (step < ARRAY_LEN(steps) && steps[step].run(&probe))
-        step++;
+    for (; step < ARRAY_LEN(steps); step++) {
+        probe.deadline = timing_now() + timeout;
+        if (!steps[step].run(&probe))
+            break;
+    }
     bool is_good = step == ARRAY_LEN(steps);
     if (is_good)
         fprintf(out, "ok: published and received at %s in %" PRIu64 " ms\n", target->name,
@@ -127,9 +258,7 @@ int broker_probe(const struct broker_shard_config *target, uint64_t timeout, FIL
     else
         fprintf(errors, "probe: %s %s: %s\n", steps[step].name, target->name,
                 probe.failure);
-    if (probe.subscriber != NULL)
-        redisFree(probe.subscriber);
-    if (probe.publisher != NULL)
-        redisFree(probe.publisher);
+    disconnect(&probe.subscriber);
+    disconnect(&probe.publisher);
     return is_good && fflush(out) == 0 ? EXIT_CODE_WELL : EXIT_CODE_START;
 }

@@ -15,7 +15,7 @@
 
 struct broker_shard_config;
 
-/* The whole probe; each answer is waited for at most `timeout` microseconds. `target` is where to, as
+/* The whole probe; each step may take `timeout` microseconds. `target` is where to, as
  * the option shards[].url reads it. Writes "ok …" to `out` or one line that says which step failed and why to
  * `errors`; gives the exit code. */
 int broker_probe(const struct broker_shard_config *target, uint64_t timeout, FILE *out,

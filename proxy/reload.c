@@ -1,12 +1,12 @@
 #include "proxy/reload.h"
 
 #include "shared/ctl.h"
-#include "shared/file_watch.h"
 #include "shared/lifecycle.h"
 #include "shared/log.h"
 #include "shared/option_tree.h"
 #include "shared/option_value.h"
 #include "shared/timing.h"
+#include "shared/watched_files.h"
 
 #include "proxy/discovery.h"
 #include "proxy/listener_set.h"
@@ -34,22 +34,13 @@ struct waiting_call {
 
 STAILQ_HEAD(waiting_calls, waiting_call);
 
-struct watched_file {
-    SLIST_ENTRY(watched_file) entry;
-    struct reload *reload;
-    char *path;
-    struct file_watch *watch;
-    bool is_config;
-    bool is_kept; /* while the list is renewed */
-};
-
 struct reload {
     struct reload_parts parts;
     char *path;                   /* NULL: none */
     struct proxy_config *started; /* what threads and admin run with; one reference */
     struct proxy_config *config;  /* the newest; one reference */
     uint64_t digest;              /* of the text that was read last */
-    SLIST_HEAD(, watched_file) files;
+    struct watched_files *files;  /* NULL: no path */
     struct event settled;
     bool others_changed; /* a file that the configuration names */
 
@@ -162,57 +153,21 @@ static bool prepare(struct reload *reload, struct prepared *prepared, FILE *erro
 
 static void on_settled(evutil_socket_t fd, short what, void *argument);
 
-static void on_file_change(void *argument)
+static void on_file_change(void *argument, const char *path)
 {
-    struct watched_file *file = argument;
+    struct reload *reload = argument;
     struct timeval wait = timing_to_timeval(SETTLE);
-    if (!file->is_config)
-        file->reload->others_changed = true;
-    event_add(&file->reload->settled, &wait);
-}
-
-static void watch_file(struct reload *reload, const char *path, bool is_config)
-{
-    struct watched_file *file;
-    if (path[0] == '\0')
-        return;
-    SLIST_FOREACH(file, &reload->files, entry)
-    if (strcmp(file->path, path) == 0) {
-        file->is_kept = true;
-        return;
-    }
-    file = must_calloc(1, sizeof *file);
-    file->reload = reload;
-    file->path = must_strdup(path);
-    file->is_config = is_config;
-    file->is_kept = true;
-    file->watch = file_watch_new(reload->parts.base, path, on_file_change, file);
-    SLIST_INSERT_HEAD(&reload->files, file, entry);
-}
-
-static void drop_files(struct reload *reload)
-{
-    struct watched_file *file = SLIST_FIRST(&reload->files);
-    while (file != NULL) {
-        struct watched_file *next = SLIST_NEXT(file, entry);
-        if (!file->is_kept) {
-            SLIST_REMOVE(&reload->files, file, watched_file, entry);
-            file_watch_free(file->watch);
-            free(file->path);
-            free(file);
-        }
-        file = next;
-    }
+    if (strcmp(path, reload->path) != 0)
+        reload->others_changed = true;
+    event_add(&reload->settled, &wait);
 }
 
 static void watch_files(struct reload *reload)
 {
     const struct proxy_config *config = reload->config;
-    struct watched_file *file;
-    SLIST_FOREACH(file, &reload->files, entry)
-    file->is_kept = false;
-    watch_file(reload, reload->path, true);
-    watch_file(reload, config->affinity_keys, false);
+    watched_files_begin(reload->files);
+    watched_files_add(reload->files, reload->path);
+    watched_files_add(reload->files, config->affinity_keys);
     for (size_t i = 0; i < config->listeners.count; i++) {
         const struct listener_config *listener = proxy_config_listener(config, i);
         if (!listener->has_tls)
@@ -220,13 +175,13 @@ static void watch_files(struct reload *reload)
         for (size_t c = 0; c < listener->tls.certificates.count; c++) {
             const struct certificate_config *it =
                 OPTION_ITEM(listener->tls.certificates, certificate_config, c);
-            watch_file(reload, it->cert, false);
-            watch_file(reload, it->key, false);
+            watched_files_add(reload->files, it->cert);
+            watched_files_add(reload->files, it->key);
         }
-        watch_file(reload, listener->tls.client_ca, false);
-        watch_file(reload, listener->tls.ticket_keys, false);
+        watched_files_add(reload->files, listener->tls.client_ca);
+        watched_files_add(reload->files, listener->tls.ticket_keys);
     }
-    drop_files(reload);
+    watched_files_end(reload->files);
 }
 
 /* ---- the swap ---- */
@@ -390,11 +345,11 @@ struct reload *reload_new(const struct reload_parts *parts, struct proxy_config 
     reload->is_under_way = true;
     STAILQ_INIT(&reload->calls);
     STAILQ_INIT(&reload->pending);
-    SLIST_INIT(&reload->files);
     event_assign(&reload->settled, parts->base, -1, 0, on_settled, reload);
     if (path == NULL)
         return reload;
     reload->path = must_strdup(path);
+    reload->files = watched_files_new(parts->base, on_file_change, reload);
     watch_files(reload);
     return reload;
 }
@@ -417,11 +372,9 @@ static void free_calls(struct waiting_calls *calls)
 
 void reload_free(struct reload *reload)
 {
-    struct watched_file *file;
     event_del(&reload->settled);
-    SLIST_FOREACH(file, &reload->files, entry)
-    file->is_kept = false;
-    drop_files(reload);
+    if (reload->files != NULL)
+        watched_files_free(reload->files);
     free_calls(&reload->calls);
     free_calls(&reload->pending);
     proxy_config_unref(reload->started);

@@ -10,10 +10,25 @@
 /* TLS gathers pieces up to this many bytes, so that a head and a small body leave in one record. */
 enum { GATHER_BYTES = 16 * 1024 };
 
+/* What the last read or write of this thread that failed with EPROTO was told. */
+static _Thread_local const char *failure_text = "";
+
 void stream_init(struct stream *stream, int fd)
 {
     stream->ssl = NULL;
     stream->fd = fd;
+}
+
+/* OpenSSL's words, and ours where they do not tell the cause; constant text. */
+static const char *reason_text(unsigned long error)
+{
+    if (error == 0)
+        return "connection ended";
+    if (ERR_GET_LIB(error) == ERR_LIB_SSL &&
+        ERR_GET_REASON(error) == SSL_R_WRONG_VERSION_NUMBER)
+        return "wrong version number: the other side does not speak TLS";
+    const char *reason = ERR_reason_error_string(error);
+    return reason != NULL ? reason : "unknown TLS error";
 }
 
 enum stream_handshake stream_handshake(struct stream *stream, const char **why)
@@ -34,11 +49,10 @@ enum stream_handshake stream_handshake(struct stream *stream, const char **why)
     }
     if (why != NULL) {
         long verdict = SSL_get_verify_result(stream->ssl);
-        const char *reason = ERR_reason_error_string(ERR_peek_error());
         if (verdict != X509_V_OK)
             *why = X509_verify_cert_error_string(verdict);
         else
-            *why = reason != NULL ? reason : "connection ended";
+            *why = reason_text(ERR_peek_error());
     }
     ERR_clear_error();
     return STREAM_REFUSED;
@@ -59,6 +73,7 @@ static ssize_t tls_result(SSL *ssl, int result)
         errno = failure != 0 ? failure : ECONNRESET;
         break;
     default:
+        failure_text = reason_text(ERR_peek_error());
         errno = EPROTO;
         break;
     }
@@ -150,8 +165,7 @@ static ssize_t tls_writev(SSL *ssl, const struct iovec *pieces, int count)
         if (taken < 0)
             return total > 0 ? (ssize_t)total : -1;
         total += (size_t)taken;
-        if ((size_t)taken < len)
-            break;
+        /* SSL_write takes one record at a time: less than `len` is not yet a full socket */
         for (size_t left = (size_t)taken; left > 0;) {
             size_t part = min_size(left, pieces->iov_len - offset);
             left -= part, offset += part;
@@ -175,6 +189,16 @@ ssize_t stream_writev(struct stream *stream, const struct iovec *pieces, int cou
         taken = sendmsg(stream->fd, &message, MSG_NOSIGNAL);
     } while (taken < 0 && errno == EINTR);
     return taken;
+}
+
+const char *stream_failure(void)
+{
+    return failure_text;
+}
+
+bool stream_distrusts_peer(const struct stream *stream)
+{
+    return stream->ssl != NULL && SSL_get_verify_result(stream->ssl) != X509_V_OK;
 }
 
 bool stream_has_pending(const struct stream *stream)

@@ -59,6 +59,12 @@ ssize_t stream_write(struct stream *stream, const void *bytes, size_t len) MUST_
 ssize_t stream_writev(struct stream *stream, const struct iovec *pieces,
                       int count) MUST_CHECK;
 
+/* After -1 with EPROTO, in the same thread: what OpenSSL says about it, constant text. */
+const char *stream_failure(void);
+
+/* After STREAM_REFUSED: was it for the peer's certificate? */
+bool stream_distrusts_peer(const struct stream *stream);
+
 /* Bytes are waiting inside OpenSSL: read again without waiting for the descriptor. */
 bool stream_has_pending(const struct stream *stream);
 

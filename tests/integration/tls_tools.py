@@ -1,15 +1,15 @@
-"""Certificates for tests, and pods that serve TLS.
+"""Certificates for tests, and pods and Redis servers that serve TLS.
 
     ca = Authority(folder, "ca")            ca.crt
     ca.issue("chat", ["DNS:chat.test"])     chat.crt, chat.key; dates="past" for one that has expired
-    TlsFlaskPod, TlsNodePod                 the pods of daemons.py behind such a certificate
+    TlsFlaskPod, TlsNodePod, TlsRedis       the servers of daemons.py behind such a certificate
 """
 import json
 import ssl
 import subprocess
 import urllib.request
 
-from daemons import FlaskPod, NodePod
+from daemons import FlaskPod, NodePod, Redis
 
 DATES = {"now": ("20240101000000Z", "20990101000000Z"), "past": ("20200101000000Z", "20200201000000Z")}
 
@@ -100,3 +100,26 @@ class TlsNodePod(_Tls, NodePod):
 
     def __init__(self, name, folder, files, **options):
         super().__init__(name, folder, env={"POD_CERT": files[0], "POD_KEY": files[1]}, **options)
+
+
+class TlsRedis(Redis):
+    """A redis-server that speaks TLS only; with `client_ca` it asks for a certificate, and tests show `client_files`."""
+
+    def __init__(self, name, folder, files, ca, client_ca=None, client_files=None, **options):
+        self.ca = ca
+        self.client_files = client_files
+        args = ["--tls-cert-file", files[0], "--tls-key-file", files[1], "--tls-ca-cert-file", client_ca or ca,
+                "--tls-auth-clients", "yes" if client_ca else "no"]
+        super().__init__(name, folder, args=args, **options)
+        place = self.argv.index("--port")
+        self.argv[place:place + 2] = ["--port", "0", "--tls-port", str(self.port)]
+        self.url = f"rediss://127.0.0.1:{self.port}"
+
+    def client(self, **options):
+        if self.client_files:
+            options |= {"ssl_certfile": str(self.client_files[0]), "ssl_keyfile": str(self.client_files[1])}
+        return super().client(ssl=True, ssl_ca_certs=str(self.ca), **options)
+
+    def is_ready(self):
+        with self.client(ssl_cert_reqs="none", ssl_check_hostname=False) as client:
+            return client.ping()

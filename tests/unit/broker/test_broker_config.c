@@ -2,6 +2,7 @@
 #include "tests/unit/unit.h"
 
 #include "broker/broker_config.h"
+#include "broker/broker_tls.h"
 #include "shared/timing.h"
 
 #include <stdio.h>
@@ -84,13 +85,36 @@ static void test_urls_of_shards_are_taken_apart(void **state UNUSED)
     }
 }
 
+static void test_a_shard_with_tls_has_a_context_that_its_copy_shares(void **state UNUSED)
+{
+    struct broker_config *config =
+        load("shards: [{url: 'rediss://h', tls: {server_name: a.test}}, 'redis://i']\n",
+             NULL, 0);
+    if (config == NULL)
+        fail_msg("%s", told);
+    const struct broker_shard_config *shard = broker_config_shard(config, 0);
+    assert_non_null(shard->tls_context);
+    assert_null(broker_config_shard(config, 1)->tls_context);
+    struct broker_shard_config *copy = broker_shard_config_copy(shard);
+    broker_config_release(config);
+    assert_non_null(copy->tls_context);
+    assert_string_equal("a.test", copy->tls.server_name);
+    assert_string_equal("a.test", broker_tls_name(copy));
+    broker_shard_config_free(copy);
+}
+
 static void test_mistakes_are_told_with_their_place(void **state UNUSED)
 {
     static const struct {
         const char *yaml, *told;
     } rows[] = {
         {"shards: [{url: 'http://x'}]\n", "shards[0].url must begin with redis://"},
-        {"shards: [{url: 'rediss://x'}]\n", "shards[0].url rediss://"},
+        {"shards: [{url: 'redis://x', tls: {}}]\n",
+         "shards[0].tls needs a URL that begins with rediss://"},
+        {"shards: [{url: 'rediss://x', tls: {key: /none/x}}]\n",
+         "shards[0].tls needs both cert and key"},
+        {"shards: [{url: 'rediss://x', tls: {ca: /none/x}}]\n",
+         "1:35: shards[0].tls cannot open CA /none/x: No such file"},
         {"shards: [{url: 'redis://'}]\n", "shards[0].url names no host"},
         {"shards: [{url: 'redis://h:0'}]\n", "shards[0].url has a port"},
         {"shards: [{url: 'redis://h/3'}]\n", "shards[0].url pub/sub knows no databases"},
@@ -123,6 +147,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_empty_file_gives_the_contracts_defaults),
         cmocka_unit_test(test_urls_of_shards_are_taken_apart),
+        cmocka_unit_test(test_a_shard_with_tls_has_a_context_that_its_copy_shares),
         cmocka_unit_test(test_mistakes_are_told_with_their_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,40 @@
+#include "broker/broker_tls.h"
+
+#include "broker/broker_config.h"
+
+struct tls_context *broker_tls_of_shard(const struct broker_shard_config *shard,
+                                        char **error)
+{
+    const struct tls_client_options options = {
+        .ca = shard->tls.ca,
+        .cert = shard->tls.cert,
+        .key = shard->tls.key,
+        .verify = true,
+    };
+    return tls_client_new(&options, error);
+}
+
+const char *broker_tls_name(const struct broker_shard_config *shard)
+{
+    const char *name = shard->tls.server_name;
+    return name != NULL && name[0] != '\0' ? name : shard->host;
+}
+
+static void walk(const char *const *paths, size_t count,
+                 void (*on_file)(void *context, const char *path), void *context)
+{
+    for (size_t i = 0; i < count; i++)
+        if (paths[i] != NULL && paths[i][0] != '\0')
+            on_file(context, paths[i]);
+}
+
+void broker_tls_walk_files(const struct broker_config *config,
+                           void (*on_file)(void *context, const char *path),
+                           void *context)
+{
+    for (size_t i = 0; i < broker_config_shard_count(config); i++) {
+        const struct broker_shard_config *shard = broker_config_shard(config, i);
+        const char *const paths[] = {shard->tls.ca, shard->tls.cert, shard->tls.key};
+        walk(paths, ARRAY_LEN(paths), on_file, context);
+    }
+}
