@@ -229,7 +229,7 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
     }
     if (len == 0) {
         if (client_may_park(client, CLOSE_PEER))
-            client_end(client);
+            client_end(client, CLOSE_PEER);
         else
             finish(client, CLOSE_PEER);
         return;
@@ -397,21 +397,26 @@ static void on_window(void *context)
 
 /* A message on a channel that no pod listens to: it keeps a connection alive and reaches no application
  * (python-socketio looks at the channel's name). */
-static void beat(struct client *client, uint64_t now)
+void client_beat(struct client *client, uint64_t now)
 {
     static const struct slice frames[2] = {
-        SLICE_INIT("*3\r\n$7\r\nmessage\r\n$12\r\n__sidrail_hb\r\n$0\r\n\r\n"),
-        SLICE_INIT(">3\r\n$7\r\nmessage\r\n$12\r\n__sidrail_hb\r\n$0\r\n\r\n"),
+        SLICE_INIT("*3\r\n$7\r\nmessage\r\n$12\r\n" HEARTBEAT_CHANNEL "\r\n$0\r\n\r\n"),
+        SLICE_INIT(">3\r\n$7\r\nmessage\r\n$12\r\n" HEARTBEAT_CHANNEL "\r\n$0\r\n\r\n"),
     };
+    struct slice frame = frames[client->facts.protocol - 2];
+    client_deliver(client, chunk_writer_copy(&client->set->replies, frame), now);
+    client->facts.delivered--;
+    metrics_add(M_HEARTBEATS, 1);
+}
+
+static void beat_if_due(struct client *client, uint64_t now)
+{
     struct client_set *set = client->set;
     if (set->limits.heartbeat == 0 || client->output.bytes > 0 ||
         now - client->delivered_at + SWEEP_EVERY / 2 < set->limits.heartbeat ||
         !set->callbacks.wants_heartbeat(set->callbacks.context, client))
         return;
-    struct slice frame = frames[client->facts.protocol - 2];
-    client_deliver(client, chunk_writer_copy(&set->replies, frame), now);
-    client->facts.delivered--;
-    metrics_add(M_HEARTBEATS, 1);
+    client_beat(client, now);
 }
 
 static void on_sweep(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
@@ -430,8 +435,11 @@ static void on_sweep(evutil_socket_t fd UNUSED, short what UNUSED, void *argumen
         }
         if (output_age(&client->output, now) > set->limits.slow_age)
             client_close(client, CLOSE_SLOW_AGE);
+        else if (client->is_kept && set->limits.heartbeat > 0 &&
+                 client_is_cut_off(client))
+            client_close(client, CLOSE_BROKEN);
         else
-            beat(client, now);
+            beat_if_due(client, now);
     }
     struct client *parked;
     while ((parked = TAILQ_FIRST(&set->parked)) != NULL &&

@@ -128,6 +128,9 @@ void client_open(struct client_set *set, int fd, const struct address *peer,
 void client_close(struct client *client, enum close_reason reason);
 bool client_is_closed(const struct client *client);
 
+/* Ends it (CLOSE_KILLED); a subscriber that may return reads to the end of what is under way first. */
+void client_kill(struct client *client);
+
 /* Queues a message; `message` is held as long as needed. `now` is timing_now(), asked once for all
  * subscribers. Limits are applied at the end of the turn. */
 void client_deliver(struct client *client, struct span message, uint64_t now);

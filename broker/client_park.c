@@ -8,6 +8,7 @@
  */
 #include "broker/client_parts.h"
 
+#include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/identity.h"
 #include "broker/receive.h"
@@ -28,6 +29,12 @@
 
 /* A connection on which nothing was acknowledged for so long, though it was sent again, ends when its pod is back. */
 #define HALF_OPEN_AFTER SECONDS(1)
+
+/* What a cut path leaves unacknowledged is sent again within this (Linux: after 0.2 s, or three round trips). */
+#define RESENT_WITHIN MILLISECONDS(500)
+
+/* A pod that is not back is given up after so many heartbeats that nothing acknowledged. */
+#define CUT_OFF_HEARTBEATS 3
 
 enum path { PATH_OPEN, PATH_DOUBTFUL, PATH_CUT };
 
@@ -159,14 +166,16 @@ void client_bound_parked(struct client_set *set)
         client_expire(TAILQ_FIRST(&set->parked), "replay.bytes");
 }
 
+static bool is_pod(struct client *client)
+{
+    return client->subscriber.counts[0] + client->subscriber.counts[1] > 0 &&
+           client->set->callbacks.wants_heartbeat(client->set->callbacks.context, client);
+}
+
 bool client_may_park(struct client *client, enum close_reason reason)
 {
-    return client->is_kept &&
-           client->subscriber.counts[0] + client->subscriber.counts[1] > 0 &&
-           client->set->callbacks.wants_heartbeat(client->set->callbacks.context,
-                                                  client) &&
-           client->set->on_empty == NULL &&
-           (reason == CLOSE_PEER || reason == CLOSE_BROKEN);
+    return client->is_kept && is_pod(client) && client->set->on_empty == NULL &&
+           (reason == CLOSE_PEER || reason == CLOSE_BROKEN || reason == CLOSE_KILLED);
 }
 
 /* The connection is over; the subscriber stays. */
@@ -202,16 +211,19 @@ void client_on_end_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
         next = TAILQ_NEXT(client, of_work);
         if (unacknowledged(client) == 0 || is_reset(client) ||
             now - client->finishing_since > END_WITHIN)
-            client_close(client, CLOSE_PEER);
+            client_close(client, client->finish_reason);
     }
     if (TAILQ_EMPTY(&set->ending))
         event_del(set->end_tick);
 }
 
-/* The pod has closed its end, and may still read what is under way: nothing more is written. */
-void client_end(struct client *client)
+/* The pod may still read what is under way: nothing more is written. */
+void client_end(struct client *client, enum close_reason reason)
 {
     struct client_set *set = client->set;
+    client->finish_reason = reason;
+    if (reason != CLOSE_PEER)
+        (void)shutdown(client->stream.fd, SHUT_WR); /* it reads to the end, and returns */
     client_trim(client);
     if (client->is_dirty)
         TAILQ_REMOVE(&set->dirty, client, of_work);
@@ -229,10 +241,26 @@ void client_end(struct client *client)
     check(event_add(set->end_tick, &every) == 0);
 }
 
+/* A reload makes new users of the same names. */
+static const char *user_name(const struct client *client)
+{
+    return client->facts.user != NULL ? client->facts.user->name : "";
+}
+
+void client_kill(struct client *client)
+{
+    if (client->state == CLIENT_ENDING)
+        return;
+    if (client->state == CLIENT_OPEN && client_may_park(client, CLOSE_KILLED))
+        client_end(client, CLOSE_KILLED);
+    else
+        client_close(client, CLOSE_KILLED);
+}
+
 static bool is_of_one_pod(const struct client *one, const struct client *other)
 {
     return strcmp(one->facts.identity, other->facts.identity) == 0 &&
-           one->facts.user == other->facts.user &&
+           strcmp(user_name(one), user_name(other)) == 0 &&
            one->facts.protocol == other->facts.protocol;
 }
 
@@ -265,12 +293,12 @@ static bool is_subscriber_of(const struct client *client, const char *identity)
 
 /* Is the path to its pod cut, as far as can be told: what was sent again and again is not acknowledged? A pod that is
  * stopped answers to probes. */
-static enum path path_of(const struct client *client)
+static enum path path_of(const struct client *client, uint64_t cut_after)
 {
     struct tcp_info info;
     socklen_t len = sizeof(info);
     memset(&info, 0, sizeof(info));
-    if (unacknowledged(client) == 0 ||
+    if (address_is_unix(&client->facts.peer) || unacknowledged(client) == 0 ||
         getsockopt(client->stream.fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
         return PATH_OPEN;
     unsigned unanswered = info.tcpi_retransmits > info.tcpi_probes ? info.tcpi_retransmits
@@ -278,25 +306,61 @@ static enum path path_of(const struct client *client)
     uint64_t silent = MILLISECONDS((uint64_t)info.tcpi_last_ack_recv);
     if (unanswered == 0)
         return PATH_OPEN;
-    return unanswered > 1 && silent > HALF_OPEN_AFTER ? PATH_CUT : PATH_DOUBTFUL;
+    return unanswered > 1 && silent > cut_after ? PATH_CUT : PATH_DOUBTFUL;
+}
+
+bool client_is_cut_off(const struct client *client)
+{
+    return path_of(client, client->set->limits.heartbeat * CUT_OFF_HEARTBEATS) ==
+           PATH_CUT;
+}
+
+static uint64_t acknowledged(const struct client *client)
+{
+    size_t waiting = client->output.bytes + unacknowledged(client);
+    return waiting <= client->queued ? client->queued - waiting : 0;
+}
+
+/* Its pod's name subscribes anew since `since`. Its own path is known to be open when anything was acknowledged after
+ * that; where nothing is under way that could be, a heartbeat is sent. */
+static enum path look_at_path(struct client *client, uint64_t since, uint64_t now)
+{
+    uint64_t heard = acknowledged(client);
+    if (address_is_unix(&client->facts.peer))
+        return PATH_OPEN;
+    if (heard > client->heard) {
+        client->heard = heard;
+        client->heard_at = now;
+    }
+    if (client->heard_at > since)
+        return PATH_OPEN;
+    if (heard == client->queued)
+        client_beat(client, now);
+    enum path path = path_of(client, HALF_OPEN_AFTER);
+    return path == PATH_OPEN && now - since < RESENT_WITHIN ? PATH_DOUBTFUL : path;
 }
 
 /* The pod is back while an old connection of it seems to live: it ends, if its path is cut. False: that is not
  * sure yet. */
 static bool end_half_open(struct client *client)
 {
+    uint64_t now = timing_now();
+    if (client->returned_at == 0)
+        client->returned_at = now;
     bool is_sure = true;
     struct client *next;
     for (struct client *other = client_first(client->set); other != NULL; other = next) {
         next = client_next(other);
         if (other == client || !other->is_kept ||
-            !is_subscriber_of(other, client->facts.identity))
+            !is_subscriber_of(other, client->facts.identity) || !is_pod(other))
             continue;
-        enum path path = path_of(other);
+        enum path path = look_at_path(other, client->returned_at, now);
         if (path == PATH_CUT)
             client_close(other, CLOSE_BROKEN);
         is_sure &= path != PATH_DOUBTFUL;
     }
+    if (is_sure)
+        client->returned_at = 0;
     return is_sure;
 }
 
@@ -313,6 +377,35 @@ static bool is_ambiguous(struct client *client)
         is = true;
     }
     return is;
+}
+
+static bool is_at_one_address(const struct client *one, const struct client *other)
+{
+    char one_ip[ADDRESS_TEXT_SIZE];
+    char other_ip[ADDRESS_TEXT_SIZE];
+    return strcmp(address_ip_text(&one->facts.peer, one_ip),
+                  address_ip_text(&other->facts.peer, other_ip)) == 0;
+}
+
+/* Whose place the client takes: of several that have one name, only one of its own address. NULL: nobody's. */
+static struct client *find_parked(struct client *client)
+{
+    struct client_set *set = client->set;
+    struct client *elsewhere = NULL;
+    unsigned others = 0;
+    struct client *other;
+    TAILQ_FOREACH(other, &set->parked, of_set)
+    {
+        if (!is_of_one_pod(client, other) || !wants_all_of(client, other))
+            continue;
+        if (is_at_one_address(client, other))
+            return other;
+        others++;
+        elsewhere = other;
+    }
+    TAILQ_FOREACH(other, &set->open, of_set)
+    others += other != client && is_subscriber_of(other, client->facts.identity);
+    return others == 1 ? elsewhere : NULL;
 }
 
 bool client_inherit(struct client *client)
@@ -333,11 +426,7 @@ bool client_inherit(struct client *client)
     client->is_kept = true;
     client->queued = client->output.bytes + unacknowledged(client);
     client->replay.begin = client->queued;
-    TAILQ_FOREACH(other, &set->parked, of_set)
-    if (is_of_one_pod(client, other) && wants_all_of(client, other)) {
-        client->heir_of = other;
-        break;
-    }
+    client->heir_of = find_parked(client);
     return true;
 }
 

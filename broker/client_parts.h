@@ -57,6 +57,8 @@ struct client {
     uint64_t queued; /* bytes of the connection, while is_kept */
     size_t trimmed_ago;
     uint64_t parked_at;
+    uint64_t returned_at;     /* it waits to subscribe since; 0: it does not */
+    uint64_t heard, heard_at; /* what was acknowledged when another of its pod returned */
     struct resp_parser parser;
     char *input; /* NULL: empty */
     size_t input_len;
@@ -108,6 +110,9 @@ void client_make_dirty(struct client *client);
 void client_set_reading(struct client *client, bool reads);
 void client_cease_to_wait(struct client *client);
 
+/* Queues a heartbeat. */
+void client_beat(struct client *client, uint64_t now);
+
 /* ── client_identity.c ── */
 
 void client_identity_cleanup(struct client *client);
@@ -130,8 +135,12 @@ void client_trim(struct client *client);
 /* The connection is over; the subscriber stays. */
 void client_park(struct client *client);
 
-/* The pod has closed its end, and may still read what is under way: nothing more is written. */
-void client_end(struct client *client);
+/* The pod has closed its end, or (KILLED) is told that it ends: it may still read what is under way, nothing more is
+ * written. */
+void client_end(struct client *client, enum close_reason reason);
+
+/* Has nothing come from its peer for three heartbeats, though something was sent again and again? */
+bool client_is_cut_off(const struct client *client);
 void client_on_end_tick(evutil_socket_t fd, short what, void *set);
 
 /* With overlap: what each has acknowledged is noted ten times a second. */

@@ -380,7 +380,7 @@ void command_client_kill(struct command_call *call)
         if (it == call->client)
             call->verdict = CLIENT_FINISH; /* it gets its answer first, as with Redis */
         else
-            client_close(it, CLOSE_KILLED);
+            client_kill(it);
     }
     if (!is_old)
         resp_write_integer(call->reply, killed);

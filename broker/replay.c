@@ -174,8 +174,11 @@ void replay_next_message(struct slice *bytes, struct replay_message *message)
 unsigned replay_count_messages(struct slice bytes)
 {
     unsigned count = 0;
-    for (size_t at = 0; at < bytes.len; at = message_end(bytes, at))
-        count++;
+    struct replay_message message;
+    while (bytes.len > 0) {
+        replay_next_message(&bytes, &message);
+        count += !slice_equals(message.channel, SLICE(HEARTBEAT_CHANNEL));
+    }
     return count;
 }
 

@@ -57,5 +57,8 @@ void replay_next_message(struct slice *bytes, struct replay_message *message);
 /* Whole messages that it holds. */
 unsigned replay_messages(const struct replay *replay);
 
-/* Whole messages in a span of deliveries. */
+/* On it come messages that keep a connection alive and that no application sees. */
+#define HEARTBEAT_CHANNEL "__sidrail_hb"
+
+/* Whole messages in a span of deliveries; heartbeats are none. */
 unsigned replay_count_messages(struct slice bytes);

@@ -1,5 +1,4 @@
 """A pod whose subscriber's connection ends gets what it has not acknowledged on its next one: once, in order."""
-import ctypes
 import json
 import shutil
 import socket
@@ -10,13 +9,8 @@ import time
 import pytest
 import redis
 from daemons import figure, free_port, wait_until
+from named_pods import Pod, emit_all, in_own_network, number_of, parked
 from resp_client import Raw, command, emit
-
-
-def number_of(payload):
-    """A pod that never published gets bare data."""
-    data = json.loads(payload)["data"]
-    return data[0] if isinstance(data, list) else data
 
 
 class Listener:
@@ -94,29 +88,6 @@ def check_shut_down_pod(b, listener, seconds):
     assert b.metrics().get("sidrail_broker_messages_replayed_total") > 0
     assert b.metrics().get("sidrail_broker_parked_subscribers") == 0
     listener.close()
-
-
-class Pod:
-    """One connection that subscribes under a name."""
-
-    def __init__(self, port, name="pod", receive_buffer=None, host="127.0.0.1", source=None):
-        self.raw = Raw(port, timeout=5, receive_buffer=receive_buffer, host=host, source=source)
-        if name:
-            assert self.raw.call("CLIENT", "SETNAME", name) == "OK"
-        assert self.raw.call("SUBSCRIBE", "flask-socketio")[0] == b"subscribe"
-
-    def read(self, count):
-        return [number_of(self.raw.read()[2]) for _ in range(count)]
-
-
-def emit_all(port, first, end):
-    with Raw(port) as raw:
-        for number in range(first, end):
-            raw.call("PUBLISH", "flask-socketio", emit("r", number))
-
-
-def parked(broker):
-    return broker.metrics().get("sidrail_broker_parked_subscribers")
 
 
 def test_what_came_while_a_named_pod_was_away_is_there_on_its_return(broker):
@@ -270,33 +241,6 @@ def test_two_pods_behind_one_address_are_not_mistaken_for_each_other(reached_fro
         pod.raw.close()
     wait_until(lambda: b.status()["clients_open"] == 0, "they are gone")
     assert parked(b) == 0
-
-
-CLONE_NEWNET = 0x40000000
-
-
-def in_own_network(work):
-    """Runs work() in a thread with a network of its own; what it starts is in it as well. Skips where that is not allowed."""
-    outcome = []
-
-    def run():
-        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-            outcome.append(None)
-            return
-        try:
-            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-            work()
-            outcome.append(True)
-        except BaseException as error:  # handed on to the test
-            outcome.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if outcome[0] is None:
-        pytest.skip("this user may not make a network namespace")
-    if outcome[0] is not True:
-        raise outcome[0]
 
 
 @pytest.mark.skipif(shutil.which("ip") is None, reason="ip is not there")
