@@ -1,6 +1,7 @@
 """What tests of brokers over shards share: a relay in front of a Redis that fails on demand, waiting for shards, reloads."""
 import socket
 import struct
+import subprocess
 import threading
 import time
 
@@ -73,6 +74,18 @@ class Relay:
         for flow in self.flows.values():
             flow.set()
         self.reset()
+
+
+def ctl(broker, *words):
+    done = subprocess.run([broker.argv[0], "ctl", "--socket", broker.config["admin"]["socket"], *words],
+                          capture_output=True, text=True, timeout=20)
+    return done.returncode, done.stdout + done.stderr
+
+
+def wait_settled(brokers, names, seconds=25):
+    for broker in brokers:
+        wait_until(lambda broker=broker: broker.status()["map_state"] == "settled"
+                   and set(shard_states(broker)) == set(names), f"{broker.name} has only {names}", seconds)
 
 
 def shard_states(broker):

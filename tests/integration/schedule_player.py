@@ -12,14 +12,11 @@ import sys
 import threading
 import time
 
+from broker_tools import ctl, rewrite
 from daemons import ROOT, Redis, free_port
 
 SHARDS = "abc"
 DIRECTIONS = ("up", "down")
-
-#: What the player can do; a schedule with anything else is none for it.
-DEEDS = {"kill", "start", "stop", "continue", "refuse", "admit", "demote", "reset", "stall", "flow", "block", "unblock",
-         "pause", "wake", "crash", "launch", "burst"}
 
 
 def export(fault, seed):
@@ -126,28 +123,38 @@ class Path:
 
 
 class Player:
-    """`make_broker(urls)` starts a broker; `on_slot(slot)` is called when a slot has a new one, `on_burst(slot, count)` when
-    so many messages are to be published there."""
+    """`people` is who stands at the brokers; it has a method for each deed of theirs: burst(slot, count), need and
+    leave(slot, partition), and arrive(slot) when a slot has a new broker."""
 
-    def __init__(self, servers, make_broker, on_slot, on_burst):
-        self.servers, self.make_broker = servers, make_broker
-        self.on_slot, self.on_burst = on_slot, on_burst
-        self.redis = dict(zip(SHARDS, servers.redis_server(len(SHARDS))))
+    def __init__(self, servers, people, schedule):
+        self.servers, self.people = servers, people
+        shards = sorted({*SHARDS, *"".join(each.get("shards", "") for each in schedule)})
+        self.redis = dict(zip(shards, servers.redis_server(len(shards))))
         self.all_redis = list(self.redis.values())
-        self.paths = {(slot, shard): Path(self.redis[shard]) for slot in range(3) for shard in SHARDS}
+        self.paths = {(slot, shard): Path(self.redis[shard]) for slot in range(3) for shard in shards}
+        self.maps = {"m1": SHARDS}
+        self.map = "m1"  # the newest that any broker has loaded
+        self.loaded = [None] * 3
         self.slots = [None] * 3
         self.crashed = set()
+        self.lag = 0.0   # how late the latest deed was
         for slot in range(3):
             self.launch(slot)
 
-    def launch(self, slot):
-        self.slots[slot] = self.make_broker([self.paths[slot, shard].url for shard in SHARDS])
+    def shards_of(self, slot, name):
+        return [{"name": shard, "url": self.paths[slot, shard].url} for shard in self.maps[name]]
 
-    def play(self, schedule):
+    def launch(self, slot):
+        self.loaded[slot] = self.map
+        self.slots[slot] = self.servers.broker(config={"shards": self.shards_of(slot, self.map)})
+
+    def play(self, schedule, seconds):
         begun = time.monotonic()
         for each in schedule:
             time.sleep(max(0.0, begun + each["at"] / 1000 - time.monotonic()))
             getattr(self, f"do_{each['do']}")(each)
+            self.lag = max(self.lag, time.monotonic() - begun - each["at"] / 1000)
+        time.sleep(max(0.0, begun + seconds - time.monotonic()))
 
     def end_faults(self):
         """Whatever the schedule left: all shards are there, all paths are open, all brokers run."""
@@ -166,6 +173,13 @@ class Player:
                 broker.resume()
             else:
                 self.do_launch({"broker": slot})
+            if self.loaded[slot] != self.map:
+                self.load(slot, self.map)
+
+    def load(self, slot, name):
+        """A stopped broker reads the file when it wakes."""
+        self.loaded[slot] = name
+        rewrite(self.slots[slot], shards=self.shards_of(slot, name))
 
     def close(self):
         for path in self.paths.values():
@@ -250,7 +264,25 @@ class Player:
     def do_launch(self, each):
         if not self.slots[each["broker"]].is_running():
             self.launch(each["broker"])
-            self.on_slot(each["broker"])
+            self.people.arrive(each["broker"])
+
+    def do_load(self, each):
+        slot, name = each["broker"], each["map"]
+        self.maps[name] = each["shards"]
+        self.map = max(self.map, name)
+        if not self.slots[slot].is_running() or name < self.loaded[slot]:
+            return
+        self.load(slot, name)
+        for late in each["without"]:
+            origin = self.slots[late].status()["origin"]
+            code, text = ctl(self.slots[slot], "reload", "--without", origin)
+            assert code == 0, text
 
     def do_burst(self, each):
-        self.on_burst(each["broker"], each["count"])
+        self.people.burst(each["broker"], each["count"])
+
+    def do_need(self, each):
+        self.people.need(each["broker"], each["partition"])
+
+    def do_leave(self, each):
+        self.people.leave(each["broker"], each["partition"])

@@ -1,30 +1,17 @@
 """Shards are added, removed and replaced under load, at brokers that read their files at different times: nothing is lost,
 nothing comes twice, and each publisher's messages to a room stay in order."""
 import signal
-import subprocess
 import time
 
 import pytest
 import yaml
 from broker_load import Load
-from broker_tools import rewrite, shard_states, shards_of, wait_up, wait_used
+from broker_tools import ctl, rewrite, shard_states, shards_of, wait_settled, wait_up, wait_used
 from daemons import figure, free_port, is_full, sanitizer, wait_until
 from resp_client import Pod, Raw, emit
 
 
 waits_long = pytest.mark.skipif(not is_full(), reason="waits several times for five seconds")
-
-
-def ctl(broker, *words):
-    done = subprocess.run([broker.argv[0], "ctl", "--socket", broker.config["admin"]["socket"], *words],
-                          capture_output=True, text=True, timeout=20)
-    return done.returncode, done.stdout + done.stderr
-
-
-def wait_settled(brokers, names, seconds=25):
-    for broker in brokers:
-        wait_until(lambda broker=broker: broker.status()["map_state"] == "settled"
-                   and set(shard_states(broker)) == set(names), f"{broker.name} has only {names}", seconds)
 
 
 @pytest.fixture
