@@ -139,6 +139,11 @@ void client_deliver(struct client *client, struct span message, uint64_t now);
  * that is done. */
 void client_identify(struct client *client);
 
+/* Its client manager, of that host_id, named its dialect (not RAW). */
+void client_name_dialect(struct client *client,
+                         const uint8_t host_id[ENVELOPE_HOST_ID_LEN],
+                         enum message_dialect dialect);
+
 /* It says anew who it is. */
 void client_forget_identity(struct client *client);
 

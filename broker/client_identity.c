@@ -59,6 +59,14 @@ void client_identify(struct client *client)
     free(key);
 }
 
+void client_name_dialect(struct client *client,
+                         const uint8_t host_id[ENVELOPE_HOST_ID_LEN],
+                         enum message_dialect dialect)
+{
+    dialect_view_name_host(&client->facts.dialect, client->set->dialects, host_id,
+                           dialect);
+}
+
 void client_forget_identity(struct client *client)
 {
     dialect_view_detach(&client->facts.dialect);

@@ -46,10 +46,8 @@ void command_sidrail_hello(struct command_call *call)
     }
     enum message_dialect dialect;
     if (dialect_name_parse(call->argv[4], &dialect) && dialect != DIALECT_RAW &&
-        dialect_view_given(&call->facts->dialect).basis != DIALECT_NAMED) {
-        dialect_view_detach(&call->facts->dialect);
-        dialect_view_name(&call->facts->dialect, dialect);
-    }
+        dialect_view_given(&call->facts->dialect).basis != DIALECT_NAMED)
+        client_name_dialect(call->client, pod->filter.host_id, dialect);
     pods_hello(call->context->pods, pod, slice_equals(call->argv[3], SLICE("own")),
                earlier, seen);
 }

@@ -16,6 +16,10 @@
 
 #define DIALECTS DIALECT_RAW
 
+/* Keys of client managers. */
+#define HOST_PREFIX   "host:"
+#define HOST_KEY_SIZE (sizeof(HOST_PREFIX) + 32)
+
 struct dialect_entry {
     struct dialect_book *book;
     struct dialect_guess guess; /* from all of its clients */
@@ -30,6 +34,7 @@ struct dialect_entry {
 
 struct dialect_book {
     struct dialect_entry *by_key;
+    bool has_hosts; /* there was a client manager */
     TAILQ_HEAD(, dialect_entry) kept;
     size_t kept_count;
 };
@@ -99,8 +104,9 @@ void dialect_view_name(struct dialect_view *view, enum message_dialect dialect)
     dialect_guess_name(&view->own, dialect);
 }
 
-void dialect_view_attach(struct dialect_view *view, struct dialect_book *book,
-                         const char *key, bool is_shared)
+/* Holds the entry of a key, which is made where there is none. */
+static struct dialect_entry *hold(struct dialect_book *book, const char *key,
+                                  bool is_shared)
 {
     struct dialect_entry *entry;
     HASH_FIND_STR(book->by_key, key, entry);
@@ -111,6 +117,34 @@ void dialect_view_attach(struct dialect_view *view, struct dialect_book *book,
         book->kept_count--;
     }
     entry->holders++;
+    return entry;
+}
+
+static void put_host_key(char key[HOST_KEY_SIZE],
+                         const uint8_t host_id[ENVELOPE_HOST_ID_LEN])
+{
+    memcpy(key, HOST_PREFIX, sizeof(HOST_PREFIX) - 1);
+    envelope_host_id_write(host_id, key + sizeof(HOST_PREFIX) - 1);
+    key[HOST_KEY_SIZE - 1] = '\0';
+}
+
+void dialect_view_name_host(struct dialect_view *view, struct dialect_book *book,
+                            const uint8_t host_id[ENVELOPE_HOST_ID_LEN],
+                            enum message_dialect dialect)
+{
+    char key[HOST_KEY_SIZE];
+    put_host_key(key, host_id);
+    struct dialect_entry *entry = hold(book, key, false);
+    dialect_view_name(view, dialect);
+    view->entry = entry;
+    dialect_guess_name(&entry->guess, dialect);
+    book->has_hosts = true;
+}
+
+void dialect_view_attach(struct dialect_view *view, struct dialect_book *book,
+                         const char *key, bool is_shared)
+{
+    struct dialect_entry *entry = hold(book, key, is_shared);
     dialect_view_detach(view);
     view->entry = entry;
 }
@@ -157,11 +191,30 @@ static const struct dialect_guess *guess_of(const struct dialect_view *view)
     return &view->entry->guess;
 }
 
+/* What the client manager named under whose host_id the message was published; NULL: nothing. A callback's host_id is
+ * that of the one it is for. */
+static const struct dialect_guess *named_by_host(const struct dialect_view *view,
+                                                 const struct message *message)
+{
+    uint8_t host_id[ENVELOPE_HOST_ID_LEN];
+    char key[HOST_KEY_SIZE];
+    if (view->entry == NULL || !view->entry->book->has_hosts ||
+        view->own.basis == DIALECT_NAMED || message->method == METHOD_CALLBACK ||
+        !envelope_host_id_parse(message->host_id, host_id))
+        return NULL;
+    put_host_key(key, host_id);
+    const struct dialect_entry *entry;
+    HASH_FIND_STR(view->entry->book->by_key, key, entry);
+    return entry != NULL ? &entry->guess : NULL;
+}
+
 enum message_dialect dialect_view_read(const struct dialect_view *view,
                                        const struct message *message,
                                        enum dialect_basis *basis)
 {
-    const struct dialect_guess *guess = guess_of(view);
+    const struct dialect_guess *guess = named_by_host(view, message);
+    if (guess == NULL)
+        guess = guess_of(view);
     if (guess->basis == DIALECT_NAMED)
         *basis = DIALECT_NAMED;
     else if (message->dialect_is_proven)

@@ -7,12 +7,15 @@
  *     neither                                         ─▶ one entry an address and client library: who is there cannot
  *                                                        be told apart. While they publish in different dialects
  *                                                        they are given json14, which all of them read.
+ *     a client manager told its host_id and dialect   ─▶ named: one entry a host_id; whatever is published under it,
+ *                                                        on whichever connection, is read by that
  *
  * An entry outlives its clients, because pods reconnect; the longest unused are forgotten.
  */
 #pragma once
 
 #include "broker/dialect_guess.h"
+#include "broker/envelope.h"
 
 struct dialect_book;
 struct dialect_entry;
@@ -32,6 +35,11 @@ void dialect_view_init(struct dialect_view *view);
 
 /* `dialect` is not RAW. */
 void dialect_view_name(struct dialect_view *view, enum message_dialect dialect);
+
+/* A client manager named it: also what others publish under its host_id is read by it. `dialect` is not RAW. */
+void dialect_view_name_host(struct dialect_view *view, struct dialect_book *book,
+                            const uint8_t host_id[ENVELOPE_HOST_ID_LEN],
+                            enum message_dialect dialect);
 
 /* `key` is the pod's; `is_shared`: or that of several, who cannot be told apart. */
 void dialect_view_attach(struct dialect_view *view, struct dialect_book *book,

@@ -253,6 +253,26 @@ def test_the_next_connection_goes_on_behind_what_was_seen(broker):
     assert pod_state(b) == ["spoken"] or pod_state(b) == ["open"]
 
 
+@pytest.mark.parametrize(("dialect", "data"), [("json14", [[1]]), ("json15", [1]), ("auto", [1])])
+def test_what_a_manager_publishes_is_read_by_the_dialect_that_it_named(broker, dialect, data):
+    """Data that is a list: one argument of json14, or all arguments of json15. The publishing connection says nothing."""
+    b = broker()
+    manager = Manager(b)
+    manager.say("SIDRAIL", "HELLO", "1", "own", dialect)
+    manager.say("SIDRAIL", "ROOMS", "1", "0")
+    assert manager.heard() == b"joined 1 0"
+    other = Raw(b.port, timeout=5)
+    other.call("CLIENT", "SETNAME", "other:json15")
+    other.call("SUBSCRIBE", CHANNEL)
+    payload = {"method": "emit", "event": "e", "data": [1], "namespace": "/", "room": "r", "host_id": HOST}
+    with Raw(b.port) as raw:
+        raw.call("PUBLISH", CHANNEL, json.dumps(payload))
+    assert json.loads(other.read()[2])["data"] == data
+    basis = "assumed" if dialect == "auto" else "named"
+    assert b.metrics().by("sidrail_broker_messages_by_dialect_basis_total", "basis")[basis] == 1
+    other.close()
+
+
 def test_who_is_no_manager_is_told_so(broker):
     b = broker()
     with Raw(b.port) as raw:

@@ -100,6 +100,28 @@ static void test_a_name_is_never_overruled(void **state)
     assert_read(&view, BARE, DIALECT_JSON15, DIALECT_NAMED);
 }
 
+/* Data in a list, published under the host_id of which a client manager named its dialect. */
+static void test_what_a_manager_named_holds_for_all_that_has_its_host_id(void **state)
+{
+    (void)state;
+    static const uint8_t host_id[ENVELOPE_HOST_ID_LEN] = {1};
+    static const char own[] = "{\"method\":\"emit\",\"data\":[1],\"host_id\":"
+                              "\"01000000000000000000000000000000\"}";
+    static const char other[] = "{\"method\":\"emit\",\"data\":[1],\"host_id\":"
+                                "\"02000000000000000000000000000000\"}";
+    struct dialect_view publishing = attached("at:127.0.0.9", true);
+    struct dialect_view manager = attached("at:127.0.0.9", true);
+    publish(&publishing, LIST, SECONDS(1));
+    assert_read(&publishing, own, DIALECT_JSON15, DIALECT_ASSUMED);
+    dialect_view_name_host(&manager, book, host_id, DIALECT_JSON14);
+    assert_given(&manager, DIALECT_JSON14, DIALECT_NAMED);
+    assert_read(&publishing, own, DIALECT_JSON14, DIALECT_NAMED);
+    assert_read(&publishing, other, DIALECT_JSON15, DIALECT_ASSUMED);
+    dialect_view_detach(&manager);
+    assert_read(&publishing, own, DIALECT_JSON14, DIALECT_NAMED);
+    dialect_view_detach(&publishing);
+}
+
 static void test_a_mixture_is_given_what_all_read_until_it_is_over(void **state)
 {
     (void)state;
@@ -164,6 +186,7 @@ int main(void)
         cmocka_unit_test(test_what_a_pod_publishes_is_known_on_its_other_connections),
         cmocka_unit_test(test_what_is_known_outlives_the_connections),
         cmocka_unit_test(test_a_name_is_never_overruled),
+        cmocka_unit_test(test_what_a_manager_named_holds_for_all_that_has_its_host_id),
         cmocka_unit_test(test_a_mixture_is_given_what_all_read_until_it_is_over),
         cmocka_unit_test(
             test_pods_without_a_client_are_forgotten_the_longest_unused_first),
