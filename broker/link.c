@@ -291,8 +291,10 @@ static void take_published(struct link *link, const struct link_reply *reply)
     link->expected_count--;
     if (len == 0) {
         link->probes = false;
-        if (reply->type != LINK_REPLY_ARRAY ||
-            !slice_equals(reply->text, SLICE("master")))
+        if (reply->type == LINK_REPLY_ERROR)
+            close_with_text(link, CLOSE_LINK_DENIED, reply->text);
+        else if (reply->type != LINK_REPLY_ARRAY ||
+                 !slice_equals(reply->text, SLICE("master")))
             close_with_text(link, CLOSE_LINK_NOT_MASTER, SLICE(""));
         return;
     }
@@ -305,7 +307,9 @@ static void take_published(struct link *link, const struct link_reply *reply)
 static void take_pushed(struct link *link, const struct link_reply *reply)
 {
     struct slice word = reply->text;
-    if (reply->type == LINK_REPLY_ERROR)
+    /* a full disk: Redis refuses PING with it, and nothing that is needed here */
+    bool is_pong = slice_starts_with(word, SLICE("MISCONF"));
+    if (reply->type == LINK_REPLY_ERROR && !is_pong)
         close_with_text(link, CLOSE_LINK_DENIED, word);
     else if (reply->type != LINK_REPLY_ARRAY)
         /* PING before the first SUBSCRIBE is answered with a status */

@@ -45,10 +45,10 @@ static void on_shard_answer(void *context, struct shard *shard, struct sent *sen
 {
     struct publisher *publisher = context;
     if (!ok) {
-        /* Redis has taken the command and refused it (ACL, memory): sending it again gives the same. */
+        /* Others get it only by asking, from the sent ring. */
         struct log_subject subject = {.kind = "shard", .name = shard_status(shard).name};
         log_error(&subject, "publish refused", LOG_SLICE("why", text));
-        metrics_add(M_SHARD_REFUSED, 1);
+        metrics_add_by(M_LOST, LOSS_REFUSED, 1);
         receiver_fill_own(publisher->receiver, sent->partition, sent->sequence);
         sent->is_refused = true;
     }

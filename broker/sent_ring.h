@@ -25,9 +25,10 @@ struct sent {
     struct span command;                   /* held */
     uint32_t envelope_start, envelope_len; /* within the command */
     uint16_t partition;
+    uint8_t refusals; /* its shard answered with an error, so many times */
     bool retransmitted;
     bool is_again;                  /* it was confirmed once: not of the spill any more */
-    bool is_refused;                /* its shard answered with an error */
+    bool is_refused;                /* and no more is tried */
     bool is_queued;                 /* WAITING in a queue; kept by who has the queue */
     enum sent_state state;          /* changed by the functions below only */
     TAILQ_ENTRY(sent) of_ring;      /* oldest first */

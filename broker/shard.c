@@ -40,19 +40,20 @@ void shard_tell(struct shard *shard)
     }
     const struct link *link =
         link_is_up(shard->publishing) ? shard->subscribing : shard->publishing;
-    if (link_is_up(link)) {
+    bool is_up = link_is_up(link);
+    if (is_up && !shard->refuses) {
         if (shard->is_complete)
             log_warn(&subject, "not heard by every broker");
         return;
     }
-    enum close_reason reason = link_last_reason(link);
+    enum close_reason reason = is_up ? CLOSE_LINK_DENIED : link_last_reason(link);
     if (reason == CLOSE_SHUTDOWN ||
         (shard->has_been_down && (shard->told_reasons & (UINT64_C(1) << reason)) != 0))
         return;
     shard->has_been_down = true;
     shard->told_reasons |= UINT64_C(1) << reason;
     log_error(&subject, "down", LOG_TEXT("reason", close_reason_label((int)reason)),
-              LOG_TEXT("why", link_last_text(link)));
+              LOG_TEXT("why", is_up ? shard->refusal : link_last_text(link)));
 }
 
 void shard_pump(struct shard *shard)
@@ -176,11 +177,48 @@ static void on_link_message(void *context, struct link *link UNUSED, struct slic
     }
 }
 
+/* Nothing is sent there for now. `sent`, which is in no queue (NULL: it was no message), moves with its partition. */
+static void take_refusal(struct shard *shard, struct sent *sent, struct slice text)
+{
+    bool did_refuse = shard->refuses;
+    shard->refuses = true;
+    shard->refused_at = standing_now();
+    shard->beat_at = 0; /* what was refused does not come back */
+    snprintf(shard->refusal, sizeof(shard->refusal), "%.*s", SLICE_ARGS(text));
+    if (sent != NULL)
+        sent_ring_return(shard->set->ring, sent);
+    bool was_usable = shard->is_usable;
+    shard_set_place(shard->set);
+    check(sent == NULL || sent->is_queued || sent->state != SENT_WAITING);
+    if (!was_usable && !did_refuse)
+        shard_tell(shard);
+}
+
+static void take_acceptance(struct shard *shard)
+{
+    if (!shard->refuses || standing_now() - shard->refused_at < SHARD_REFUSES_FOR)
+        return;
+    shard->refuses = false;
+    shard_set_place(shard->set);
+}
+
 static void on_link_reply(void *context, struct link *link UNUSED, bool ok,
                           struct slice text)
 {
     struct shard *shard = context;
     struct sent *sent = outbox_replied(shard->outbox);
+    if (ok)
+        take_acceptance(shard);
+    else if (sent == NULL)
+        take_refusal(shard, NULL, text);
+    if (sent != NULL && !ok) {
+        metrics_add(M_SHARD_REFUSED, 1);
+        if (++sent->refusals < SHARD_REFUSALS_MAX) {
+            take_refusal(shard, sent, text);
+            shard_pump(shard);
+            return;
+        }
+    }
     if (sent != NULL) {
         uint64_t took = batch_now() - sent->accepted_at;
         shard->round_trip =
@@ -463,6 +501,8 @@ static const char *state_text(const struct shard *shard)
 {
     if (shard->is_usable)
         return "up";
+    if (shard->refuses)
+        return "down";
     if (link_is_up(shard->publishing) && link_is_up(shard->subscribing)) {
         if (!shard->is_complete)
             return "subscribing";
@@ -479,7 +519,10 @@ struct shard_status shard_status(const struct shard *shard)
     return (struct shard_status){
         .name = shard->config->name,
         .state = state_text(shard),
-        .why = shard->is_usable || link_is_up(failed) ? "" : link_last_text(failed),
+        .why = shard->is_usable      ? ""
+               : !link_is_up(failed) ? link_last_text(failed)
+               : shard->refuses      ? shard->refusal
+                                     : "",
         .changed_at = shard->changed_at,
         .publishing = link_state_text(link_state(shard->publishing)),
         .subscribing = link_state_text(link_state(shard->subscribing)),

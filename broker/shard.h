@@ -16,6 +16,9 @@
  *                               none usable: where it is, if that link is up; else the best-ranked one that is up
  *                               none up: nowhere; it waits here, and own pods are served at once (on_homeless)
  *
+ * A shard that answers a PUBLISH with an error (ACL, a script that does not end) is as one that is down, until it has taken
+ * a heartbeat SHARD_REFUSES_FOR later; the message goes on by the standby.
+ *
  * Nothing is sent before shard_set_set_ready(). A partition that nobody wants any more stays subscribed for
  * SHARD_LINGER, for the pod that reconnects. (docs/broker-protocol.md, "Origin")
  */
@@ -47,10 +50,16 @@ struct turn;
 /* Sent again at a move though confirmed: Redis may have replied and not yet written to subscribers. */
 #define SHARD_CONFIRMED_LATELY MILLISECONDS(250)
 
+#define SHARD_REFUSES_FOR SECONDS(1)
+
+/* Errors to one message, then it is answered so: its partition may be forbidden, and the heartbeat not. */
+#define SHARD_REFUSALS_MAX 3
+
 struct shard_callbacks {
     /* A shard has become usable or ceased to be: whoever waits may look again. */
     void (*on_change)(void *context, struct shard *shard);
-    /* The shard answered `sent`, which is off every queue: confirm it, or (ok is false: an error) not. */
+    /* The shard answered `sent`, which is off every queue: confirm it; ok is false: with an error, SHARD_REFUSALS_MAX
+     * times. */
     void (*on_answer)(void *context, struct shard *shard, struct sent *sent, bool ok,
                       struct slice text);
     /* An envelope, from a partition's channel or from the own one; anything on the control channel, and

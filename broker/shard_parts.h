@@ -11,6 +11,9 @@
 /* The subscribing link is stale when an own heartbeat is not back, or a subscription not confirmed, after this. */
 #define SHARD_STALE SECONDS(3)
 
+/* Of the error with which a shard refuses. */
+#define SHARD_REFUSAL_SIZE 256
+
 /* Slots: those of the map in use, and of maps before and behind it. */
 #define SHARDS_MAX 1024
 
@@ -37,7 +40,10 @@ struct shard {
     unsigned carry_due;    /* of what was wanted when the newest map was loaded */
     bool is_usable;
     uint64_t usable_since; /* standing_now() */
-    uint64_t heard_at;     /* standing_now() */
+    bool refuses;          /* the last PUBLISH was answered with an error */
+    uint64_t refused_at;   /* standing_now() */
+    char refusal[SHARD_REFUSAL_SIZE];
+    uint64_t heard_at; /* standing_now() */
     uint64_t
         beat_at; /* standing_now() of the oldest own heartbeat that is not back; 0: none */
     uint64_t own_heard_at; /* standing_now() when the last one came back */

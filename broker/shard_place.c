@@ -14,7 +14,7 @@ static void judge(struct shard *shard, uint64_t now)
 {
     struct shard_set *set = shard->set;
     bool is_usable = set->is_ready && link_state(shard->publishing) == LINK_UP &&
-                     shard->is_complete &&
+                     shard->is_complete && !shard->refuses &&
                      set->callbacks.is_heard(set->callbacks.context, shard->index);
     if (is_usable == shard->is_usable)
         return;
@@ -28,7 +28,9 @@ static void judge(struct shard *shard, uint64_t now)
 
 static bool may_send(const struct shard_set *set, uint16_t shard)
 {
-    return shard != SHARD_NOWHERE && link_state(set->slots[shard]->publishing) == LINK_UP;
+    return shard != SHARD_NOWHERE &&
+           link_state(set->slots[shard]->publishing) == LINK_UP &&
+           !set->slots[shard]->refuses;
 }
 
 static uint16_t choose(const struct shard_set *set, const struct partition *partition,

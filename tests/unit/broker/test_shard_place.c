@@ -174,7 +174,7 @@ static void play(struct world *world, const char *event)
 {
     struct link *publishing = NULL;
     struct link *subscribing = NULL;
-    if (strchr("+-~", event[0]) != NULL)
+    if (strchr("+-~xh", event[0]) != NULL)
         links_of(event[1], &publishing, &subscribing);
     switch (event[0]) {
     case '+': /* its links are up and all is confirmed */
@@ -188,6 +188,18 @@ static void play(struct world *world, const char *event)
         break;
     case '~': /* the subscribing one ends */
         fake_link_set(subscribing, LINK_DOWN);
+        break;
+    case 'x': /* the oldest in flight is answered with an error */
+        publishing->in_flight--;
+        publishing->callbacks.on_reply(publishing->callbacks.context, publishing, false,
+                                       SLICE("NOPERM"));
+        break;
+    case 'h': /* a heartbeat is taken, and all before it */
+        shard_send_control(
+            shard_set_find(world->set, slice_from_text(publishing->config.shard->name)),
+            chunk_writer_copy(&world->writer, SLICE("<heartbeat>")));
+        for (unsigned left = publishing->in_flight; left > 0; left--)
+            fake_link_reply(publishing);
         break;
     case '!': /* not heard by all; "!" alone: all are heard */
         world->unheard = event[1];
@@ -264,6 +276,16 @@ static const struct {
     {"+a +b R !b ~a", "b", 's'}, /* none usable: stays where the link is up */
     {"+a +b R ~a ~b", "b", 'h'},
     {"+a +b R ~a ~b -b", "b", 's'},
+    /* a shard that refuses is as one that is down, until it has taken a heartbeat a second later */
+    {"+a +b R P xa", "a", 's'},
+    {"+a +b R P xa", "b", 'h'},
+    {"+a R P xa", "ab", 'n'},
+    {"+a R P xa ha", "ab", 'n'},
+    {"+a R P xa t1", "ab", 'n'},
+    {"+a R P xa t1 ha", "a", 'h'},
+    {"+a R P xa -a +a", "ab", 'n'},
+    {"+a +b R P xa t1 ha", "a", 's'},
+    {"+a +b R P xa t1 ha t5", "a", 'h'},
     /* a map that is loaded changes nothing; used, each partition goes at once where its old place is none of the new */
     {"+a +b R L1", "ab", 'h'},
     {"+a +b R L1 +c U1 t5", "abc", 'h'},
@@ -304,6 +326,9 @@ test_what_is_accepted_goes_out_once_all_is_confirmed_wherever_it_was(void **stat
         "+a +b R P L1 +c U1 P t5",
         "+a +b R P L2 +c U2 P D0 P",
         "+a +b R P L2 P -b +c U2 P +b",
+        "+a +b R P P xa P",
+        "+a R P P xa P t1 ha P",
+        "+a R P xa t1 ha xa t1 ha xa P", /* the third error is an answer */
     };
     for (size_t i = 0; i < ARRAY_LEN(stories); i++) {
         struct world world;
