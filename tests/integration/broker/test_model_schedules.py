@@ -2,12 +2,12 @@
 real pods get must be judged as the model judges its own.
 
 Every class of the model is played, each deed at its time, but those of pods whose connections end (pods, pods_and_kill): what
-a pod's kernel has acknowledged is for test_replay.py to see. What is another thing here than there:
+a pod's kernel has acknowledged is what test_replay.py looks at. What is another thing here than there:
 
 * A Redis or a broker that starts takes some milliseconds, a schedule's deed waits for the one before it.
-* "refuse" hangs up on who connects; a Redis that answers NOAUTH or NOPERM, or has too many clients, is in test_shards.py.
+* "refuse" hangs up on who connects; a Redis that answers NOAUTH or NOPERM, or that it has too many clients, is not played.
 * What is under way when a connection is reset is what the relay has not handed on, not drawn at random.
-* A message has one room or channel; the model's messages on two partitions (enter_room) are in test_dialect_delivery.py.
+* A message has one room or channel; the model's messages on two partitions (enter_room) are in test_entry.py.
 * The interest of a broker is in channels, one for each partition of the model (which has six); a SUBSCRIBE that was answered after
   its second of waiting need not be joined, so nothing is promised to it.
 * The publishers of a broker that is killed are not judged: the model does not either.
