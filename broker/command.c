@@ -151,10 +151,14 @@ static bool is_allowed(struct command_call *call, const struct command *row)
     bool is_subscribed =
         subscriber->counts[INTEREST_CHANNEL] + subscriber->counts[INTEREST_PATTERN] > 0;
     if (is_subscribed && facts->protocol == 2 && (row->flags & COMMAND_SUBSCRIBED) == 0) {
+        const struct command *sub = row->subcommands != NULL && call->argc > 1
+                                        ? command_find(row->subcommands, call->argv[1])
+                                        : NULL;
         command_refuse(call,
-                       "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / "
-                       "PING / QUIT / RESET are allowed in this context",
-                       row->name);
+                       "ERR Can't execute '%s%s%s': only (P|S)SUBSCRIBE / "
+                       "(P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this "
+                       "context",
+                       row->name, sub != NULL ? "|" : "", sub != NULL ? sub->name : "");
         return false;
     }
     return true;

@@ -211,7 +211,7 @@ void command_select(struct command_call *call)
 {
     uint64_t database;
     if (!slice_to_number(call->argv[1], 0, INT32_MAX, &database)) {
-        command_refuse(call, "ERR invalid DB index");
+        command_refuse(call, "ERR value is not an integer or out of range");
         return;
     }
     call->facts->database = (int64_t)database; /* pub/sub knows none */
