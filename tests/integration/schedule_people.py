@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 
-from resp_client import Raw, emit
+from resp_client import Raw, command, emit
 
 PACE = 0.02          # seconds between two messages of a publisher
 JOINED_WITHIN = 0.9  # a SUBSCRIBE that was answered later (after 1 s) may not be joined yet
