@@ -66,6 +66,22 @@ static const struct option_table user_table =
 
 /* ── listeners ── */
 
+/* The files are read here already, so that what is wrong with them has its place in the file. */
+static void check_listener(void *object, const struct option_place *place)
+{
+    const struct broker_listener_config *listener = object;
+    if (!listener->has_tls || listener->tls.cert == NULL || listener->tls.key == NULL ||
+        listener->tls.cert[0] == '\0' || listener->tls.key[0] == '\0')
+        return;
+    char *error;
+    struct tls_context *context = broker_tls_of_listener(listener, &error);
+    if (context == NULL) {
+        option_error(place, "tls", "%s", error);
+        free(error);
+    }
+    tls_unref(context);
+}
+
 static const struct option_row listener_rows[] = {
     {"address", OPTION_ADDRESS, AT(broker_listener_config, address), .required = true,
      .reload = OPTION_LIVE, .help = "Where pods connect: host:port or unix:/path."},
@@ -86,9 +102,22 @@ static const struct option_row listener_rows[] = {
     {"users", OPTION_LIST, AT(broker_listener_config, users), .elements = &user_table,
      .maximum = 1000, .reload = OPTION_NEW,
      .help = "Who may connect; absent is anybody, without a password."},
+    {"tls", OPTION_OBJECT, AT(broker_listener_config, has_tls), .reload = OPTION_NEW,
+     .help = "Present: this listener speaks TLS (rediss://)."},
+    {"tls.cert", OPTION_TEXT, AT(broker_listener_config, tls.cert), .required = true,
+     .minimum = 1, .maximum = 4096, .reload = OPTION_NEW,
+     .help = "PEM file of the certificate, with its chain, read again when it changes."},
+    {"tls.key", OPTION_TEXT, AT(broker_listener_config, tls.key), .required = true,
+     .minimum = 1, .maximum = 4096, .reload = OPTION_NEW,
+     .help = "PEM file of its private key."},
+    {"tls.client_ca", OPTION_TEXT, AT(broker_listener_config, tls.client_ca),
+     .maximum = 4096, .reload = OPTION_NEW,
+     .help = "PEM file of the authorities that client certificates must be from; empty: "
+             "none is asked for."},
 };
 static const struct option_table listener_table =
-    OPTION_TABLE(listener_rows, struct broker_listener_config, .plain = "address");
+    OPTION_TABLE(listener_rows, struct broker_listener_config, .plain = "address",
+                 .check = check_listener);
 
 /* ── shards ── */
 
@@ -412,9 +441,28 @@ bool broker_config_shard_password(const struct broker_shard_config *shard,
 
 /* ── TLS ── */
 
+static bool is_loaded(const struct tls_context *context, const char *list, size_t index,
+                      char *error, FILE *errors)
+{
+    if (context != NULL)
+        return true;
+    fprintf(errors, "%s[%zu].tls: %s\n", list, index, error);
+    free(error);
+    return false;
+}
+
 static bool load_tls(struct broker_config *config, FILE *errors)
 {
     bool ok = true;
+    for (size_t i = 0; i < config->listeners.count; i++) {
+        struct broker_listener_config *listener =
+            OPTION_ITEM(config->listeners, broker_listener_config, i);
+        char *error;
+        if (!listener->has_tls)
+            continue;
+        listener->tls_context = broker_tls_of_listener(listener, &error);
+        ok &= is_loaded(listener->tls_context, "listeners", i, error, errors);
+    }
     for (size_t i = 0; i < config->shards.count; i++) {
         struct broker_shard_config *shard =
             OPTION_ITEM(config->shards, broker_shard_config, i);
@@ -422,11 +470,7 @@ static bool load_tls(struct broker_config *config, FILE *errors)
         if (!slice_starts_with(slice_from_text(shard->url), SLICE("rediss://")))
             continue;
         shard->tls_context = broker_tls_of_shard(shard, &error);
-        if (shard->tls_context != NULL)
-            continue;
-        fprintf(errors, "shards[%zu].tls: %s\n", i, error);
-        free(error);
-        ok = false;
+        ok &= is_loaded(shard->tls_context, "shards", i, error, errors);
     }
     return ok;
 }
@@ -481,6 +525,7 @@ static void config_free(struct broker_config *config)
             OPTION_ITEM(config->listeners, broker_listener_config, i);
         for (size_t j = 0; j < listener->users.count; j++)
             lines_free(&OPTION_ITEM(listener->users, broker_user_config, j)->passwords);
+        tls_unref(listener->tls_context);
     }
     for (size_t i = 0; i < config->shards.count; i++)
         shard_unfill(OPTION_ITEM(config->shards, broker_shard_config, i));

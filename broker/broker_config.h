@@ -22,10 +22,16 @@ struct broker_user_config {
 struct broker_listener_config {
     struct address address;
     unsigned mode;
-    int dialect;                 /* enum broker_dialect */
-    int echo;                    /* enum echo_mode */
-    struct option_list users;    /* struct broker_user_config; none: no authentication */
-    struct broker_config *whole; /* that it is part of; no row of its own */
+    int dialect;              /* enum broker_dialect */
+    int echo;                 /* enum echo_mode */
+    struct option_list users; /* struct broker_user_config; none: no authentication */
+    bool has_tls;
+    struct {
+        char *cert, *key, *client_ca;
+    } tls;
+    /* No rows of their own. */
+    struct broker_config *whole;     /* that it is part of */
+    struct tls_context *tls_context; /* one holder; NULL: plain */
 };
 
 struct broker_shard_config {

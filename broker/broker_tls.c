@@ -14,6 +14,19 @@ struct tls_context *broker_tls_of_shard(const struct broker_shard_config *shard,
     return tls_client_new(&options, error);
 }
 
+struct tls_context *broker_tls_of_listener(const struct broker_listener_config *listener,
+                                           char **error)
+{
+    const struct tls_certificate certificate = {listener->tls.cert, listener->tls.key};
+    const struct tls_server_options options = {
+        .certificates = &certificate,
+        .certificate_count = 1,
+        .min_version = "1.2",
+        .client_ca = listener->tls.client_ca,
+    };
+    return tls_server_new(&options, error);
+}
+
 const char *broker_tls_name(const struct broker_shard_config *shard)
 {
     const char *name = shard->tls.server_name;
@@ -32,6 +45,12 @@ void broker_tls_walk_files(const struct broker_config *config,
                            void (*on_file)(void *context, const char *path),
                            void *context)
 {
+    for (size_t i = 0; i < config->listeners.count; i++) {
+        const struct broker_listener_config *listener = broker_config_listener(config, i);
+        const char *const paths[] = {listener->tls.cert, listener->tls.key,
+                                     listener->tls.client_ca};
+        walk(paths, ARRAY_LEN(paths), on_file, context);
+    }
     for (size_t i = 0; i < broker_config_shard_count(config); i++) {
         const struct broker_shard_config *shard = broker_config_shard(config, i);
         const char *const paths[] = {shard->tls.ca, shard->tls.cert, shard->tls.key};

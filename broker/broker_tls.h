@@ -12,12 +12,17 @@
 #include "shared/tls.h"
 
 struct broker_config;
+struct broker_listener_config;
 struct broker_shard_config;
 
 /* For a shard with a rediss:// URL, with one holder: its certificate is always verified. NULL: *error is one line
  * (the caller frees it). */
 struct tls_context *broker_tls_of_shard(const struct broker_shard_config *shard,
                                         char **error) MUST_CHECK;
+
+/* For a listener with tls, likewise; with client_ca clients must show a certificate. */
+struct tls_context *broker_tls_of_listener(const struct broker_listener_config *listener,
+                                           char **error) MUST_CHECK;
 
 /* The name that the shard's certificate must hold: server_name, else the host of its URL. */
 const char *broker_tls_name(const struct broker_shard_config *shard);

@@ -55,6 +55,8 @@ void client_set_reading(struct client *client, bool reads)
         check(event_add(&client->readable, NULL) == 0);
     else
         event_del(&client->readable);
+    if (reads && stream_has_pending(&client->stream))
+        event_active(&client->readable, EV_READ, 0);
 }
 
 /* It stays in the loop until more comes (on_readable): most of those who wait for an answer send nothing. */
@@ -210,6 +212,10 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
 {
     struct client *client = argument;
     struct client_set *set = client->set;
+    if (client->state == CLIENT_GREETING) {
+        client_greet(client);
+        return;
+    }
     if (client->facts.waits_since != 0) {
         client_set_reading(client, false);
         return;
@@ -234,6 +240,8 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
             finish(client, CLOSE_PEER);
         return;
     }
+    if (stream_has_pending(&client->stream))
+        event_active(&client->readable, EV_READ, 0); /* the descriptor does not tell */
     if (client->input != NULL) {
         client->input_len += (size_t)len;
         if (client->input_len >= resp_wanted(&client->parser))
@@ -296,7 +304,11 @@ static void flush(struct client *client)
 
 static void on_writable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
 {
-    flush(argument);
+    struct client *client = argument;
+    if (client->state == CLIENT_GREETING)
+        client_greet(client);
+    else
+        flush(client);
 }
 
 /* The limits of a slow subscriber. */
@@ -313,8 +325,9 @@ static void judge(struct client *client)
     /* Down to three quarters, so that this is not done for every message. */
     size_t bytes = 0;
     client_keep_no_more(client); /* what it has acknowledged cannot be told any more */
+    size_t sealed = client->stream.ssl != NULL ? STREAM_RECORD_MAX : 0;
     size_t dropped =
-        output_drop_oldest(&client->output, limits->slow_bytes / 4 * 3, &bytes);
+        output_drop_oldest(&client->output, limits->slow_bytes / 4 * 3, sealed, &bytes);
     if (dropped > 0 && client->facts.dropped == 0) {
         struct log_subject subject = client_subject(client);
         log_warn(&subject, "slow subscriber: oldest messages dropped",
@@ -374,6 +387,7 @@ static void end_turn(void *context)
         set->passes = false;
         window_note_flush(&set->window, timing_now());
     }
+    set->greeted = 0;
     client_bound_parked(set);
     free_closed(set);
     chunk_writer_rewind(&set->replies);
@@ -428,6 +442,10 @@ static void on_sweep(evutil_socket_t fd UNUSED, short what UNUSED, void *argumen
         next = client_next(client);
         if (client->state == CLIENT_ENDING)
             continue;
+        if (client->state == CLIENT_GREETING) {
+            client_hurry_greeting(client, now);
+            continue;
+        }
         if (client->state == CLIENT_FINISHING) {
             if (now - client->finishing_since > FINISH_WITHIN && set->on_empty == NULL)
                 client_close(client, client->finish_reason);
@@ -514,11 +532,13 @@ void client_set_free(struct client_set *set)
     free(set);
 }
 
-static void refuse(int fd)
+static void refuse(int fd, bool is_tls)
 {
     static const char text[] = "-ERR max number of clients reached\r\n";
-    ssize_t wrote = write(fd, text, sizeof(text) - 1); /* best effort, as Redis */
-    (void)wrote;
+    if (!is_tls) {
+        ssize_t wrote = write(fd, text, sizeof(text) - 1); /* best effort, as Redis */
+        (void)wrote;
+    }
     close(fd);
     metrics_add_by(M_CLIENTS_CLOSED, CLOSE_CLIENT_LIMIT, 1);
 }
@@ -528,7 +548,7 @@ void client_open(struct client_set *set, int fd, const struct address *peer,
 {
     metrics_add(M_CLIENTS_ACCEPTED, 1);
     if (set->count >= set->limits.clients) {
-        refuse(fd);
+        refuse(fd, listener->tls_context != NULL);
         return;
     }
     struct client *client = must_calloc(1, sizeof(*client));
@@ -561,6 +581,8 @@ void client_open(struct client_set *set, int fd, const struct address *peer,
                        on_readable, client) == 0);
     check(event_assign(&client->writable, set->base, fd, EV_WRITE | EV_PERSIST,
                        on_writable, client) == 0);
+    if (listener->tls_context != NULL)
+        client_begin_greeting(client);
     client_set_reading(client, true);
     TAILQ_INSERT_TAIL(&set->open, client, of_set);
     set->count++;

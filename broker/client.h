@@ -7,6 +7,7 @@
  *                                     client_deliver ─▶ output ─┐
  *                                     replies ────────▶ output ─┴▶ one write at the end of the loop turn
  *
+ *  GREETING ──TLS handshake, where the listener has TLS──▶ OPEN
  *      OPEN ──QUIT, end of file──▶ FINISHING ──output empty, 1 s──▶ closed ──end of turn──▶ freed
  *        └──any error, limit, shutdown: client_close()──────────────▲
  *

@@ -5,6 +5,8 @@
  *     written ─▶ acknowledged by the peer's kernel ─▶ forgotten        (replay.tail: acked)
  *                                  └─▶ a second later ─▶ forgotten     (replay.tail: overlap)
  *
+ * All positions are in plaintext; what of TLS is acknowledged, the stream tells by whole records (sealed_records.h), of
+ * which a pod has read nothing before the last byte.
  */
 #include "broker/client_parts.h"
 
@@ -17,11 +19,9 @@
 #include "shared/timing.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 
 /* A subscriber whose pod has closed its end: what was written is given so long to be acknowledged. */
 #define END_WITHIN SECONDS(1)
@@ -51,13 +51,9 @@ _Static_assert((CLIENT_MARKS - 1) * MARK_EVERY > OVERLAP,
 /* A pod that says what it has handled, and for whom more than this is kept, is not waited for that it says it. */
 #define EXACT_MAX ((size_t)8 * 1024 * 1024)
 
-/* Bytes that were written and are not acknowledged by the peer's kernel. It keeps its value after a reset. */
 static size_t unacknowledged(const struct client *client)
 {
-    int bytes = 0;
-    if (ioctl(client->stream.fd, SIOCOUTQ, &bytes) != 0 || bytes < 0)
-        return 0;
-    return (size_t)bytes;
+    return stream_unacknowledged(&client->stream);
 }
 
 static void mark(struct client *client, uint64_t now)

@@ -18,6 +18,7 @@
 
 enum client_state {
     CLIENT_OPEN,
+    CLIENT_GREETING, /* TLS */
     CLIENT_FINISHING,
     CLIENT_ENDING,
     CLIENT_PARKED,
@@ -93,7 +94,8 @@ struct client_set {
     struct evbuffer *reply;
     struct turn *turn; /* borrowed */
     struct window window;
-    bool passes; /* deliveries go out with this turn */
+    bool passes;      /* deliveries go out with this turn */
+    unsigned greeted; /* steps of handshakes in this turn */
     struct event *sweep;
     void (*on_empty)(void *context); /* client_set_finish; NULL: not finishing */
     void *on_empty_context;
@@ -116,6 +118,17 @@ void client_beat(struct client *client, uint64_t now);
 /* ── client_identity.c ── */
 
 void client_identity_cleanup(struct client *client);
+
+/* ── client_greeting.c ── */
+
+/* TLS before anything else: the client is GREETING, then OPEN. */
+void client_begin_greeting(struct client *client);
+
+/* It is readable, or writable. */
+void client_greet(struct client *client);
+
+/* Ends it when it takes too long. */
+void client_hurry_greeting(struct client *client, uint64_t now);
 
 /* ── client_park.c ── */
 

@@ -126,7 +126,8 @@ static void tell(const struct door *door, const char *what)
     char text[ADDRESS_TEXT_SIZE];
     struct address address = net_local_address(listener_fd(door->listener));
     log_info(LOG_SUBJECT("main"), what, LOG_TEXT("address", address_text(&address, text)),
-             LOG_BOOL("authenticated", door->config->users.count > 0));
+             LOG_BOOL("authenticated", door->config->users.count > 0),
+             LOG_BOOL("tls", door->config->tls_context != NULL));
 }
 
 static void set_mode(struct door *door, unsigned mode)

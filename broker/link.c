@@ -40,9 +40,8 @@
 #define READ_SIZE_PUBLISHING  ((size_t)16 * 1024)
 #define READ_SIZE_SUBSCRIBING ((size_t)256 * 1024)
 
-/* Of TLS (RFC 8446 section 5.1): the longest record, and the type of an alert. */
-#define RECORD_MAX ((size_t)16 * 1024)
-#define TLS_ALERT  21
+/* The type of a TLS record (RFC 8446 section 5.1). */
+#define TLS_ALERT 21
 
 /* Channels in one SUBSCRIBE: small enough that Redis does other things in between. */
 #define SUBSCRIBE_BATCH 512
@@ -444,7 +443,7 @@ static ssize_t read_records(struct link *link, char *room, size_t size)
     do {
         len = stream_read(&link->stream, room + total, size - total);
         total += len > 0 ? (size_t)len : 0;
-    } while (len > 0 && size - total >= RECORD_MAX);
+    } while (len > 0 && size - total >= STREAM_RECORD_MAX);
     return total > 0 ? (ssize_t)total : len; /* an end or error is met again */
 }
 

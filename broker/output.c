@@ -136,14 +136,18 @@ uint64_t output_age(const struct output *output, uint64_t now)
     return output->count > 0 ? now - entry_at(output, 0)->queued_at : 0;
 }
 
-size_t output_drop_oldest(struct output *output, size_t bytes, size_t *dropped_bytes)
+size_t output_drop_oldest(struct output *output, size_t bytes, size_t sealed,
+                          size_t *dropped_bytes)
 {
     size_t messages = 0;
+    size_t before = 0; /* bytes of earlier entries, written or not */
     unsigned kept = 0;
     unsigned count = output->count;
     for (unsigned i = 0; i < count; i++) {
         struct output_entry entry = *entry_at(output, i);
-        if (i > 0 && output->bytes > bytes && entry.droppable) {
+        bool is_sealed = i == 0 || before < output->written + sealed;
+        before += entry.span.len;
+        if (!is_sealed && output->bytes > bytes && entry.droppable) {
             messages += entry.messages;
             *dropped_bytes += entry.span.len;
             output->bytes -= entry.span.len;

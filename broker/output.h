@@ -54,9 +54,11 @@ size_t output_messages(const struct output *output);
 uint64_t output_age(const struct output *output, uint64_t now);
 
 /* Drops the oldest droppable entries until at most `bytes` are left, or nothing more can be dropped. The
- * first entry always stays: a part of it may be out already, or sealed by TLS. Returns the number of
+ * first entry always stays, since a part of it may be out already, and so does what holds the next `sealed` bytes: the
+ * gathered pieces that TLS has made a record of (STREAM_RECORD_MAX; 0 for a plain stream). Returns the number of
  * messages dropped and adds their bytes to `*dropped_bytes`. */
-size_t output_drop_oldest(struct output *output, size_t bytes, size_t *dropped_bytes);
+size_t output_drop_oldest(struct output *output, size_t bytes, size_t sealed,
+                          size_t *dropped_bytes);
 
 /* Drops everything. */
 void output_clear(struct output *output);

@@ -1,9 +1,15 @@
 #include "shared/stream.h"
 
+#include "shared/sealed_records.h"
+
 #include <errno.h>
+#include <linux/sockios.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -90,6 +96,79 @@ static ssize_t tls_read(SSL *ssl, void *bytes, size_t capacity)
     return result == 1 ? (ssize_t)len : tls_result(ssl, result);
 }
 
+/* ---- what is acknowledged ---- */
+
+/* Of the ex data where a tracked SSL has its sealed_records; -1: none ever was tracked. */
+static atomic_int records_index = -1;
+static CRYPTO_ONCE records_once = CRYPTO_ONCE_STATIC_INIT;
+
+static void on_ssl_freed(void *parent, void *records, CRYPTO_EX_DATA *data, int index,
+                         long number, void *pointer)
+{
+    (void)parent, (void)data, (void)index, (void)number, (void)pointer;
+    if (records != NULL)
+        sealed_records_cleanup(records);
+    free(records);
+}
+
+static void make_records_index(void)
+{
+    int index = SSL_get_ex_new_index(0, NULL, NULL, NULL, on_ssl_freed);
+    check(index >= 0);
+    atomic_store(&records_index, index);
+}
+
+static struct sealed_records *records_of(const SSL *ssl)
+{
+    int index = atomic_load_explicit(&records_index, memory_order_relaxed);
+    return index >= 0 ? SSL_get_ex_data(ssl, index) : NULL;
+}
+
+/* Bytes in the kernel that are not acknowledged. */
+static size_t queued_in_kernel(int fd)
+{
+    int bytes = 0;
+    if (ioctl(fd, SIOCOUTQ, &bytes) != 0 || bytes < 0)
+        return 0;
+    return (size_t)bytes;
+}
+
+static void look_what_is_acknowledged(SSL *ssl, struct sealed_records *records)
+{
+    uint64_t written = BIO_number_written(SSL_get_wbio(ssl));
+    uint64_t queued = queued_in_kernel(SSL_get_fd(ssl));
+    sealed_records_acknowledge(records, written > queued ? written - queued : 0);
+}
+
+/* SSL_write makes one record (SSL_MODE_ENABLE_PARTIAL_WRITE) and has written all of it. */
+static void note_record(SSL *ssl, size_t len)
+{
+    struct sealed_records *records = records_of(ssl);
+    if (records == NULL)
+        return;
+    if (sealed_records_is_full(records))
+        look_what_is_acknowledged(ssl, records);
+    sealed_records_note(records, len, BIO_number_written(SSL_get_wbio(ssl)));
+}
+
+void stream_track(struct stream *stream)
+{
+    if (stream->ssl == NULL)
+        return;
+    CRYPTO_THREAD_run_once(&records_once, make_records_index);
+    struct sealed_records *records = must_calloc(1, sizeof(*records));
+    check(SSL_set_ex_data(stream->ssl, atomic_load(&records_index), records) == 1);
+}
+
+size_t stream_unacknowledged(const struct stream *stream)
+{
+    struct sealed_records *records = stream->ssl != NULL ? records_of(stream->ssl) : NULL;
+    if (records == NULL)
+        return queued_in_kernel(stream->fd);
+    look_what_is_acknowledged(stream->ssl, records);
+    return sealed_records_unacknowledged(records);
+}
+
 static ssize_t tls_write(SSL *ssl, const void *bytes, size_t len)
 {
     if (len == 0)
@@ -98,8 +177,10 @@ static ssize_t tls_write(SSL *ssl, const void *bytes, size_t len)
     errno = 0;
     size_t taken = 0;
     int result = SSL_write_ex(ssl, bytes, len, &taken);
-    if (result == 1)
+    if (result == 1) {
+        note_record(ssl, taken);
         return (ssize_t)taken;
+    }
     ssize_t failed = tls_result(ssl, result);
     if (failed == 0) {
         errno = EPIPE; /* the peer said close_notify: it reads no more */

@@ -23,6 +23,9 @@
 
 struct ssl_st; /* OpenSSL's SSL */
 
+/* The longest plaintext of a TLS record (RFC 8446 section 5.1): so much of what was not taken may be sealed. */
+#define STREAM_RECORD_MAX ((size_t)16 * 1024)
+
 struct stream {
     struct ssl_st *ssl; /* NULL: plain. Owned by the stream */
     int fd;             /* -1: closed. Owned by the stream */
@@ -64,6 +67,13 @@ const char *stream_failure(void);
 
 /* After STREAM_REFUSED: was it for the peer's certificate? */
 bool stream_distrusts_peer(const struct stream *stream);
+
+/* Before the first write: a TLS stream keeps account for stream_unacknowledged(). Nothing on a plain one. */
+void stream_track(struct stream *stream);
+
+/* Bytes that were written and that the peer's kernel has not acknowledged; after a reset, what it was then. Of TLS whole
+ * records (sealed_records.h), and without stream_track() more than that. */
+size_t stream_unacknowledged(const struct stream *stream);
 
 /* Bytes are waiting inside OpenSSL: read again without waiting for the descriptor. */
 bool stream_has_pending(const struct stream *stream);

@@ -20,7 +20,7 @@ class Push(list):
 class Raw:
     """One connection; replies are str (simple), Error, int, bytes, list, dict, Push or None."""
 
-    def __init__(self, port, timeout=20, receive_buffer=None, host="127.0.0.1", source=None):
+    def __init__(self, port, timeout=20, receive_buffer=None, host="127.0.0.1", source=None, tls=None):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -28,6 +28,8 @@ class Raw:
         if source:
             self.socket.bind((source, 0))
         self.socket.connect((host, port))
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         self.file = self.socket.makefile("rb", 65536)
 
     def close(self):

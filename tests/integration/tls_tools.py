@@ -67,6 +67,14 @@ def server_context(files, client_ca=None):
     return context
 
 
+def client_context(ca, files=None):
+    """An SSLContext of a client that trusts `ca` and may show these (crt, key)."""
+    context = ssl.create_default_context(cafile=ca)
+    if files:
+        context.load_cert_chain(*files)
+    return context
+
+
 class _Tls:
     """What differs in a pod with TLS: how a test asks it."""
 

@@ -109,6 +109,10 @@ static void test_mistakes_are_told_with_their_place(void **state UNUSED)
         const char *yaml, *told;
     } rows[] = {
         {"shards: [{url: 'http://x'}]\n", "shards[0].url must begin with redis://"},
+        {"listeners: [{address: '127.0.0.1:1', tls: {cert: /none/x}}]\n",
+         "listeners[0].tls.key"},
+        {"listeners: [{address: '127.0.0.1:1', tls: {cert: /none/x, key: /none/y}}]\n",
+         "listeners[0].tls cannot open certificate /none/x: No such file"},
         {"shards: [{url: 'redis://x', tls: {}}]\n",
          "shards[0].tls needs a URL that begins with rediss://"},
         {"shards: [{url: 'rediss://x', tls: {key: /none/x}}]\n",

@@ -128,13 +128,28 @@ test_the_oldest_deliveries_are_dropped_and_replies_are_not(void **state UNUSED)
         append(&output, "m ", true, SECONDS(2) * (uint64_t)(i + 1));
     }
     size_t bytes = 0;
-    assert_int_equal(2 * 7, output_drop_oldest(&output, 45, &bytes));
+    assert_int_equal(2 * 7, output_drop_oldest(&output, 45, 0, &bytes));
     assert_int_equal(70, bytes);
     assert_int_equal(6 + 5 + 30, output.bytes);
     assert_int_equal(5, output.count);
     assert_false(output.entries[(output.first + 1) % output.capacity].droppable);
-    assert_int_equal(6, output_drop_oldest(&output, 0, &bytes));
+    assert_int_equal(6, output_drop_oldest(&output, 0, 0, &bytes));
     assert_int_equal(11, output.bytes); /* the first, and the reply */
+    output_cleanup(&output);
+}
+
+static void test_what_tls_may_have_sealed_is_not_dropped(void **state UNUSED)
+{
+    struct output output = {0};
+    for (int i = 0; i < 10; i++)
+        append(&output, "ten bytes ", true, SECONDS(2) * (uint64_t)(i + 1));
+    output.written = 4;
+    output.bytes -= 4;
+    size_t bytes = 0;
+    assert_int_equal(6, output_drop_oldest(&output, 0, 30, &bytes)); /* 6 + 10 + 10 + 4 */
+    assert_int_equal(36, output.bytes);
+    assert_int_equal(4, output.count);
+    output.written = 0;
     output_cleanup(&output);
 }
 
@@ -180,6 +195,7 @@ int main(void)
             test_all_bytes_come_out_in_order_however_little_the_socket_takes),
         cmocka_unit_test(test_a_lost_peer_is_told),
         cmocka_unit_test(test_the_oldest_deliveries_are_dropped_and_replies_are_not),
+        cmocka_unit_test(test_what_tls_may_have_sealed_is_not_dropped),
         cmocka_unit_test(test_a_chunk_is_used_again_once_nobody_holds_a_part_of_it),
     };
     return cmocka_run_group_tests(tests, setup, cleanup);

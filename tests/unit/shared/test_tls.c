@@ -12,12 +12,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <openssl/ssl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static char folder[] = "/tmp/sidrail-tls-XXXXXX";
 
@@ -321,6 +323,91 @@ static void test_bad_files_are_named(void **state)
     refused(cert, key, path_of("empty"), "no ticket key");
 }
 
+/* A connection over TCP whose receiver takes little. */
+static void make_tcp_pair(struct stream *left, struct stream *right)
+{
+    int door = socket(AF_INET, SOCK_STREAM, 0), small = 4096;
+    struct sockaddr_in place = {.sin_family = AF_INET,
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(place);
+    setsockopt(door, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    assert_int_equal(0, bind(door, (struct sockaddr *)&place, len));
+    assert_int_equal(0, listen(door, 1));
+    assert_int_equal(0, getsockname(door, (struct sockaddr *)&place, &len));
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(0, connect(fd, (struct sockaddr *)&place, len));
+    int other = accept(door, NULL, NULL);
+    close(door);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    fcntl(other, F_SETFL, O_NONBLOCK);
+    stream_init(left, fd);
+    stream_init(right, other);
+}
+
+static size_t read_all(struct stream *stream)
+{
+    static char bytes[65536];
+    size_t total = 0;
+    ssize_t len;
+    while ((len = stream_read(stream, bytes, sizeof(bytes))) > 0)
+        total += (size_t)len;
+    return total;
+}
+
+/* What is acknowledged has been received, so it is found among what the peer reads. */
+static void check_acknowledged(bool is_tls)
+{
+    struct stream left, right;
+    make_tcp_pair(&left, &right);
+    if (is_tls) {
+        struct tls_context *ours = server("1.2", NULL);
+        struct tls_context *theirs = client_of(path_of("one.crt"));
+        tls_accept(ours, &left);
+        tls_connect(theirs, &right, "one.test");
+        tls_unref(ours);
+        tls_unref(theirs);
+        const char *why = NULL;
+        enum stream_handshake done = STREAM_REFUSED;
+        for (int i = 0; i < 100 && done != STREAM_READY; i++) {
+            usleep(1000);
+            done = shake(&right, &left, &why);
+        }
+        assert_int_equal(STREAM_READY, done);
+    }
+    stream_track(&left);
+    static char bytes[50000];
+    size_t written = 0, read = 0;
+    bool was_behind = false;
+    for (int round = 0; round < 3000; round++) {
+        struct iovec pieces[] = {{bytes, (size_t)(round % 7) * 5}, {bytes, 50000}};
+        ssize_t taken = round < 200 ? stream_writev(&left, pieces, 2) : 0;
+        written += taken > 0 ? (size_t)taken : 0;
+        size_t unacknowledged = stream_unacknowledged(&left);
+        assert_true(unacknowledged <= written);
+        was_behind |= unacknowledged > 100000;
+        if (round % 3 == 0 || taken == 0)
+            read += read_all(&right);
+        else
+            continue;
+        assert_true(read >= written - unacknowledged);
+        if (round >= 200 && read == written && stream_unacknowledged(&left) == 0)
+            break;
+        usleep(500);
+    }
+    assert_true(was_behind);
+    assert_int_equal(written, read);
+    assert_int_equal(0, stream_unacknowledged(&left));
+    stream_close(&left);
+    stream_close(&right);
+}
+
+static void test_what_is_acknowledged_was_received(void **state)
+{
+    (void)state;
+    check_acknowledged(false);
+    check_acknowledged(true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -329,6 +416,7 @@ int main(void)
         cmocka_unit_test(test_the_certificate_follows_the_name),
         cmocka_unit_test(test_tickets_resume_at_a_replica_that_shares_the_keys),
         cmocka_unit_test(test_bad_files_are_named),
+        cmocka_unit_test(test_what_is_acknowledged_was_received),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
