@@ -124,10 +124,10 @@ class Path:
 
 class Player:
     """`people` is who stands at the brokers; it has a method for each deed of theirs: burst(slot, count), need and
-    leave(slot, partition), and arrive(slot) when a slot has a new broker."""
+    leave(slot, partition), end_pod(pod, how, seconds away), and arrive(slot) when a slot has a new broker."""
 
-    def __init__(self, servers, people, schedule):
-        self.servers, self.people = servers, people
+    def __init__(self, servers, people, schedule, config):
+        self.servers, self.people, self.config = servers, people, config
         shards = sorted({*SHARDS, *"".join(each.get("shards", "") for each in schedule)})
         self.redis = dict(zip(shards, servers.redis_server(len(shards))))
         self.all_redis = list(self.redis.values())
@@ -146,7 +146,7 @@ class Player:
 
     def launch(self, slot):
         self.loaded[slot] = self.map
-        self.slots[slot] = self.servers.broker(config={"shards": self.shards_of(slot, self.map)})
+        self.slots[slot] = self.servers.broker(config={**self.config, "shards": self.shards_of(slot, self.map)})
 
     def play(self, schedule, seconds):
         begun = time.monotonic()
@@ -286,3 +286,6 @@ class Player:
 
     def do_leave(self, each):
         self.people.leave(each["broker"], each["partition"])
+
+    def do_end_pod(self, each):
+        self.people.end_pod(each["pod"], each["how"], each["away"] / 1000)
