@@ -211,6 +211,10 @@ static void on_stop(void *argument, enum lifecycle_end end)
     if (end == LIFECYCLE_END_DEADLINE && left > 0)
         log_warn(LOG_SUBJECT("main"), "shutdown.deadline is over",
                  LOG_UNSIGNED("clients", left));
+    size_t undelivered = client_set_undelivered(broker->clients);
+    if (undelivered > 0)
+        log_error(LOG_SUBJECT("main"), "messages were not delivered",
+                  LOG_UNSIGNED("messages", undelivered));
     size_t lost = publisher_status(broker->publisher).spill_messages;
     if (lost > 0)
         log_error(LOG_SUBJECT("main"), "messages for shards that are down are lost",

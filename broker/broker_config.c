@@ -310,7 +310,8 @@ static const struct option_row rows[] = {
      .reload = OPTION_LIVE, .help = "How long a subscriber may leave bytes unread."},
     {"slow_subscriber.policy", OPTION_ENUM, AT(broker_config, slow_policy),
      .standard = "disconnect", .words = slow_policy_words, .reload = OPTION_LIVE,
-     .help = "Over the bytes: end the connection, or drop its oldest messages."},
+     .help =
+         "Over the bytes or the age: end the connection, or drop its oldest messages."},
     {"spill.bytes", OPTION_SIZE, AT(broker_config, spill_bytes), .standard = "64MiB",
      .maximum = INT64_C(1) << 40, .reload = OPTION_LIVE,
      .help = "What may wait for shards that are down; over it publishes are refused."},

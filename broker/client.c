@@ -288,14 +288,21 @@ static void unpause(struct client *client)
     take_input(client);
 }
 
+/* Publishers are braked well before a subscriber that reads is taken for a slow one. */
+static size_t behind_bytes(const struct client *client)
+{
+    return min_size(CLIENT_BEHIND_BYTES, client->set->limits.slow_bytes / 2);
+}
+
 static void flush(struct client *client)
 {
     size_t wrote = 0;
-    bool was_behind = client->output.bytes > CLIENT_BEHIND_BYTES / 2;
+    size_t resume_at = behind_bytes(client) / 2;
+    bool was_behind = client->output.bytes > resume_at;
     enum output_result result = output_write(&client->output, &client->stream, &wrote);
     if (wrote > 0 && client->is_blocked)
         client->wrote_at = timing_now();
-    if (was_behind && client->output.bytes <= CLIENT_BEHIND_BYTES / 2)
+    if (was_behind && client->output.bytes <= resume_at)
         client_set_resume(client->set);
     after_write(client, result);
     if (client->state == CLIENT_OPEN)
@@ -311,23 +318,10 @@ static void on_writable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
         flush(client);
 }
 
-/* The limits of a slow subscriber. */
-static void judge(struct client *client)
+static void drop_oldest(struct client *client, size_t left, uint64_t since)
 {
-    const struct client_limits *limits = &client->set->limits;
-    client->is_slow = false;
-    if (client->output.bytes <= limits->slow_bytes)
-        return;
-    if (limits->slow_policy == SLOW_DISCONNECT) {
-        client_close(client, CLOSE_SLOW_BYTES);
-        return;
-    }
-    /* Down to three quarters, so that this is not done for every message. */
     size_t bytes = 0;
-    client_keep_no_more(client); /* what it has acknowledged cannot be told any more */
-    size_t sealed = client->stream.ssl != NULL ? STREAM_RECORD_MAX : 0;
-    size_t dropped =
-        output_drop_oldest(&client->output, limits->slow_bytes / 4 * 3, sealed, &bytes);
+    size_t dropped = client_drop_oldest(client, left, since, &bytes);
     if (dropped > 0 && client->facts.dropped == 0) {
         struct log_subject subject = client_subject(client);
         log_warn(&subject, "slow subscriber: oldest messages dropped",
@@ -335,7 +329,32 @@ static void judge(struct client *client)
                  LOG_UNSIGNED("bytes", bytes));
     }
     client->facts.dropped += dropped;
+    client->facts.delivered -= dropped;
     metrics_add(M_DELIVERIES_DROPPED, (int64_t)dropped);
+}
+
+/* The limits of a slow subscriber: what waits, and (once a second) how long. */
+static void judge(struct client *client)
+{
+    const struct client_limits *limits = &client->set->limits;
+    client->is_slow = false;
+    if (client->output.bytes <= limits->slow_bytes)
+        return;
+    if (limits->slow_policy == SLOW_DISCONNECT)
+        client_close(client, CLOSE_SLOW_BYTES);
+    else /* down to three quarters, so that this is not done for every message */
+        drop_oldest(client, limits->slow_bytes / 4 * 3, 0);
+}
+
+static void judge_age(struct client *client, uint64_t now)
+{
+    const struct client_limits *limits = &client->set->limits;
+    if (output_age(&client->output, now) <= limits->slow_age)
+        return;
+    if (limits->slow_policy == SLOW_DISCONNECT)
+        client_close(client, CLOSE_SLOW_AGE);
+    else
+        drop_oldest(client, SIZE_MAX, now - limits->slow_age);
 }
 
 static void work(struct client *client)
@@ -451,10 +470,10 @@ static void on_sweep(evutil_socket_t fd UNUSED, short what UNUSED, void *argumen
                 client_close(client, client->finish_reason);
             continue;
         }
-        if (output_age(&client->output, now) > set->limits.slow_age)
-            client_close(client, CLOSE_SLOW_AGE);
-        else if (client->is_kept && set->limits.heartbeat > 0 &&
-                 client_is_cut_off(client))
+        judge_age(client, now);
+        if (client->state != CLIENT_OPEN)
+            continue;
+        if (client->is_kept && set->limits.heartbeat > 0 && client_is_cut_off(client))
             client_close(client, CLOSE_BROKEN);
         else
             beat_if_due(client, now);
@@ -634,7 +653,7 @@ void client_close(struct client *client, enum close_reason reason)
             LOG_UNSIGNED("published", client->facts.published),
             LOG_UNSIGNED("delivered", client->facts.delivered),
             LOG_UNSIGNED("unread_bytes", client->output.bytes));
-    if (reason == CLOSE_SLOW_BYTES || reason == CLOSE_SLOW_AGE)
+    if (!is_parked)
         metrics_add(M_DELIVERIES_DROPPED, (int64_t)output_messages(&client->output));
     output_clear(&client->output);
     turn_request(set->turn);
@@ -676,6 +695,11 @@ void client_deliver(struct client *client, struct span message, uint64_t now)
     client->is_lagging = true;
     TAILQ_INSERT_TAIL(&set->lagging, client, of_work);
     window_wait(&set->window);
+}
+
+bool client_is_behind(const struct client *client)
+{
+    return client->output.bytes > behind_bytes(client);
 }
 
 bool client_is_stuck(const struct client *client, uint64_t now)
@@ -757,6 +781,15 @@ struct client *client_next(struct client *client)
     return TAILQ_NEXT(client, of_set);
 }
 
+size_t client_set_undelivered(const struct client_set *set)
+{
+    size_t messages = 0;
+    const struct client *client;
+    TAILQ_FOREACH(client, &set->open, of_set)
+    messages += output_messages(&client->output);
+    return messages;
+}
+
 unsigned client_count(const struct client_set *set)
 {
     return set->count;
@@ -768,7 +801,7 @@ void client_set_finish(struct client_set *set, void (*on_empty)(void *context),
     set->on_empty = on_empty;
     set->on_empty_context = context;
     while (!TAILQ_EMPTY(&set->parked))
-        client_discard(TAILQ_FIRST(&set->parked));
+        client_expire(TAILQ_FIRST(&set->parked), "shutdown");
     while (!TAILQ_EMPTY(&set->ending))
         client_close(TAILQ_FIRST(&set->ending), CLOSE_SHUTDOWN);
     struct client *next;

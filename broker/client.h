@@ -170,9 +170,10 @@ void client_reply(struct client *client, struct evbuffer *reply);
 /* Parked: it has no connection, and messages wait for its name's next one. */
 bool client_is_parked(const struct client *client);
 
-/* A subscriber for which more than this waits is behind: messages come faster than it reads.
+/* A subscriber for which more than this waits, or half of slow_bytes, is behind: messages come faster than it reads.
  * client_set_resume() is called when one has caught up. */
 #define CLIENT_BEHIND_BYTES ((size_t)1024 * 1024)
+bool client_is_behind(const struct client *client);
 
 /* Has it stopped reading? Nobody shall wait for one that has. */
 bool client_is_stuck(const struct client *client, uint64_t now);
@@ -196,6 +197,9 @@ struct client *client_find(struct client_set *set, uint64_t id);
 /* Oldest first. A client may be closed during the walk. */
 struct client *client_first(struct client_set *set);
 struct client *client_next(struct client *client);
+/* Messages queued to clients and not written, about (output_messages). */
+size_t client_set_undelivered(const struct client_set *set);
+
 unsigned client_count(const struct client_set *set);
 
 /* Shutdown: write what is queued, then close. Calls `on_empty` (once, never from within this call) when

@@ -125,6 +125,29 @@ void client_queue(struct client *client, struct span span, bool is_delivery, uin
         client_keep(client, span, is_delivery);
 }
 
+/*
+ *     acknowledged │ in the kernel │ first entry │ oldest ones: dropped │ the rest
+ *     ─────────────────────────── stays ────────▶ cut ─────────────────▶ appended anew
+ */
+size_t client_drop_oldest(struct client *client, size_t bytes, uint64_t since,
+                          size_t *bytes_dropped)
+{
+    struct output *output = &client->output;
+    uint64_t written = client->queued - output->bytes;
+    size_t sealed = client->stream.ssl != NULL ? STREAM_RECORD_MAX : 0;
+    size_t dropped = output_drop_oldest(output, bytes, since, sealed, bytes_dropped);
+    if (!client->is_kept || dropped == 0)
+        return dropped;
+    client->queued = written + output_first_bytes(output);
+    replay_cut(&client->replay, client->queued);
+    for (unsigned i = 1; i < output->count; i++) {
+        const struct output_entry *entry = output_entry_get(output, i);
+        client->queued += entry->span.len;
+        replay_append(&client->replay, entry->span, entry->droppable);
+    }
+    return dropped;
+}
+
 void client_keep_no_more(struct client *client)
 {
     client->is_kept = client->is_exact = false;
@@ -461,11 +484,18 @@ static void hand_over(struct client *client, const struct client *parked,
     struct replay_rewrite *rewrite = client->set->rewrite;
     enum message_dialect from = dialect_view_given(&parked->facts.dialect).dialect;
     enum message_dialect to = dialect_view_given(&client->facts.dialect).dialect;
+    struct slice rest = span_bytes(span);
     if (rewrite == NULL || from == to) {
-        client_queue(client, span, true, now);
+        /* one by one: what is dropped later is counted by messages */
+        while (rest.len > 0) {
+            struct span one = {span.chunk, span.start + span.len - rest.len, 0};
+            struct replay_message message;
+            replay_next_message(&rest, &message);
+            one.len = message.frame.len;
+            client_queue(client, one, true, now);
+        }
         return;
     }
-    struct slice rest = span_bytes(span);
     const char *why;
     while (rest.len > 0) {
         struct span message;

@@ -136,6 +136,11 @@ void client_hurry_greeting(struct client *client, uint64_t now);
 void client_queue(struct client *client, struct span span, bool is_delivery,
                   uint64_t now);
 
+/* Drops the oldest of what is not written, down to `bytes` and up to those queued at `since`, as output_drop_oldest; its
+ * next connection does not get them either. Returns how many messages, and adds their bytes to `*bytes_dropped`. */
+size_t client_drop_oldest(struct client *client, size_t bytes, uint64_t since,
+                          size_t *bytes_dropped);
+
 /* What it has acknowledged cannot be told any more. */
 void client_keep_no_more(struct client *client);
 

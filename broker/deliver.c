@@ -237,7 +237,7 @@ bool deliverer_is_behind(const struct deliverer *deliverer, struct slice channel
         const struct client *client = client_from_subscriber(interest->subscriber);
         if (!interest->active || client_is_parked(client))
             continue;
-        if (client_output_bytes(client) <= CLIENT_BEHIND_BYTES)
+        if (!client_is_behind(client))
             return false; /* nearly always the first */
         if (now == 0)
             now = timing_now();

@@ -131,13 +131,24 @@ size_t output_messages(const struct output *output)
     return messages;
 }
 
+size_t output_first_bytes(const struct output *output)
+{
+    return output->count > 0 ? entry_at(output, 0)->span.len - output->written : 0;
+}
+
+const struct output_entry *output_entry_get(const struct output *output, unsigned index)
+{
+    check(index < output->count);
+    return entry_at(output, index);
+}
+
 uint64_t output_age(const struct output *output, uint64_t now)
 {
     return output->count > 0 ? now - entry_at(output, 0)->queued_at : 0;
 }
 
-size_t output_drop_oldest(struct output *output, size_t bytes, size_t sealed,
-                          size_t *dropped_bytes)
+size_t output_drop_oldest(struct output *output, size_t bytes, uint64_t since,
+                          size_t sealed, size_t *dropped_bytes)
 {
     size_t messages = 0;
     size_t before = 0; /* bytes of earlier entries, written or not */
@@ -147,7 +158,8 @@ size_t output_drop_oldest(struct output *output, size_t bytes, size_t sealed,
         struct output_entry entry = *entry_at(output, i);
         bool is_sealed = i == 0 || before < output->written + sealed;
         before += entry.span.len;
-        if (!is_sealed && output->bytes > bytes && entry.droppable) {
+        if (!is_sealed && entry.droppable &&
+            (output->bytes > bytes || entry.queued_at < since)) {
             messages += entry.messages;
             *dropped_bytes += entry.span.len;
             output->bytes -= entry.span.len;

@@ -50,15 +50,22 @@ enum output_result output_write(struct output *output, struct stream *stream,
 /* Deliveries that are not written, about: of the first entry its share. */
 size_t output_messages(const struct output *output);
 
+/* Bytes of the first entry that are still to write; 0 when empty. */
+size_t output_first_bytes(const struct output *output);
+
+/* The entry at `index` < count; 0 is the oldest. Borrowed until the queue changes. */
+const struct output_entry *output_entry_get(const struct output *output, unsigned index);
+
 /* How long the oldest byte has waited, microseconds; 0 when empty. */
 uint64_t output_age(const struct output *output, uint64_t now);
 
-/* Drops the oldest droppable entries until at most `bytes` are left, or nothing more can be dropped. The
+/* Drops the oldest droppable entries until at most `bytes` are left and none was queued before `since` (timing_now();
+ * 0: whatever their age), or nothing more can be dropped. The
  * first entry always stays, since a part of it may be out already, and so does what holds the next `sealed` bytes: the
  * gathered pieces that TLS has made a record of (STREAM_RECORD_MAX; 0 for a plain stream). Returns the number of
  * messages dropped and adds their bytes to `*dropped_bytes`. */
-size_t output_drop_oldest(struct output *output, size_t bytes, size_t sealed,
-                          size_t *dropped_bytes);
+size_t output_drop_oldest(struct output *output, size_t bytes, uint64_t since,
+                          size_t sealed, size_t *dropped_bytes);
 
 /* Drops everything. */
 void output_clear(struct output *output);

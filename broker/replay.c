@@ -102,6 +102,22 @@ void replay_trim(struct replay *replay, uint64_t acknowledged)
     replay->bytes -= cut;
 }
 
+void replay_cut(struct replay *replay, uint64_t len)
+{
+    while (replay->count > 0 && replay->begin + replay->bytes > len) {
+        struct replay_entry *last = entry_at(replay, replay->count - 1);
+        uint64_t over = replay->begin + replay->bytes - len;
+        if (over < last->span.len) {
+            last->span.len -= (size_t)over;
+            replay->bytes -= (size_t)over;
+            return;
+        }
+        replay->bytes -= last->span.len;
+        span_release(last->span);
+        replay->count--;
+    }
+}
+
 void replay_trim_messages(struct replay *replay, uint64_t seen)
 {
     while (replay->count > 0 && replay->taken < seen) {

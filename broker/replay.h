@@ -36,6 +36,9 @@ void replay_append(struct replay *replay, struct span span, bool is_delivery);
  * stays whole. */
 void replay_trim(struct replay *replay, uint64_t acknowledged);
 
+/* Forgets what lies beyond the connection's first `len` bytes, where a message or reply ends. */
+void replay_cut(struct replay *replay, uint64_t len);
+
 /* Forgets the connection's first `seen` messages. Not together with replay_trim. */
 void replay_trim_messages(struct replay *replay, uint64_t seen);
 

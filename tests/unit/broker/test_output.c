@@ -128,12 +128,14 @@ test_the_oldest_deliveries_are_dropped_and_replies_are_not(void **state UNUSED)
         append(&output, "m ", true, SECONDS(2) * (uint64_t)(i + 1));
     }
     size_t bytes = 0;
-    assert_int_equal(2 * 7, output_drop_oldest(&output, 45, 0, &bytes));
-    assert_int_equal(70, bytes);
+    assert_int_equal(2, output_drop_oldest(&output, SIZE_MAX, SECONDS(3), 0, &bytes));
+    bytes = 0;
+    assert_int_equal(2 * 6, output_drop_oldest(&output, 45, 0, 0, &bytes));
+    assert_int_equal(60, bytes);
     assert_int_equal(6 + 5 + 30, output.bytes);
     assert_int_equal(5, output.count);
     assert_false(output.entries[(output.first + 1) % output.capacity].droppable);
-    assert_int_equal(6, output_drop_oldest(&output, 0, 0, &bytes));
+    assert_int_equal(6, output_drop_oldest(&output, 0, 0, 0, &bytes));
     assert_int_equal(11, output.bytes); /* the first, and the reply */
     output_cleanup(&output);
 }
@@ -146,7 +148,8 @@ static void test_what_tls_may_have_sealed_is_not_dropped(void **state UNUSED)
     output.written = 4;
     output.bytes -= 4;
     size_t bytes = 0;
-    assert_int_equal(6, output_drop_oldest(&output, 0, 30, &bytes)); /* 6 + 10 + 10 + 4 */
+    assert_int_equal(6,
+                     output_drop_oldest(&output, 0, 0, 30, &bytes)); /* 6 + 10 + 10 + 4 */
     assert_int_equal(36, output.bytes);
     assert_int_equal(4, output.count);
     output.written = 0;
