@@ -353,6 +353,34 @@ test_what_is_accepted_goes_out_once_all_is_confirmed_wherever_it_was(void **stat
     }
 }
 
+/* Without a loss of the link: what is in flight there is void, and goes out anew where the partition is now. */
+static void
+test_what_is_in_flight_when_a_partition_moves_is_sent_again(void **state UNUSED)
+{
+    static const char *const letters[] = {"ab"};
+    static const char *const events[] = {"+a", "+b", "R", "P"};
+    struct world world;
+    struct link *a;
+    struct link *b;
+    struct link *subscribing;
+    begin(&world, letters, 1);
+    for (size_t i = 0; i < ARRAY_LEN(events); i++)
+        play(&world, events[i]);
+    links_of('a', &a, &subscribing);
+    links_of('b', &b, &subscribing);
+    assert_in_range(b->in_flight, 1, PARTITIONS - 1);
+    assert_int_equal(PARTITIONS, a->sent + b->sent);
+    play(&world, "!b");
+    assert_int_equal(PARTITIONS, a->sent);
+    while (b->in_flight > 0)
+        fake_link_reply(b); /* confirms nothing any more */
+    assert_int_equal(PARTITIONS, sent_ring_unconfirmed_count(world.ring));
+    while (a->in_flight > 0)
+        fake_link_reply(a);
+    assert_int_equal(0, sent_ring_unconfirmed_count(world.ring));
+    end(&world);
+}
+
 static unsigned wanted_at(const struct world *world, const char *name)
 {
     const struct shard *shard = shard_set_find(world->set, slice_from_text(name));
@@ -432,6 +460,7 @@ int main(void)
         cmocka_unit_test(test_where_partitions_are_sent),
         cmocka_unit_test(
             test_what_is_accepted_goes_out_once_all_is_confirmed_wherever_it_was),
+        cmocka_unit_test(test_what_is_in_flight_when_a_partition_moves_is_sent_again),
         cmocka_unit_test(
             test_the_union_of_maps_is_subscribed_and_what_no_map_needs_is_given_up),
         cmocka_unit_test(test_a_link_that_does_not_hear_its_own_is_made_anew),
