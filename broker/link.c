@@ -31,6 +31,10 @@
 #define PROBE_EVERY                                                                      \
     SECONDS(1) /* publishing: always; subscribing: when nothing is heard */
 #define ANSWER_WITHIN SECONDS(1) /* publishing */
+
+/* Of a message longer than what else may be in flight, doubled at each ending that it was in vain: buffers on the way
+ * may take megabytes of it at once, and pass them on slowly. */
+#define PATIENCE_LAST SECONDS(16)
 #define PONG_WITHIN                                                                      \
     SECONDS(2) /* subscribing: stale three seconds after the last sign of life */
 #define TICK MILLISECONDS(100)
@@ -88,10 +92,16 @@ struct link {
     struct {
         size_t len;
         uint64_t at;
+        uint64_t end; /* where it ends, in bytes of the connection */
     } expected[EXPECTED_MAX];
     unsigned expected_first, expected_count;
     unsigned in_flight_count;
     size_t in_flight_bytes;
+    uint64_t written;      /* bytes of the connection */
+    uint64_t acknowledged; /* of them, when last looked */
+    uint64_t patience;     /* with a long message */
+    /* standing_now() when bytes of what is unanswered, or of a long message that comes, went on. */
+    uint64_t moved_at;
     /* Subscribing: arguments not yet made a command. */
     struct evbuffer *channels;
     unsigned channel_count;
@@ -110,6 +120,12 @@ static void set_timer(struct link *link, uint64_t after)
 {
     struct timeval interval = timing_to_timeval(after);
     check(event_add(link->timer, &interval) == 0);
+}
+
+/* Alone in flight but for a probe. */
+static bool is_long(size_t len)
+{
+    return len > LINK_IN_FLIGHT_BYTES;
 }
 
 /* ── commands ── */
@@ -132,6 +148,7 @@ static void expect(struct link *link, size_t len)
     unsigned last = (link->expected_first + link->expected_count) % EXPECTED_MAX;
     link->expected[last].len = len;
     link->expected[last].at = standing_now();
+    link->expected[last].end = link->written + link->output.bytes;
     link->expected_count++;
 }
 
@@ -143,7 +160,7 @@ static void send_probe(struct link *link, uint64_t now)
     size_t len = strlen(argument);
     send_arguments(link, 1, &argument, &len);
     if (is_publishing)
-        expect(link, 0);
+        expect(link, 0); /* behind send_arguments(): its end is that of the output */
     link->probes = true;
     link->probed_at = now;
 }
@@ -299,6 +316,10 @@ static void take_published(struct link *link, const struct link_reply *reply)
     }
     link->in_flight_count--;
     link->in_flight_bytes -= len;
+    if (is_long(len)) {
+        link->moved_at = standing_now(); /* a probe waited behind it */
+        link->patience = ANSWER_WITHIN;
+    }
     link->callbacks.on_reply(link->callbacks.context, link,
                              reply->type == LINK_REPLY_INTEGER, reply->text);
 }
@@ -360,7 +381,9 @@ static void end_of_connection(struct link *link, int error)
 static void write_output(struct link *link)
 {
     size_t wrote = 0;
-    switch (output_write(&link->output, &link->stream, &wrote)) {
+    enum output_result result = output_write(&link->output, &link->stream, &wrote);
+    link->written += wrote;
+    switch (result) {
     case OUTPUT_EMPTY:
         if (link->is_blocked)
             event_del(&link->writable);
@@ -483,6 +506,8 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
     bool is_good = link_reader_take(reader, (size_t)len);
     link->is_parsing = false;
     batch_clock_stop();
+    if (link->state != LINK_DOWN && is_long(link_reader_begun(reader)))
+        link->moved_at = link->heard_at;
     if (link->state == LINK_DOWN)
         link_reader_free(reader);
     else if (!is_good)
@@ -586,11 +611,31 @@ static void begin(struct link *link)
         link->request = request;
 }
 
+/* What the shard's kernel has acknowledged since: of the oldest only. A stopped Redis has a kernel that goes on taking
+ * what comes behind it. */
+static void look_what_moved(struct link *link, uint64_t now)
+{
+    if (link->expected_count == 0)
+        return;
+    uint64_t waiting = stream_unacknowledged(&link->stream);
+    uint64_t acknowledged = link->written > waiting ? link->written - waiting : 0;
+    if (acknowledged <= link->acknowledged)
+        return;
+    if (link->acknowledged < link->expected[link->expected_first].end)
+        link->moved_at = now;
+    link->acknowledged = acknowledged;
+}
+
 static bool is_unanswered(const struct link *link, uint64_t now)
 {
-    if (link->config.kind == LINK_PUBLISHING)
+    if (link->config.kind == LINK_PUBLISHING) {
+        unsigned oldest = link->expected_first;
+        uint64_t sent_at = link->expected[oldest].at;
+        uint64_t since = sent_at > link->moved_at ? sent_at : link->moved_at;
+        bool is_patient = is_long(link->expected[oldest].len);
         return link->expected_count > 0 &&
-               now - link->expected[link->expected_first].at > ANSWER_WITHIN;
+               now - since > (is_patient ? link->patience : ANSWER_WITHIN);
+    }
     return link->probes && now - link->probed_at > PONG_WITHIN &&
            now - link->heard_at > PONG_WITHIN;
 }
@@ -614,7 +659,13 @@ static void tick(struct link *link)
                         is_securing ? SLICE("no answer in the TLS handshake; does it "
                                             "speak TLS?")
                                     : SLICE(""));
-    } else if (is_unanswered(link, now)) {
+        return;
+    }
+    if (link->config.kind == LINK_PUBLISHING)
+        look_what_moved(link, now);
+    if (is_unanswered(link, now)) {
+        if (is_long(link->in_flight_bytes) && link->patience < PATIENCE_LAST)
+            link->patience *= 2;
         link_close(link, CLOSE_LINK_UNANSWERED);
     } else if (is_probe_due(link, now)) {
         send_probe(link, now);
@@ -655,6 +706,7 @@ static void let_go(struct link *link)
     link->expected_first = link->expected_count = 0;
     link->in_flight_count = 0;
     link->in_flight_bytes = 0;
+    link->written = link->acknowledged = link->moved_at = 0;
 }
 
 struct link *link_new(struct event_base *base, struct turn *turn, struct evdns_base *dns,
@@ -670,6 +722,7 @@ struct link *link_new(struct event_base *base, struct turn *turn, struct evdns_b
     link->client_name = must_strdup(config->client_name);
     link->reason = CLOSE_SHUTDOWN;
     link->changed_at = timing_now();
+    link->patience = ANSWER_WITHIN;
     link->stream.fd = -1;
     link->timer = event_new(base, -1, 0, on_timer, link);
     link->channels = evbuffer_new();
@@ -770,10 +823,10 @@ bool link_has_room(const struct link *link, size_t len)
 void link_send(struct link *link, struct span command)
 {
     check(link->config.kind == LINK_PUBLISHING && command.len > 0);
+    output_append(&link->output, command, false, batch_now());
     expect(link, command.len);
     link->in_flight_count++;
     link->in_flight_bytes += command.len;
-    output_append(&link->output, command, false, batch_now());
     turn_request(link->turn);
 }
 
@@ -795,6 +848,16 @@ unsigned link_in_flight_count(const struct link *link)
 size_t link_in_flight_bytes(const struct link *link)
 {
     return link->in_flight_bytes;
+}
+
+bool link_is_held_up(const struct link *link)
+{
+    return is_long(link->in_flight_bytes);
+}
+
+uint64_t link_moved_at(const struct link *link)
+{
+    return link->moved_at;
 }
 
 size_t link_queued_bytes(const struct link *link)

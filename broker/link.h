@@ -9,7 +9,8 @@
  * A link that was up and is reset is tried again at once, once. A publishing link ends when its oldest command is
  * unanswered for 1 s, and when the ROLE that it asks each second says anything but master; a subscribing link, asked
  * PING when nothing was heard for a second, when nothing comes for two more. So a Redis that hangs without closing is
- * noticed, and one that was demoted. These deadlines run on standing_now().
+ * noticed, and one that was demoted. A message that takes long is no silence: while the peer's kernel acknowledges
+ * bytes of the oldest command, its second begins anew. These deadlines run on standing_now().
  *
  * What the two kinds carry: a *publishing* link one command a message and a reply to each, in order, with a bound
  * on what is unanswered; a *subscribing* link confirmations and messages. The messages are read where they
@@ -95,6 +96,12 @@ void link_unsubscribe(struct link *link, struct slice channel);
 
 unsigned link_in_flight_count(const struct link *link);
 size_t link_in_flight_bytes(const struct link *link);
+
+/* Publishing: a message is under way that is longer than what else may be in flight; all others wait. */
+bool link_is_held_up(const struct link *link);
+
+/* standing_now() when bytes of a long message last went on, to Redis or from it; 0: not on this connection. */
+uint64_t link_moved_at(const struct link *link);
 
 /* Bytes that the next flush writes. */
 size_t link_queued_bytes(const struct link *link);

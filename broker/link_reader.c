@@ -265,3 +265,8 @@ bool link_reader_take(struct link_reader *reader, size_t len)
     reader->len -= start;
     return result != PARSE_BAD && reader->len <= reader->reply_max;
 }
+
+size_t link_reader_begun(const struct link_reader *reader)
+{
+    return reader->len;
+}

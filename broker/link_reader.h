@@ -54,3 +54,6 @@ char *link_reader_room(struct link_reader *reader, size_t *size);
 /* `len` bytes were put there: calls back for each reply that is whole now. False: not the Redis protocol, or
  * over reply_max. */
 bool link_reader_take(struct link_reader *reader, size_t len) MUST_CHECK;
+
+/* Bytes of a reply that is not whole yet. */
+size_t link_reader_begun(const struct link_reader *reader);

@@ -110,9 +110,14 @@ void shard_settle(struct shard_set *set)
 /* Who is subscribed somewhere else, or not at all any more, hears nobody and would not know. */
 static void watch(struct shard *shard, uint64_t now)
 {
+    if (shard->beat_at != 0 && link_is_held_up(shard->publishing))
+        shard->beat_at = now; /* it waits behind that message */
+    uint64_t moved_at = link_moved_at(shard->subscribing);
+    bool has_moved = moved_at != 0 && now - moved_at <= SHARD_STALE;
     bool is_deaf = shard->beat_at != 0 && now - shard->beat_at > SHARD_STALE &&
-                   now - shard->own_heard_at > SHARD_STALE;
-    bool is_unconfirmed = shard->due > 0 && now - shard->due_since > SHARD_STALE;
+                   now - shard->own_heard_at > SHARD_STALE && !has_moved;
+    bool is_unconfirmed =
+        shard->due > 0 && now - shard->due_since > SHARD_STALE && !has_moved;
     if (link_is_up(shard->subscribing) && (is_deaf || is_unconfirmed))
         link_close(shard->subscribing, CLOSE_LINK_STALE);
 }

@@ -10,12 +10,14 @@ from daemons import free_port, wait_until
 
 
 class Relay:
-    """A TCP relay in front of a server: resets its connections, or stalls one direction."""
+    """A TCP relay in front of a server: resets its connections, or stalls one direction. `rates`: bytes a second that a
+    connection passes "up" (to the server) or "down"; nothing: as fast as it can."""
 
     def __init__(self, target):
         self.target = target
         self.port = free_port()
         self.pairs = []
+        self.rates = {}
         self.flows = {"up": threading.Event(), "down": threading.Event()}
         for flow in self.flows.values():
             flow.set()
@@ -38,14 +40,15 @@ class Relay:
                 client.close()
                 continue
             self.pairs.append((client, server))
-            for source, sink, flow in ((client, server, "up"), (server, client, "down")):
-                threading.Thread(target=self._copy, args=(source, sink, self.flows[flow]), daemon=True).start()
+            for source, sink, way in ((client, server, "up"), (server, client, "down")):
+                threading.Thread(target=self._copy, args=(source, sink, way), daemon=True).start()
 
-    @staticmethod
-    def _copy(source, sink, flow):
+    def _copy(self, source, sink, way):
         try:
             while data := source.recv(65536):
-                flow.wait()
+                self.flows[way].wait()
+                if way in self.rates:
+                    time.sleep(len(data) / self.rates[way])
                 sink.sendall(data)
         except OSError:
             pass

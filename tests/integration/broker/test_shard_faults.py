@@ -163,3 +163,43 @@ def test_subscribing_links_over_the_output_limit_lose_nothing(redis_server, brok
                 raw.call("PUBLISH", "other", "x" * 100_000)
             time.sleep(0.05)
     load.check()
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_long_message_on_a_slow_path_gets_through(redis_server, broker, relays, way):
+    """Longer than a link's second, and than a subscription's three: neither way ends a link again and again."""
+    relay = relays(redis_server())
+    brokers = [broker([relay]) for _ in range(2)]
+    wait_up(*brokers)
+    relay.rates[way] = 2_000_000
+    pods = [Pod(b.port) for b in brokers]
+    with Raw(brokers[0].port) as raw:
+        assert raw.call("PUBLISH", "flask-socketio", emit("r", "x" * 8_000_000)) == 1
+        for i in range(20):
+            assert raw.call("PUBLISH", "flask-socketio", emit("r", i)) == 1
+    for pod in pods:
+        wait_until(lambda pod=pod: len(pod.received) >= 21, "everything came", 40)
+    time.sleep(0.5)
+    for pod in pods:
+        assert [data if isinstance(data, int) else len(data) for _, data in pod.received] == [8_000_000, *range(20)]
+        pod.close()
+    for b in brokers:
+        assert b.metrics().get("sidrail_broker_messages_lost_total") == 0
+
+
+def test_a_stopped_redis_is_left_in_a_second_with_a_long_message_under_way(redis_server, broker):
+    servers = redis_server(2)
+    b = broker(servers)
+    wait_up(b)
+    load = Load([b], publishers=1)
+    time.sleep(0.3)
+    servers[0].pause()
+    with Raw(b.port) as raw:
+        for i in range(10):
+            raw.call("PUBLISH", f"other {i}", "x" * 2_000_000)
+    try:
+        wait_until(lambda: shard_states(b)["a"] == "down", "it is left", 4)
+    finally:
+        servers[0].resume()
+    wait_up(b)
+    load.check()
