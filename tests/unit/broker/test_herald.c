@@ -342,6 +342,28 @@ test_questions_are_answered_and_what_is_kept_is_sent_again(void **state UNUSED)
     end(&world);
 }
 
+static void
+test_when_a_subscription_returns_the_others_are_asked_where_they_are(void **state UNUSED)
+{
+    struct world world;
+    begin(&world);
+    get_ready(&world);
+    hear_facts(&world, world.first_hash, world.first_hash, 2, 0);
+    pass(&world, SECONDS(1));
+    said(&world, CONTROL_WHERE, peer_channel);
+    pass(&world, MILLISECONDS(100));
+    assert_int_equal(0, said(&world, CONTROL_WHERE, peer_channel)); /* all is calm */
+    struct link *link = fake_link_find("a:1", LINK_SUBSCRIBING);
+    fake_link_set(link, LINK_DOWN);
+    pass(&world, MILLISECONDS(100));
+    assert_int_equal(0, said(&world, CONTROL_WHERE, peer_channel));
+    fake_link_set(link, LINK_UP);
+    fake_link_confirm(link);
+    pass(&world, MILLISECONDS(100));
+    assert_in_range(said(&world, CONTROL_WHERE, peer_channel), 1, 2);
+    end(&world);
+}
+
 static void test_copies_and_late_heartbeats_change_nothing(void **state UNUSED)
 {
     struct world world;
@@ -458,6 +480,8 @@ int main(void)
         cmocka_unit_test(test_ready_when_subscribed_and_everybody_has_said_where_it_is),
         cmocka_unit_test(test_never_ready_beside_one_that_routes_by_another_map),
         cmocka_unit_test(test_questions_are_answered_and_what_is_kept_is_sent_again),
+        cmocka_unit_test(
+            test_when_a_subscription_returns_the_others_are_asked_where_they_are),
         cmocka_unit_test(test_copies_and_late_heartbeats_change_nothing),
         cmocka_unit_test(test_a_change_takes_each_step_when_all_others_allow_it),
         cmocka_unit_test(test_without_the_one_that_does_not_load),
