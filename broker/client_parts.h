@@ -1,5 +1,6 @@
 /*
- * What client.c (a connection) and client_park.c (a subscriber between two connections) share.
+ * What client.c (a connection) and client_park.c (a subscriber between two connections) share, and what deliver.c does
+ * in line for each delivery.
  */
 #pragma once
 
@@ -114,6 +115,20 @@ void client_cease_to_wait(struct client *client);
 
 /* Queues a heartbeat. */
 void client_beat(struct client *client, uint64_t now);
+
+/* client_deliver, for a message behind others of this turn: all that is left to do then is to count it and to lengthen
+ * what is queued. False: client_deliver is to do it. In line, since it is done for each delivery. */
+static inline bool client_deliver_more(struct client *client, struct span message,
+                                       uint64_t now)
+{
+    if (client->state != CLIENT_OPEN || !client->is_dirty || client->is_kept ||
+        client->output.bytes + message.len > client->set->limits.slow_bytes ||
+        !output_extend(&client->output, message, true, now))
+        return false;
+    client->delivered_at = now;
+    client->facts.delivered++;
+    return true;
+}
 
 /* ── client_identity.c ── */
 

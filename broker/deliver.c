@@ -2,7 +2,7 @@
 
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
-#include "broker/client.h"
+#include "broker/client_parts.h"
 #include "broker/envelope.h"
 #include "broker/pods.h"
 #include "broker/resp.h"
@@ -161,7 +161,8 @@ static unsigned deliver_frame(struct deliverer *deliverer, struct delivery *deli
         struct span span;
         if (!frame_for(deliverer, delivery, &frame, client, &span))
             continue;
-        client_deliver(client, span, now);
+        if (!client_deliver_more(client, span, now))
+            client_deliver(client, span, now);
         bytes += interest->active ? span.len : 0;
         receivers += interest->active;
     }

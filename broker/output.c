@@ -4,11 +4,6 @@
 #include <stdlib.h>
 #include <sys/uio.h>
 
-#include "shared/timing.h"
-
-/* An entry is not merged into one that has waited longer than this, so that output_age is honest. */
-#define MERGE_WITHIN SECONDS(1)
-
 /* Entries in one writev; more gain nothing, and the kernel's own limit is 1024. */
 #define WRITEV_ENTRIES 64
 
@@ -59,18 +54,9 @@ void output_cleanup(struct output *output)
 
 void output_append(struct output *output, struct span span, bool droppable, uint64_t now)
 {
-    if (span.len == 0)
+    if (span.len == 0 || output_extend(output, span, droppable, now))
         return;
     output->bytes += span.len;
-    if (output->count > 0) {
-        struct output_entry *last = entry_at(output, output->count - 1);
-        if (last->droppable == droppable && span_touches(last->span, span) &&
-            now - last->queued_at <= MERGE_WITHIN) {
-            last->span.len += span.len;
-            last->messages++;
-            return;
-        }
-    }
     if (output->count == output->capacity)
         grow(output);
     span_hold(span);

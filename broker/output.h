@@ -12,6 +12,7 @@
 
 #include "broker/chunk.h"
 #include "shared/stream.h"
+#include "shared/timing.h"
 
 #include <stdint.h>
 
@@ -39,6 +40,27 @@ enum output_result {
 };
 
 void output_cleanup(struct output *output);
+
+/* An entry is not merged into one that has waited longer than this, so that output_age is honest. */
+#define OUTPUT_MERGE_WITHIN SECONDS(1)
+
+/* Queues a span that belongs to the last entry, which holds it already. False, and nothing done: it does not. In line,
+ * since each delivery asks. */
+static inline bool output_extend(struct output *output, struct span span, bool droppable,
+                                 uint64_t now)
+{
+    if (output->count == 0)
+        return false;
+    struct output_entry *last =
+        &output->entries[(output->first + output->count - 1) & (output->capacity - 1)];
+    if (last->droppable != droppable || !span_touches(last->span, span) ||
+        now - last->queued_at > OUTPUT_MERGE_WITHIN)
+        return false;
+    last->span.len += span.len;
+    last->messages++;
+    output->bytes += span.len;
+    return true;
+}
 
 /* Queues a span and holds it. `now` as timing_now(). */
 void output_append(struct output *output, struct span span, bool droppable, uint64_t now);
