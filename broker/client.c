@@ -19,9 +19,6 @@
 /* A finishing client that does not take what is queued is closed after this. */
 #define FINISH_WITHIN SECONDS(1)
 
-/* A subscriber whose socket is full and that has taken nothing for this long is stuck. */
-#define STUCK_AFTER MILLISECONDS(20)
-
 /* So much is written whatever the window says. */
 #define WINDOW_BYTES ((size_t)64 * 1024)
 
@@ -261,10 +258,8 @@ static void after_write(struct client *client, enum output_result result)
         client_close(client, CLOSE_BROKEN);
         return;
     case OUTPUT_BLOCKED:
-        if (!client->is_blocked) {
+        if (!client->is_blocked)
             check(event_add(&client->writable, NULL) == 0);
-            client->wrote_at = timing_now();
-        }
         client->is_blocked = true;
         return;
     case OUTPUT_EMPTY:
@@ -288,22 +283,11 @@ static void unpause(struct client *client)
     take_input(client);
 }
 
-/* Publishers are braked well before a subscriber that reads is taken for a slow one. */
-static size_t behind_bytes(const struct client *client)
-{
-    return min_size(CLIENT_BEHIND_BYTES, client->set->limits.slow_bytes / 2);
-}
-
 static void flush(struct client *client)
 {
     size_t wrote = 0;
-    size_t resume_at = behind_bytes(client) / 2;
-    bool was_behind = client->output.bytes > resume_at;
     enum output_result result = output_write(&client->output, &client->stream, &wrote);
-    if (wrote > 0 && client->is_blocked)
-        client->wrote_at = timing_now();
-    if (was_behind && client->output.bytes <= resume_at)
-        client_set_resume(client->set);
+    client->backlog.written += wrote;
     after_write(client, result);
     if (client->state == CLIENT_OPEN)
         unpause(client);
@@ -499,6 +483,7 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     TAILQ_INIT(&set->dirty);
     TAILQ_INIT(&set->lagging);
     TAILQ_INIT(&set->waiting);
+    TAILQ_INIT(&set->behind);
     TAILQ_INIT(&set->ending);
     TAILQ_INIT(&set->parked);
     TAILQ_INIT(&set->closed);
@@ -515,8 +500,9 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     set->sweep = event_new(base, -1, EV_PERSIST, on_sweep, set);
     set->end_tick = event_new(base, -1, EV_PERSIST, client_on_end_tick, set);
     set->mark_tick = event_new(base, -1, EV_PERSIST, client_on_mark_tick, set);
-    check(set->reply != NULL && set->sweep != NULL && set->end_tick != NULL &&
-          set->mark_tick != NULL);
+    set->look_behind = event_new(base, -1, 0, client_on_look_behind, set);
+    check(set->reply != NULL && set->sweep != NULL && set->look_behind != NULL &&
+          set->end_tick != NULL && set->mark_tick != NULL);
     client_begin_marks(set);
     struct timeval every = timing_to_timeval(SWEEP_EVERY);
     check(event_add(set->sweep, &every) == 0);
@@ -543,6 +529,7 @@ void client_set_free(struct client_set *set)
     event_free(set->mark_tick);
     window_cleanup(&set->window);
     event_free(set->sweep);
+    event_free(set->look_behind);
     evbuffer_free(set->reply);
     chunk_writer_cleanup(&set->replies);
     dialect_book_free(set->dialects);
@@ -631,6 +618,7 @@ void client_close(struct client *client, enum close_reason reason)
     client->state = CLIENT_CLOSED;
     echo_view_detach(&client->facts.echo);
     client_cease_to_wait(client);
+    client_cease_to_watch(client);
     event_del(&client->readable);
     event_del(&client->writable);
     stream_close(&client->stream);
@@ -695,16 +683,6 @@ void client_deliver(struct client *client, struct span message, uint64_t now)
     client->is_lagging = true;
     TAILQ_INSERT_TAIL(&set->lagging, client, of_work);
     window_wait(&set->window);
-}
-
-bool client_is_behind(const struct client *client)
-{
-    return client->output.bytes > behind_bytes(client);
-}
-
-bool client_is_stuck(const struct client *client, uint64_t now)
-{
-    return client->is_blocked && now - client->wrote_at > STUCK_AFTER;
 }
 
 void client_set_resume(struct client_set *set)

@@ -23,6 +23,7 @@
  */
 #pragma once
 
+#include "broker/backlog.h"
 #include "broker/chunk.h"
 #include "broker/close_reason.h"
 #include "broker/dialect_book.h"
@@ -170,13 +171,9 @@ void client_reply(struct client *client, struct evbuffer *reply);
 /* Parked: it has no connection, and messages wait for its name's next one. */
 bool client_is_parked(const struct client *client);
 
-/* A subscriber for which more than this waits, or half of slow_bytes, is behind: messages come faster than it reads.
- * client_set_resume() is called when one has caught up. */
-#define CLIENT_BEHIND_BYTES ((size_t)1024 * 1024)
-bool client_is_behind(const struct client *client);
-
-/* Has it stopped reading? Nobody shall wait for one that has. */
-bool client_is_stuck(const struct client *client, uint64_t now);
+/* Does the subscriber read as fast as messages come? client_set_resume() is called soon after one that was behind no
+ * longer is, or is stuck. */
+enum pace client_pace(struct client *client, uint64_t now);
 
 /* Requests that wait are given to on_request again, at the end of this loop turn; each time another client is
  * the first. */

@@ -253,6 +253,7 @@ void client_end(struct client *client, enum close_reason reason)
     client->is_blocked = false;
     client_set_reading(client, false);
     client_cease_to_wait(client);
+    client_cease_to_watch(client);
     client->state = CLIENT_ENDING;
     client->finishing_since = timing_now();
     TAILQ_INSERT_TAIL(&set->ending, client, of_work);

@@ -1,6 +1,6 @@
 /*
- * What client.c (a connection) and client_park.c (a subscriber between two connections) share, and what deliver.c does
- * in line for each delivery.
+ * What client.c (a connection), client_park.c (a subscriber between two connections) and their neighbours share, and
+ * what deliver.c does in line for each delivery.
  */
 #pragma once
 
@@ -67,12 +67,14 @@ struct client {
     size_t input_size;
     struct output output;
     uint64_t delivered_at;
-    uint64_t wrote_at; /* when the socket last took something */
+    struct backlog backlog;
+    bool is_watched; /* on set->behind */
     struct client_facts facts;
     struct subscriber subscriber;
     TAILQ_ENTRY(client) of_set;
     TAILQ_ENTRY(client) of_waiting; /* its request waits */
-    TAILQ_ENTRY(client) of_work;    /* dirty, lagging or closed */
+    TAILQ_ENTRY(client) of_behind;
+    TAILQ_ENTRY(client) of_work; /* dirty, lagging or closed */
 };
 
 struct client_set {
@@ -88,7 +90,11 @@ struct client_set {
     struct event *end_tick;
     struct event *mark_tick;
     struct client_list waiting; /* for client_set_resume */
-    struct client_list closed;  /* to be freed at the end of this turn */
+    struct client_list behind;  /* subscribers that are, when last looked */
+    struct event *look_behind;  /* while there are some, and others wait */
+    bool looks_behind;
+    bool has_eased;            /* one is behind no more */
+    struct client_list closed; /* to be freed at the end of this turn */
     unsigned count;
     uint64_t next_id;
     struct chunk_writer replies;
@@ -129,6 +135,11 @@ static inline bool client_deliver_more(struct client *client, struct span messag
     client->facts.delivered++;
     return true;
 }
+
+/* ── client_pace.c ── */
+
+void client_cease_to_watch(struct client *client);
+void client_on_look_behind(evutil_socket_t fd, short what, void *set);
 
 /* ── client_identity.c ── */
 

@@ -224,25 +224,24 @@ unsigned deliver_message(struct deliverer *deliverer, const struct envelope *env
     return receivers;
 }
 
-bool deliverer_is_behind(const struct deliverer *deliverer, struct slice channel)
+bool deliverer_is_behind(const struct deliverer *deliverer, struct slice channel,
+                         uint64_t now)
 {
     const struct interest_target *target =
         interest_target_find(deliverer->interest, INTEREST_CHANNEL, channel);
     if (target == NULL)
         return false;
-    uint64_t now = 0;
     bool is_behind = false;
     const struct interest *interest;
     LIST_FOREACH(interest, &target->interests, of_target)
     {
-        const struct client *client = client_from_subscriber(interest->subscriber);
+        struct client *client = client_from_subscriber(interest->subscriber);
         if (!interest->active || client_is_parked(client))
             continue;
-        if (!client_is_behind(client))
+        enum pace pace = client_pace(client, now);
+        if (pace == PACE_KEEPS_UP)
             return false; /* nearly always the first */
-        if (now == 0)
-            now = timing_now();
-        is_behind |= !client_is_stuck(client, now);
+        is_behind |= pace == PACE_BEHIND;
     }
     return is_behind;
 }

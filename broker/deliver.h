@@ -35,8 +35,9 @@ unsigned deliver_message(struct deliverer *deliverer, const struct envelope *env
                          uint64_t now);
 
 /* Do messages of this channel come faster than any of its subscribers reads? False as soon as one keeps up,
- * and when those that do not are stuck. */
-bool deliverer_is_behind(const struct deliverer *deliverer, struct slice channel);
+ * and when those that do not are stuck. `now` as timing_now(). */
+bool deliverer_is_behind(const struct deliverer *deliverer, struct slice channel,
+                         uint64_t now);
 
 /* Once per loop turn, after the clients have written: memory is used again. */
 void deliverer_rewind(struct deliverer *deliverer);

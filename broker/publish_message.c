@@ -207,7 +207,7 @@ void publish_message(struct publisher *publisher, struct dialect_view *dialect,
                      uint64_t waited, uint64_t now, struct publish_result *result)
 {
     result->must_wait = waited < PUBLISH_WAIT_SUBSCRIBERS_MAX &&
-                        deliverer_is_behind(publisher->deliverer, channel);
+                        deliverer_is_behind(publisher->deliverer, channel, now);
     if (result->must_wait)
         return;
     struct message message;

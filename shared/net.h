@@ -30,6 +30,10 @@ void net_listen_release(int fd);
 /* The address that a socket is bound to (after port 0). */
 struct address net_local_address(int fd);
 
+/* Bytes that were written to a socket and that the peer's kernel has not acknowledged; on a unix socket: that
+ * the peer has not read. Keeps its value after a reset. 0 where it cannot be told. (tcp(7), SIOCOUTQ) */
+size_t net_unacknowledged(int fd);
+
 /* Begins to connect: a descriptor, connected or (*in_progress) on its way; then wait until it is writable
  * and ask net_connect_result(). -1 with errno when it failed at once. */
 int net_connect(const struct address *address, bool *in_progress) MUST_CHECK;

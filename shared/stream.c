@@ -1,15 +1,14 @@
 #include "shared/stream.h"
 
+#include "shared/net.h"
 #include "shared/sealed_records.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -124,19 +123,10 @@ static struct sealed_records *records_of(const SSL *ssl)
     return index >= 0 ? SSL_get_ex_data(ssl, index) : NULL;
 }
 
-/* Bytes in the kernel that are not acknowledged. */
-static size_t queued_in_kernel(int fd)
-{
-    int bytes = 0;
-    if (ioctl(fd, SIOCOUTQ, &bytes) != 0 || bytes < 0)
-        return 0;
-    return (size_t)bytes;
-}
-
 static void look_what_is_acknowledged(SSL *ssl, struct sealed_records *records)
 {
     uint64_t written = BIO_number_written(SSL_get_wbio(ssl));
-    uint64_t queued = queued_in_kernel(SSL_get_fd(ssl));
+    uint64_t queued = net_unacknowledged(SSL_get_fd(ssl));
     sealed_records_acknowledge(records, written > queued ? written - queued : 0);
 }
 
@@ -164,7 +154,7 @@ size_t stream_unacknowledged(const struct stream *stream)
 {
     struct sealed_records *records = stream->ssl != NULL ? records_of(stream->ssl) : NULL;
     if (records == NULL)
-        return queued_in_kernel(stream->fd);
+        return net_unacknowledged(stream->fd);
     look_what_is_acknowledged(stream->ssl, records);
     return sealed_records_unacknowledged(records);
 }

@@ -20,7 +20,7 @@ def load(tmp_path_factory):
     return PublishLoad(tmp_path_factory.mktemp("load"))
 
 
-@pytest.mark.parametrize("shards", figure([1], [0, 1, 3]))
+@pytest.mark.parametrize("shards", figure([0, 1], [0, 1, 3, 4]))
 def test_much_in_flight_ends_no_subscriber_and_stays_quick(redis_server, broker, load, shards):
     """Twenty publishers with 16 messages of 1 KB in flight: a bare Redis ends its subscribers, or takes a second."""
     b = broker(redis_server(shards) if shards else [])
@@ -32,11 +32,10 @@ def test_much_in_flight_ends_no_subscriber_and_stays_quick(redis_server, broker,
         assert no_faults(result), result
         assert result["total"] > 1000
         quickest = min(quickest or result["p50"], result["p50"])
-        # The hub answers before anybody has read: what waits is in the kernels of subscribers, as long as they allow.
-        if not shards or sanitizer() or quickest < 20_000:
+        if sanitizer() or quickest < 20_000:
             break  # a machine that is busy with other things may be slow once, and not always
     assert b.metrics().get("sidrail_broker_clients_closed_total", reason="slow_bytes") == 0
-    assert not shards or sanitizer() or quickest < 20_000, result
+    assert sanitizer() or quickest < 20_000, result
 
 
 def kill(servers, _paths):

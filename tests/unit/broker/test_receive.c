@@ -71,7 +71,7 @@ void deliverer_free(struct deliverer *deliverer UNUSED)
 }
 
 bool deliverer_is_behind(const struct deliverer *deliverer UNUSED,
-                         struct slice name UNUSED)
+                         struct slice name UNUSED, uint64_t now UNUSED)
 {
     return false;
 }
