@@ -428,6 +428,26 @@ static struct client *find_parked(struct client *client)
     return others == 1 ? elsewhere : NULL;
 }
 
+/* When several of them are cut at once, who returns cannot be told. */
+static void tell_of_namesakes(struct client *client)
+{
+    struct client_set *set = client->set;
+    if (set->has_logged_namesakes || client->facts.name[0] == '\0')
+        return;
+    struct client *other;
+    TAILQ_FOREACH(other, &set->open, of_set)
+    if (other != client && is_subscriber_of(other, client->facts.identity) &&
+        is_at_one_address(client, other) && is_pod(other)) {
+        set->has_logged_namesakes = true;
+        struct log_subject subject = client_subject(client);
+        log_warn(&subject,
+                 "several subscribers have one name and address: "
+                 "if they return together, one may get what another missed",
+                 LOG_TEXT("name", client->facts.name));
+        return;
+    }
+}
+
 bool client_inherit(struct client *client)
 {
     struct client_set *set = client->set;
@@ -447,6 +467,7 @@ bool client_inherit(struct client *client)
     client->queued = client->output.bytes + unacknowledged(client);
     client->replay.begin = client->queued;
     client->heir_of = find_parked(client);
+    tell_of_namesakes(client);
     return true;
 }
 

@@ -108,6 +108,7 @@ struct client_set {
     void *on_empty_context;
     struct dialect_book *dialects;
     struct echo_book *echoes;
+    bool has_logged_namesakes;
     struct replay_rewrite *rewrite;
     char scratch[READ_SIZE];
 };

@@ -144,6 +144,7 @@ def test_a_pod_beside_another_of_its_name_does_not_wait_long_for_it(broker):
     """The other one is asked whether it is there, and is."""
     b = broker()
     pods = [Pod(b.port) for _ in range(4)]
+    assert b.log().count("several subscribers have one name and address") == 1
     assert b.status()["subscribers"] == 4
     emit_all(b.port, 0, 3)
     for pod in pods:
