@@ -165,7 +165,7 @@ def test_subscribing_links_over_the_output_limit_lose_nothing(redis_server, brok
     load.check()
 
 
-@pytest.mark.parametrize("way", figure(["up"], ["up", "down"]))
+@pytest.mark.parametrize("way", ["up", "down"])
 def test_a_long_message_on_a_slow_path_gets_through(redis_server, broker, relays, way):
     """Longer than a link's second, and than a subscription's three: neither way ends a link again and again."""
     relay = relays(redis_server())
@@ -185,6 +185,8 @@ def test_a_long_message_on_a_slow_path_gets_through(redis_server, broker, relays
         pod.close()
     for b in brokers:
         assert b.metrics().get("sidrail_broker_messages_lost_total") == 0
+        # once at most, of a machine that is busy: without a look at what goes on it is three times, with more and more patience
+        assert b.metrics().get("sidrail_broker_links_closed_total", reason="link_unanswered") <= 1
 
 
 def test_a_stopped_redis_is_left_in_a_second_with_a_long_message_under_way(redis_server, broker):
