@@ -1,10 +1,13 @@
-"""Subscribers with a name that read by hand, and a network of their own, for tests of pods that go away and return."""
+"""Subscribers with a name, by redis-py or by hand, and a network of their own, for tests of pods that go away and return."""
 import ctypes
 import json
+import os
+import socket
 import subprocess
 import threading
 
 import pytest
+import redis
 from resp_client import Raw, emit
 
 
@@ -12,6 +15,43 @@ def number_of(payload):
     """A pod that never published gets bare data."""
     data = json.loads(payload)["data"]
     return data[0] if isinstance(data, list) else data
+
+
+class Listener:
+    """A redis-py subscriber, as a pod has it, that reconnects by itself."""
+
+    def __init__(self, url):
+        self.client = redis.Redis.from_url(url)
+        self.pubsub = self.client.pubsub(ignore_subscribe_messages=True)
+        self.pubsub.subscribe("flask-socketio")
+        self.received = []
+        self.reconnects = 0
+        self.stopping = False
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
+
+    def _listen(self):
+        while not self.stopping:
+            try:
+                message = self.pubsub.get_message(timeout=0.2)
+                if message is not None and message["channel"] == b"flask-socketio":
+                    self.received.append(number_of(message["data"]))
+            except (redis.ConnectionError, OSError, ValueError):
+                self.reconnects += 1
+
+    def shut_down(self):
+        """The connection ends under the pod (and under its TLS, which is not told), as a middlebox or a node that loses
+        it would do it."""
+        try:
+            with socket.socket(fileno=os.dup(self.pubsub.connection._sock.fileno())) as same:
+                same.shutdown(socket.SHUT_RDWR)
+        except (AttributeError, OSError):
+            pass
+
+    def close(self):
+        self.stopping = True
+        self.thread.join()
+        self.pubsub.close()
 
 
 class Pod:

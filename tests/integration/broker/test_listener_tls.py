@@ -10,10 +10,10 @@ import threading
 import time
 
 import pytest
-import redis
 import socketio
 from client_programs import PYTHON_ASYNC, PYTHON_SYNC, run_python
 from daemons import BUILD, figure, free_port, is_full, wait_until
+from named_pods import Listener, number_of
 from resp_client import Raw, command, emit
 from tls_tools import Authority, TlsRedis, client_context
 
@@ -163,42 +163,6 @@ def test_a_certificate_is_exchanged_by_its_files_while_clients_stay(tls_broker, 
         assert raw.read() == [b"message", b"c", b"x"]
 
 
-class Listener:
-    """A redis-py subscriber that reconnects by itself."""
-
-    def __init__(self, url):
-        self.pubsub = redis.Redis.from_url(url).pubsub(ignore_subscribe_messages=True)
-        self.pubsub.subscribe("flask-socketio")
-        self.received = []
-        self.reconnects = 0
-        self.stopping = False
-        self.thread = threading.Thread(target=self._listen, daemon=True)
-        self.thread.start()
-
-    def _listen(self):
-        while not self.stopping:
-            try:
-                message = self.pubsub.get_message(timeout=0.2)
-                if message is not None and message["channel"] == b"flask-socketio":
-                    data = json.loads(message["data"])["data"]
-                    self.received.append(data[0] if isinstance(data, list) else data)
-            except (redis.ConnectionError, OSError, ValueError):
-                self.reconnects += 1
-
-    def shut_down(self):
-        """The connection ends under TLS, which is not told."""
-        try:
-            with socket.socket(fileno=os.dup(self.pubsub.connection._sock.fileno())) as same:
-                same.shutdown(socket.SHUT_RDWR)
-        except (AttributeError, OSError):
-            pass
-
-    def close(self):
-        self.stopping = True
-        self.thread.join()
-        self.pubsub.close()
-
-
 def test_a_tls_pod_whose_connection_is_shut_down_misses_nothing_and_sees_nothing_twice(tls_broker):
     b = tls_broker()
     silent = Raw(b.tls_port)
@@ -234,28 +198,24 @@ def test_what_a_tls_pod_has_not_read_when_it_is_cut_off_comes_once(tls_broker):
         raw.call("SUBSCRIBE", "flask-socketio")
         return raw
 
-    def number_of(message):
-        data = json.loads(message[2])["data"]
-        return data[0] if isinstance(data, list) else data
-
     raw = subscribe()
     count = 400
     with Raw(b.port) as publisher:
         for number in range(count):
             publisher.call("PUBLISH", "flask-socketio", emit("r" + "x" * 20_000, number))
-    numbers = [number_of(raw.read()) for _ in range(5)]
+    numbers = [number_of(raw.read()[2]) for _ in range(5)]
     with socket.socket(fileno=os.dup(raw.socket.fileno())) as same:
         same.shutdown(socket.SHUT_WR)  # reads what its kernel has, and what is under way
     try:
         while True:
-            numbers.append(number_of(raw.read()))
+            numbers.append(number_of(raw.read()[2]))
     except (EOFError, OSError, ValueError):
         pass
     raw.close()
     assert len(numbers) < count
     with subscribe() as again:
         while numbers[-1] != count - 1:
-            numbers.append(number_of(again.read()))
+            numbers.append(number_of(again.read()[2]))
     assert numbers == list(range(count))
 
 

@@ -3,49 +3,12 @@ import json
 import shutil
 import socket
 import subprocess
-import threading
 import time
 
 import pytest
-import redis
 from daemons import figure, free_port, wait_until
-from named_pods import Pod, emit_all, in_own_network, number_of, parked
+from named_pods import Listener, Pod, emit_all, in_own_network, number_of, parked
 from resp_client import Raw, command, emit
-
-
-class Listener:
-    """A redis-py subscriber, as a pod has it, that reconnects by itself."""
-
-    def __init__(self, url):
-        self.client = redis.Redis.from_url(url)
-        self.pubsub = self.client.pubsub(ignore_subscribe_messages=True)
-        self.pubsub.subscribe("flask-socketio")
-        self.received = []
-        self.reconnects = 0
-        self.stopping = False
-        self.thread = threading.Thread(target=self._listen, daemon=True)
-        self.thread.start()
-
-    def _listen(self):
-        while not self.stopping:
-            try:
-                message = self.pubsub.get_message(timeout=0.2)
-                if message is not None and message["channel"] == b"flask-socketio":
-                    self.received.append(number_of(message["data"]))
-            except (redis.ConnectionError, OSError):
-                self.reconnects += 1
-
-    def shut_down(self):
-        """The connection ends under the pod, as a middlebox or a node that loses it would do it."""
-        try:
-            self.pubsub.connection._sock.shutdown(socket.SHUT_RDWR)
-        except (AttributeError, OSError):
-            pass
-
-    def close(self):
-        self.stopping = True
-        self.thread.join()
-        self.pubsub.close()
 
 
 def publish(port, count, pause, shut_down, every):
