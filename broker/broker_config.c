@@ -8,6 +8,7 @@
 #include "broker/message.h"
 #include "broker/shard_url.h"
 #include "shared/log.h"
+#include "shared/rendezvous.h"
 #include "shared/timing.h"
 
 #include <errno.h>
@@ -201,7 +202,7 @@ static const struct option_row shard_rows[] = {
     {"password_file", OPTION_TEXT, AT(broker_shard_config, password_file),
      .reload = OPTION_NEW, .help = "First line is the password; read at each connect."},
     {"weight", OPTION_INTEGER, AT(broker_shard_config, weight), .standard = "1",
-     .minimum = 1, .maximum = 100, .reload = OPTION_LIVE,
+     .minimum = 1, .maximum = RENDEZVOUS_WEIGHT_MAX, .reload = OPTION_LIVE,
      .help = "Share of the partitions."},
     {"tls", OPTION_OBJECT, AT(broker_shard_config, has_tls), .reload = OPTION_NEW,
      .help = "How a shard with a rediss:// URL is trusted."},

@@ -309,6 +309,8 @@ void proxy_check_route(void *object, const struct option_place *place)
         option_error(place, "split", "excludes upstream: a route has one or the other");
     else if (!has_split && !option_is_given(place, "upstream"))
         option_error(place, NULL, "needs upstream or split");
+    else if (!has_split && route->upstream_name[0] == '\0')
+        option_error(place, "upstream", "must name an upstream");
     int64_t weights = 0;
     for (size_t i = 0; i < route->split.count; i++)
         weights += OPTION_ITEM(route->split, split_config, i)->weight;

@@ -15,7 +15,7 @@
 
 struct rendezvous;
 
-#define RENDEZVOUS_WEIGHT_MAX 64
+#define RENDEZVOUS_WEIGHT_MAX 100
 #define RENDEZVOUS_NONE       SIZE_MAX
 
 /* Names are copied as hashes only. `weights` NULL: all 1; else each is 1..RENDEZVOUS_WEIGHT_MAX. All answers
