@@ -44,7 +44,7 @@ struct discovered {
 struct discovery {
     struct event_base *base;
     struct proxy_config *config; /* one reference; NULL before the first */
-    struct route_keys keys;
+    struct file_keys keys;
     struct discovered **upstreams; /* config->upstreams.count, same order */
     size_t len;
     struct removed_endpoints removed;
@@ -455,7 +455,7 @@ static struct discovered *renew_upstream(struct discovery *discovery,
 }
 
 void discovery_apply(struct discovery *discovery, struct proxy_config *config,
-                     const struct route_keys *keys, const struct discovery_plan *plan)
+                     const struct file_keys *keys, const struct discovery_plan *plan)
 {
     struct proxy_config *config_before = discovery->config;
     struct discovered **before = discovery->upstreams;

@@ -47,7 +47,7 @@ void discovery_plan_free(struct discovery_plan *plan);
  * learned sids, tombstones), its source goes on unless the options of `discovery` have changed, and until another
  * source has given a list the endpoints stay as they are. Not from within a callback of a source. */
 void discovery_apply(struct discovery *discovery, struct proxy_config *config,
-                     const struct route_keys *keys, const struct discovery_plan *plan);
+                     const struct file_keys *keys, const struct discovery_plan *plan);
 
 void discovery_free(struct discovery *discovery);
 

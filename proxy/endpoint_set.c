@@ -149,7 +149,7 @@ static const uint64_t *tags_before(const struct endpoint_set *set,
                                    const struct endpoint *endpoint)
 {
     if (previous == NULL || previous->index->collisions > 0 ||
-        !route_keys_equal(&previous->keys, &set->keys))
+        !file_keys_equal(&previous->keys, &set->keys))
         return NULL;
     const struct endpoint_entry *before =
         find_identity(previous, slice_from_text(endpoint->identity), endpoint->port);
@@ -190,7 +190,7 @@ static void add_tombstone(struct endpoint_set *set, char key_id, uint64_t tag,
                           uint64_t gone)
 {
     struct endpoint_index *index = set->index;
-    int key = route_keys_find(&set->keys, key_id);
+    int key = file_keys_find(&set->keys, key_id);
     if (key < 0 || !tag_table_add(&index->by_tag, (size_t)key, tag,
                                   TOMBSTONE_PLACES + (uint32_t)index->tombstones_len))
         return;

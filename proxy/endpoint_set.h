@@ -63,7 +63,7 @@ struct endpoint_set {
     atomic_uint holders;
     struct upstream *upstream;    /* one reference */
     struct learned_sids *learned; /* one reference; the same one in every generation */
-    struct route_keys keys;
+    struct file_keys keys;
     uint64_t place_after;
     uint64_t slow_start;
     bool is_static;           /* discovery cannot learn of an endpoint later than we do */
@@ -85,14 +85,14 @@ struct endpoint_spec {
 
 /* What is the same for a whole set. */
 struct endpoint_set_options {
-    const struct route_keys *keys; /* copied */
+    const struct file_keys *keys; /* copied */
     uint64_t place_after;
     uint64_t slow_start;
     bool is_static;
     size_t learned_maximum;             /* of learned_sids_new() */
     struct slice ingress_upstream_name; /* of accept_ingress_nginx_cookie; empty: off */
     /* NULL: route_tag_make(); tests make tags collide with another */
-    uint64_t (*make_tag)(const struct route_key *key, struct slice upstream,
+    uint64_t (*make_tag)(const struct file_key *key, struct slice upstream,
                          struct slice identity, unsigned port, unsigned attempt);
 };
 

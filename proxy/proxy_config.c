@@ -222,18 +222,18 @@ bool proxy_config_agrees(const struct upstream_config *one,
     return agreement.agrees;
 }
 
-bool proxy_config_load_keys(const struct proxy_config *config, struct route_keys *keys,
+bool proxy_config_load_keys(const struct proxy_config *config, struct file_keys *keys,
                             bool *is_random, bool *is_readable_by_others, char *error,
                             size_t error_size)
 {
     *is_random = config->affinity_keys[0] == '\0';
     *is_readable_by_others = false;
     if (*is_random) {
-        route_keys_make_random(keys);
+        file_keys_make_random(keys);
         return true;
     }
-    return route_keys_load(config->affinity_keys, keys, is_readable_by_others, error,
-                           error_size);
+    return file_keys_load(config->affinity_keys, keys, is_readable_by_others, error,
+                          error_size);
 }
 
 void proxy_config_print_options(FILE *out)

@@ -278,7 +278,7 @@ bool proxy_config_agrees(const struct upstream_config *one,
 
 /* The keys that the config names, or one random key when it names none (*is_random, which deserves a
  * warning). False with one line in `error`. */
-bool proxy_config_load_keys(const struct proxy_config *config, struct route_keys *keys,
+bool proxy_config_load_keys(const struct proxy_config *config, struct file_keys *keys,
                             bool *is_random, bool *is_readable_by_others, char *error,
                             size_t error_size) MUST_CHECK;
 

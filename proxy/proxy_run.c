@@ -42,7 +42,7 @@ static void on_snapshot(void *argument, struct snapshot *snapshot)
 
 static bool start_discovery(struct proxy *proxy, struct proxy_config *config)
 {
-    struct route_keys keys;
+    struct file_keys keys;
     bool is_random = false, is_readable_by_others = false;
     char error[512];
     if (!proxy_config_load_keys(config, &keys, &is_random, &is_readable_by_others, error,

@@ -58,7 +58,7 @@ struct reload {
 /* A configuration with all that can be missing. */
 struct prepared {
     struct proxy_config *config;
-    struct route_keys keys;
+    struct file_keys keys;
     struct discovery_plan *discovery;
     struct listener_plan *listeners;
 };

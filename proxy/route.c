@@ -353,7 +353,7 @@ static enum tag_meaning find_cookie_tag(const struct decision *decision,
                                         const struct endpoint_entry **entry)
 {
     int key = decision->has_cookie
-                  ? route_keys_find(&decision->set->keys, decision->cookie.key_id)
+                  ? file_keys_find(&decision->set->keys, decision->cookie.key_id)
                   : -1;
     return key < 0
                ? TAG_NONE

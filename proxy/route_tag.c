@@ -1,7 +1,5 @@
 #include "proxy/route_tag.h"
 
-#include "shared/timing.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/core_names.h>
@@ -12,8 +10,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define KEY_FILE_MAX ((size_t)65536)
 
 static const char TAG_PURPOSE[] = "sidrail-tag-1";
 static const char ALPHABET[] =
@@ -75,154 +71,9 @@ bool base64url_decode(struct slice text, unsigned char *bytes, size_t len)
     return (waiting & ((1u << waiting_bits) - 1)) == 0;
 }
 
-/* ── keys ── */
-
-static bool is_key_id(char id)
-{
-    return (id >= 'A' && id <= 'Z') || (id >= 'a' && id <= 'z') ||
-           (id >= '0' && id <= '9');
-}
-
-static int hex_digit(char character)
-{
-    if (character >= '0' && character <= '9')
-        return character - '0';
-    if (character >= 'a' && character <= 'f')
-        return character - 'a' + 10;
-    return character >= 'A' && character <= 'F' ? character - 'A' + 10 : -1;
-}
-
-static bool parse_hex(struct slice text, unsigned char *bytes, size_t len)
-{
-    if (text.len != len * 2)
-        return false;
-    for (size_t i = 0; i < len; i++) {
-        int high = hex_digit(text.data[2 * i]), low = hex_digit(text.data[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return false;
-        bytes[i] = (unsigned char)(high << 4 | low);
-    }
-    return true;
-}
-
-/* One line that is neither blank nor a comment; NULL or what is wrong with it. */
-static const char *parse_key_line(struct slice line, struct route_keys *keys)
-{
-    size_t id_len = 0;
-    while (id_len < line.len && line.data[id_len] != ' ' && line.data[id_len] != '\t')
-        id_len++;
-    if (id_len != 1 || !is_key_id(line.data[0]))
-        return "the ID must be one letter or digit";
-    if (keys->count == ROUTE_KEYS_MAX)
-        return "more than 16 keys";
-    if (route_keys_find(keys, line.data[0]) >= 0)
-        return "this ID was used before";
-    struct route_key *key = &keys->keys[keys->count];
-    key->id = line.data[0];
-    if (!parse_hex(slice_trim(slice_from(line, 1)), key->bytes, sizeof(key->bytes)))
-        return "the key must be 32 hexadecimal digits";
-    keys->count++;
-    return NULL;
-}
-
-bool route_keys_parse(struct slice text, struct route_keys *keys, char *error,
-                      size_t error_size)
-{
-    memset(keys, 0, sizeof(*keys));
-    struct slice rest = text, line;
-    for (unsigned number = 1; slice_cut(&rest, '\n', &line); number++) {
-        if (line.len > 0 && line.data[line.len - 1] == '\r')
-            line.len--;
-        line = slice_trim(line);
-        if (line.len == 0 || line.data[0] == '#')
-            continue;
-        const char *why = parse_key_line(line, keys);
-        if (why != NULL) {
-            snprintf(error, error_size, "line %u: %s", number, why);
-            return false;
-        }
-    }
-    if (keys->count == 0)
-        snprintf(error, error_size, "there is no key in it");
-    return keys->count > 0;
-}
-
-/* The whole file, or false with errno (EFBIG when it is too long). */
-static bool read_file(const char *path, char *text, size_t *len, mode_t *mode)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    struct stat about;
-    ssize_t got = fstat(fd, &about);
-    *len = 0;
-    while (got >= 0 && *len < KEY_FILE_MAX) {
-        got = read(fd, text + *len, KEY_FILE_MAX - *len);
-        if (got == 0)
-            break;
-        if (got < 0 && errno == EINTR)
-            got = 0;
-        else if (got > 0)
-            *len += (size_t)got;
-    }
-    int reason = got < 0 ? errno : *len == KEY_FILE_MAX ? EFBIG : 0;
-    close(fd);
-    *mode = about.st_mode;
-    errno = reason;
-    return reason == 0;
-}
-
-bool route_keys_load(const char *path, struct route_keys *keys,
-                     bool *is_readable_by_others, char *error, size_t error_size)
-{
-    char *text = must_calloc(1, KEY_FILE_MAX);
-    size_t len;
-    mode_t mode;
-    char why[128];
-    bool loaded = read_file(path, text, &len, &mode);
-    if (!loaded) {
-        snprintf(error, error_size, "%s: %s", path, strerror(errno));
-    } else {
-        *is_readable_by_others = (mode & S_IROTH) != 0;
-        loaded = route_keys_parse(slice_of(text, len), keys, why, sizeof(why));
-        if (!loaded)
-            snprintf(error, error_size, "%s: %s", path, why);
-    }
-    OPENSSL_cleanse(text, KEY_FILE_MAX);
-    free(text);
-    return loaded;
-}
-
-void route_keys_make_random(struct route_keys *keys)
-{
-    memset(keys, 0, sizeof(*keys));
-    keys->count = 1;
-    keys->keys[0].id = '0';
-    check(RAND_bytes(keys->keys[0].bytes, sizeof(keys->keys[0].bytes)) == 1);
-}
-
-int route_keys_find(const struct route_keys *keys, char id)
-{
-    for (size_t i = 0; i < keys->count; i++)
-        if (keys->keys[i].id == id)
-            return (int)i;
-    return -1;
-}
-
-bool route_keys_equal(const struct route_keys *a, const struct route_keys *b)
-{
-    if (a->count != b->count)
-        return false;
-    for (size_t i = 0; i < a->count; i++)
-        if (a->keys[i].id != b->keys[i].id ||
-            memcmp(a->keys[i].bytes, b->keys[i].bytes, sizeof(a->keys[i].bytes)) != 0)
-            return false;
-    return true;
-}
-
 /* ── tags ── */
 
-uint64_t route_tag_make(const struct route_key *key, struct slice upstream,
+uint64_t route_tag_make(const struct file_key *key, struct slice upstream,
                         struct slice identity, unsigned port, unsigned attempt)
 {
     char numbers[32]; /* 00 port, and 00 attempt when there is one */
@@ -284,7 +135,7 @@ void route_tag_suffix(char key_id, uint64_t tag, char text[ROUTE_TAG_SUFFIX_LEN]
     route_tag_format(tag, text + 2);
 }
 
-bool route_tag_split(struct slice sid, const struct route_keys *keys, size_t *key,
+bool route_tag_split(struct slice sid, const struct file_keys *keys, size_t *key,
                      uint64_t *tag, size_t *bare_len)
 {
     if (sid.len <= ROUTE_TAG_SUFFIX_LEN)
@@ -292,7 +143,7 @@ bool route_tag_split(struct slice sid, const struct route_keys *keys, size_t *ke
     struct slice suffix = slice_from(sid, sid.len - ROUTE_TAG_SUFFIX_LEN);
     if (suffix.data[0] != '.')
         return false;
-    int place = route_keys_find(keys, suffix.data[1]);
+    int place = file_keys_find(keys, suffix.data[1]);
     if (place < 0 || !route_tag_parse(slice_from(suffix, 2), tag))
         return false;
     *key = (size_t)place;

@@ -15,51 +15,18 @@
 #pragma once
 
 #include "shared/base.h"
+#include "shared/key_file.h"
 #include "shared/slice.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#define ROUTE_KEYS_MAX       16 /* lines of a key file */
 #define ROUTE_TAG_LEN        11 /* the tag's characters */
 #define ROUTE_TAG_SUFFIX_LEN 13 /* '.', key ID, tag: what a sid grows by */
 
-/* One key: its ID and 128 bits. */
-struct route_key {
-    char id;
-    unsigned char bytes[16];
-};
-
-/* All keys of a process, a plain value. The first writes, all read. `count` is at least 1. */
-struct route_keys {
-    size_t count;
-    struct route_key keys[ROUTE_KEYS_MAX];
-};
-
-/* Reads the text of a key file: lines "ID KEY" (KEY 32 hex digits), '#' and blank lines skipped,
- * 1 to ROUTE_KEYS_MAX keys, no ID twice. False: `error` says "line N: why", `keys` is undefined.
- * `error` never contains key material. */
-bool route_keys_parse(struct slice text, struct route_keys *keys, char *error,
-                      size_t error_size) MUST_CHECK;
-
-/* As above from a file (at most 64 KiB); `error` then names the path and the reason. Sets
- * *is_readable_by_others, which deserves a warning. */
-bool route_keys_load(const char *path, struct route_keys *keys,
-                     bool *is_readable_by_others, char *error,
-                     size_t error_size) MUST_CHECK;
-
-/* One random key with ID '0': sids then live only as long as this process. */
-void route_keys_make_random(struct route_keys *keys);
-
-/* Place of the key with this ID, or -1. */
-int route_keys_find(const struct route_keys *keys, char id);
-
-/* True when both hold the same keys in the same order. */
-bool route_keys_equal(const struct route_keys *a, const struct route_keys *b);
-
 /* The tag of an endpoint under one key. `port` is 0 for a unix socket. `attempt` is 0; the later of
  * two endpoints whose tags collide gets 00 and the decimal attempt appended to what is hashed. */
-uint64_t route_tag_make(const struct route_key *key, struct slice upstream,
+uint64_t route_tag_make(const struct file_key *key, struct slice upstream,
                         struct slice identity, unsigned port, unsigned attempt);
 
 /* Exactly ROUTE_TAG_LEN base64url characters, no NUL. */
@@ -75,7 +42,7 @@ void route_tag_suffix(char key_id, uint64_t tag, char text[ROUTE_TAG_SUFFIX_LEN]
 /* Takes our tag off the end of a sid: true when it ends in '.', the ID of one of `keys`, and a
  * canonical tag, with at least one byte before; then *key is the key's place, *tag the tag and
  * *bare_len the length of the sid that its endpoint knows. False: an untagged sid, nothing is set. */
-bool route_tag_split(struct slice sid, const struct route_keys *keys, size_t *key,
+bool route_tag_split(struct slice sid, const struct file_keys *keys, size_t *key,
                      uint64_t *tag, size_t *bare_len) MUST_CHECK;
 
 /* Room in the caller's buffer for base64url of `len` bytes is (len * 4 + 2) / 3, no padding, no NUL. */

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 struct snapshot *snapshot_new(uint64_t generation, struct proxy_config *config,
-                              const struct route_keys *keys, struct endpoint_set **sets)
+                              const struct file_keys *keys, struct endpoint_set **sets)
 {
     struct snapshot *snapshot = must_calloc(1, sizeof(*snapshot));
     atomic_init(&snapshot->holders, 1);
@@ -17,7 +17,7 @@ struct snapshot *snapshot_new(uint64_t generation, struct proxy_config *config,
     snapshot->sets_len = config->upstreams.count;
     snapshot->sets = must_calloc(snapshot->sets_len, sizeof(struct endpoint_set *));
     for (size_t i = 0; i < snapshot->sets_len; i++) {
-        check(route_keys_equal(keys, &sets[i]->keys));
+        check(file_keys_equal(keys, &sets[i]->keys));
         snapshot->sets[i] = sets[i];
     }
     return snapshot;

@@ -26,7 +26,7 @@ struct snapshot {
     atomic_uint holders;
     uint64_t generation; /* from 1, higher is newer */
     struct proxy_config *config;
-    struct route_keys keys;
+    struct file_keys keys;
     size_t sets_len;            /* = config->upstreams.count, same order */
     struct endpoint_set **sets; /* each with one reference */
     uint64_t drain_changes;     /* of endpoints whose upstreams are taken out */
@@ -35,7 +35,7 @@ struct snapshot {
 /* Takes over the caller's references to `config` and to the `config->upstreams.count` sets; copies
  * `keys` and the array. The caller holds the one reference of the result. */
 struct snapshot *snapshot_new(uint64_t generation, struct proxy_config *config,
-                              const struct route_keys *keys, struct endpoint_set **sets);
+                              const struct file_keys *keys, struct endpoint_set **sets);
 
 /* One holder more (returns the same pointer), one holder less. Any thread. */
 struct snapshot *snapshot_ref(struct snapshot *snapshot);

@@ -3,7 +3,7 @@
 #include "proxy/upstream.h"
 
 struct endpoint_set *upstream_set_new(const struct upstream_config *config,
-                                      const struct route_keys *keys,
+                                      const struct file_keys *keys,
                                       const struct endpoint_spec *specs, size_t len,
                                       const struct endpoint_set *previous, uint64_t now)
 {

@@ -9,6 +9,6 @@
 /* The set that follows `previous` (NULL: the upstream's first; else it lives on with what it has learned).
  * The caller holds the one reference of the result. */
 struct endpoint_set *upstream_set_new(const struct upstream_config *config,
-                                      const struct route_keys *keys,
+                                      const struct file_keys *keys,
                                       const struct endpoint_spec *specs, size_t len,
                                       const struct endpoint_set *previous, uint64_t now);

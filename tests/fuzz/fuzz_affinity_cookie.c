@@ -25,8 +25,7 @@ static void check_cookies(struct slice field)
 
 static void check_sid(struct slice sid)
 {
-    static const struct route_keys keys = {.count = 2,
-                                           .keys = {{.id = 'a'}, {.id = 'b'}}};
+    static const struct file_keys keys = {.count = 2, .keys = {{.id = 'a'}, {.id = 'b'}}};
     size_t key, bare_len;
     uint64_t tag;
     if (!route_tag_split(sid, &keys, &key, &tag, &bare_len))
@@ -42,10 +41,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct slice input = slice_of(data, size);
     check_cookies(input);
     check_sid(input);
-    struct route_keys keys;
+    struct file_keys keys;
     char error[128];
-    if (route_keys_parse(input, &keys, error, sizeof(error)))
-        check(keys.count >= 1 && keys.count <= ROUTE_KEYS_MAX);
+    if (file_keys_parse(input, &keys, error, sizeof(error)))
+        check(keys.count >= 1 && keys.count <= FILE_KEYS_MAX);
     affinity_cookie_is_cross_site(slice_to(input, size / 2), slice_from(input, size / 2));
     return 0;
 }

@@ -11,7 +11,7 @@
 
 /* Takes over the reference to `config`. NULL with a line in `error`. */
 static inline struct snapshot *static_snapshot(struct proxy_config *config,
-                                               const struct route_keys *keys,
+                                               const struct file_keys *keys,
                                                const struct snapshot *previous,
                                                uint64_t now, char *error,
                                                size_t error_size)

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-static const struct route_keys keys = {.count = 1, .keys = {{'k', {1}}}};
+static const struct file_keys keys = {.count = 1, .keys = {{'k', {1}}}};
 
 struct rig {
     struct event_base *base;
@@ -50,7 +50,7 @@ static void rig_stop(struct rig *rig)
 
 /* `upstreams`: what stands between the brackets of upstreams: []. */
 static void apply_with(struct rig *rig, const char *upstreams,
-                       const struct route_keys *with)
+                       const struct file_keys *with)
 {
     char error[256];
     char *yaml = must_printf("listeners: [{address: \"127.0.0.1:1\"}]\n"
@@ -154,7 +154,7 @@ static void test_options_of_a_set_and_keys_take_effect(void **state)
 {
     (void)state;
     struct rig rig;
-    struct route_keys two = {.count = 2, .keys = {{'n', {2}}, {'k', {1}}}};
+    struct file_keys two = {.count = 2, .keys = {{'n', {2}}, {'k', {1}}}};
     rig_start(&rig);
     apply(&rig, CHAT_AB);
     uint64_t tag = entry_of(&rig, 0, "a")->tags[0];

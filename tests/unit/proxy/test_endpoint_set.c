@@ -12,8 +12,8 @@
 
 #define EXPIRED ENDPOINT_TOMBSTONE_LIFE
 
-static const struct route_keys one_key = {.count = 1, .keys = {{'a', {1}}}};
-static const struct route_keys two_keys = {.count = 2, .keys = {{'b', {2}}, {'a', {1}}}};
+static const struct file_keys one_key = {.count = 1, .keys = {{'a', {1}}}};
+static const struct file_keys two_keys = {.count = 2, .keys = {{'b', {2}}, {'a', {1}}}};
 
 static struct endpoint_spec spec_of(const char *address, enum endpoint_state state)
 {
@@ -27,7 +27,7 @@ static struct endpoint_spec spec_of(const char *address, enum endpoint_state sta
 }
 
 static struct endpoint_set *make_set(struct upstream *upstream,
-                                     const struct route_keys *keys,
+                                     const struct file_keys *keys,
                                      const struct endpoint_spec *specs, size_t len,
                                      const struct endpoint_set *previous, uint64_t now)
 {
@@ -162,7 +162,7 @@ static void test_tombstones_are_bounded_and_the_oldest_go(void **state)
 }
 
 /* Everything collides at the first attempt, and at the second for one identity. */
-static uint64_t colliding_tag(const struct route_key *key, struct slice upstream,
+static uint64_t colliding_tag(const struct file_key *key, struct slice upstream,
                               struct slice identity, unsigned port, unsigned attempt)
 {
     (void)upstream;

@@ -19,7 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static const struct route_keys keys = {.count = 1, .keys = {{'k', {1}}}};
+static const struct file_keys keys = {.count = 1, .keys = {{'k', {1}}}};
 
 struct rig {
     struct process process;

@@ -14,7 +14,7 @@
 
 #include <stdlib.h>
 
-static const struct route_keys keys = {.count = 1, .keys = {{'k', {1}}}};
+static const struct file_keys keys = {.count = 1, .keys = {{'k', {1}}}};
 
 struct rig {
     struct event_base *base;

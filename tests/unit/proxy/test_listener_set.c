@@ -24,7 +24,7 @@
 
 #define WORKERS 2
 
-static const struct route_keys keys = {.count = 1, .keys = {{'k', {1}}}};
+static const struct file_keys keys = {.count = 1, .keys = {{'k', {1}}}};
 
 struct rig {
     struct event_base *base;

@@ -418,7 +418,7 @@ static void test_keys_come_from_the_file_or_at_random(void **state)
 {
     (void)state;
     char errors[4096], error[256];
-    struct route_keys keys;
+    struct file_keys keys;
     bool is_random, is_readable_by_others;
     struct proxy_config *config =
         parse(LISTENERS UPSTREAMS ROUTES, errors, sizeof(errors));

@@ -73,7 +73,7 @@ static void rig_start(struct rig *rig)
 {
     static const struct lifecycle_callbacks none = {0};
     char error[1024];
-    struct route_keys keys;
+    struct file_keys keys;
     *rig = (struct rig){.base = event_base_new()};
     snprintf(rig->path, sizeof rig->path, "/tmp/sidrail-reload-%d", (int)getpid());
     write_config(rig, "");
@@ -82,7 +82,7 @@ static void rig_start(struct rig *rig)
     rig->process.admission = admission_new();
     post_box_init(&rig->box, rig->base);
     rig->lifecycle = lifecycle_new(rig->base, &none, NULL);
-    route_keys_make_random(&keys);
+    file_keys_make_random(&keys);
     struct discovery_plan *plan = discovery_plan_new(config, error, sizeof error);
     assert_non_null(plan);
     rig->discovery = discovery_new(rig->base, on_snapshot, rig);

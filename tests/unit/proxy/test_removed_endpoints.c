@@ -23,7 +23,7 @@
     " herd_spread: 3s, drain: {" terms "}}"
 #define OLD OLD_WITH("delay: 5s, window: 0s")
 
-static const struct route_keys keys = {.count = 1, .keys = {{'k', {1}}}};
+static const struct file_keys keys = {.count = 1, .keys = {{'k', {1}}}};
 static char file_path[] = "/tmp/removed-endpoints-XXXXXX";
 
 struct rig {

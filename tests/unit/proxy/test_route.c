@@ -19,8 +19,8 @@
 #define NAMES_MAX     16
 
 /* The first writes; z is never ours. */
-static const struct route_keys keys = {.count = 2, .keys = {{'a', {1}}, {'b', {2}}}};
-static const struct route_key foreign_key = {'z', {3}};
+static const struct file_keys keys = {.count = 2, .keys = {{'a', {1}}, {'b', {2}}}};
+static const struct file_key foreign_key = {'z', {3}};
 
 /* ── a world, from its lines ── */
 
@@ -191,7 +191,7 @@ static void read_upstream(struct world *world, char *line)
 /* ── one case ── */
 
 static struct affinity_cookie cookie_of(struct slice upstream, struct slice name,
-                                        const struct route_key *key, uint64_t client_key)
+                                        const struct file_key *key, uint64_t client_key)
 {
     return (struct affinity_cookie){
         .key_id = key->id,
@@ -201,7 +201,7 @@ static struct affinity_cookie cookie_of(struct slice upstream, struct slice name
     };
 }
 
-static const struct route_key *key_of(char id)
+static const struct file_key *key_of(char id)
 {
     for (size_t i = 0; i < keys.count; i++)
         if (keys.keys[i].id == id)

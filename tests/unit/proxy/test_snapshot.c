@@ -11,7 +11,7 @@
 #include <sched.h>
 #include <stdio.h>
 
-static const struct route_keys keys = {.count = 1, .keys = {{'a', {1}}}};
+static const struct file_keys keys = {.count = 1, .keys = {{'a', {1}}}};
 
 static struct snapshot *make(const char *upstreams, const struct snapshot *previous,
                              uint64_t now)

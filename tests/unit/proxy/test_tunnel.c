@@ -59,8 +59,8 @@ static void rig_start(struct rig *rig)
     struct proxy_config *config =
         proxy_config_quick_start("127.0.0.1:0", address, NULL, "1", stderr);
     assert_non_null(config);
-    struct route_keys keys;
-    route_keys_make_random(&keys);
+    struct file_keys keys;
+    file_keys_make_random(&keys);
     rig->snapshot =
         static_snapshot(config, &keys, NULL, timing_now(), error, sizeof error);
     assert_non_null(rig->snapshot);
