@@ -177,23 +177,136 @@ struct slice engine_sid_tail(const struct engine_query *facts, size_t count)
     return slice_from(facts->sid_raw, at);
 }
 
-bool engine_path_match(struct slice raw_path, const struct slice *paths, size_t count,
-                       struct engine_path *match)
+/* ---- paths ---- */
+
+/* Where raw_path stands behind the decoded `text`; SIZE_MAX: it does not begin with it. */
+static size_t skip_decoded(struct slice raw_path, struct slice text)
 {
-    bool has_escape = slice_find(raw_path, '%') < raw_path.len;
+    size_t at = 0;
+    if (slice_starts_with(raw_path, text))
+        return text.len; /* nothing in `text` is a '%' */
+    for (size_t len = 0; len < text.len; len++)
+        if (at == raw_path.len || decode_next(raw_path, &at, false) != text.data[len])
+            return SIZE_MAX;
+    return at;
+}
+
+static struct slice without_slash(struct slice path)
+{
+    return slice_to(path, path.len - 1);
+}
+
+/* May servers disagree about where this path leads? */
+static bool has_detours(struct slice raw_path)
+{
+    for (size_t i = 0; i < raw_path.len; i++) {
+        char byte = raw_path.data[i];
+        if (byte == '%' || byte == ';')
+            return true;
+        if (byte == '/' && i + 1 < raw_path.len &&
+            (raw_path.data[i + 1] == '/' || raw_path.data[i + 1] == '.'))
+            return true;
+    }
+    return false;
+}
+
+/* The segment that began at *segment has ended: "." and ".." are taken back. */
+static size_t end_segment(const char *out, size_t len, size_t *segment)
+{
+    struct slice name = slice_of(out + *segment, len - *segment);
+    if (slice_equals(name, SLICE(".")))
+        return *segment;
+    if (!slice_equals(name, SLICE("..")))
+        return len;
+    if (*segment > 1)
+        *segment = slice_find_last(slice_of(out, *segment - 1), '/') + 1;
+    return *segment;
+}
+
+/* Writes the path to `out` as a server sees it that resolves all it can: decoded, '\\' as '/', slashes
+ * merged, dot segments followed, ;parameters gone (uWSGI and WHATWG URLs do parts of it). Its length. */
+static size_t resolve(struct slice raw_path, char out[HTTP_TARGET_MAX + 1])
+{
+    size_t at = 0, len = 0, segment = 1;
+    bool is_parameter = false;
+    out[len++] = '/';
+    while (at < raw_path.len) {
+        char byte = decode_next(raw_path, &at, false);
+        if (byte == '/' || byte == '\\') {
+            is_parameter = false;
+            len = end_segment(out, len, &segment);
+            if (len > segment)
+                out[len++] = '/';
+            segment = len;
+            continue;
+        }
+        is_parameter = is_parameter || byte == ';';
+        if (!is_parameter)
+            out[len++] = byte;
+    }
+    return end_segment(out, len, &segment);
+}
+
+/* Does a resolved path lead to one of the paths? */
+static bool leads_to_engine(struct slice raw_path, const struct slice *paths,
+                            size_t count)
+{
+    char text[HTTP_TARGET_MAX + 1];
+    check(raw_path.len <= HTTP_TARGET_MAX);
+    struct slice path = slice_of(text, resolve(raw_path, text));
+    for (size_t i = 0; i < count; i++)
+        if (slice_starts_with(path, paths[i]) ||
+            slice_equals(path, without_slash(paths[i])))
+            return true;
+    return false;
+}
+
+static bool names_transport(struct slice query)
+{
+    struct slice part;
+    while (slice_cut(&query, '&', &part))
+        if (find_parameter(slice_to(part, slice_find(part, '='))) == PARAMETER_TRANSPORT)
+            return true;
+    return false;
+}
+
+/* Decoded, and no more than that. */
+static bool matches_decoded(struct slice raw_path, struct slice query,
+                            const struct slice *paths, size_t count,
+                            struct engine_path *match)
+{
+    bool is_longer = false;
     for (size_t i = 0; i < count; i++) {
-        size_t at = 0;
-        size_t len = 0;
-        if (!has_escape && slice_starts_with(raw_path, paths[i]))
-            at = len = paths[i].len;
-        while (len < paths[i].len && at < raw_path.len &&
-               decode_next(raw_path, &at, false) == paths[i].data[len])
-            len++;
-        if (len == paths[i].len) {
+        struct slice name = without_slash(paths[i]);
+        size_t at = skip_decoded(raw_path, name);
+        if (at == SIZE_MAX)
+            continue;
+        *match = (struct engine_path){.canonical = name, .routed_by = paths[i]};
+        if (at == raw_path.len)
+            return true;
+        if (decode_next(raw_path, &at, false) == '/') {
             match->canonical = paths[i];
             match->rest = slice_from(raw_path, at);
             return true;
         }
+        is_longer = true;
     }
-    return false;
+    *match = (struct engine_path){.routed_by = raw_path};
+    return is_longer && names_transport(query);
+}
+
+enum engine_path_kind engine_path_match(struct slice raw_path, struct slice query,
+                                        const struct slice *paths, size_t count,
+                                        struct engine_path *match)
+{
+    bool has_doubt = has_detours(raw_path);
+    struct slice path = raw_path;
+    while (slice_starts_with(path, SLICE("//")))
+        path = slice_from(path, 1);
+    bool matches = matches_decoded(path, query, paths, count, match);
+    bool is_as_it_came = match->canonical.data == NULL;
+    if (has_doubt && !(matches && is_as_it_came) &&
+        leads_to_engine(raw_path, paths, count) != matches)
+        return ENGINE_PATH_UNCLEAR;
+    return matches ? ENGINE_PATH_MATCH : ENGINE_PATH_OTHER;
 }

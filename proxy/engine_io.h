@@ -61,16 +61,33 @@ size_t engine_query_decode(struct slice raw, char *out, size_t size);
  * request_edits.query_cut. */
 struct slice engine_sid_tail(const struct engine_query *facts, size_t count);
 
-/* Where a path lies that matched: canonical (one of `paths`) and the raw rest behind
- * it, to be written in this order. */
-struct engine_path {
-    struct slice canonical; /* one of the paths */
-    struct slice rest;      /* raw bytes behind it; empty for the path itself */
+/* What a path is, of all that some server in front of an Engine.IO application may make of it. */
+enum engine_path_kind {
+    ENGINE_PATH_OTHER,
+    ENGINE_PATH_MATCH,
+    /* servers differ: decoded it is Engine.IO and with dot segments, doubled slashes or ;parameters
+     * resolved it is not, or the reverse. To be refused with 400 */
+    ENGINE_PATH_UNCLEAR,
 };
 
-/* True when the decoded path begins with one of `paths` (each ends with '/'). */
-bool engine_path_match(struct slice raw_path, const struct slice *paths, size_t count,
-                       struct engine_path *match) MUST_CHECK;
+/* A path that matched. `canonical` and `rest` are to be written in this order; canonical.data is NULL
+ * when the path is to be written as it came. */
+struct engine_path {
+    struct slice
+        canonical; /* one of the paths, without its last slash when the request has none */
+    struct slice rest; /* raw bytes behind it; empty for the path itself */
+    struct slice
+        routed_by; /* what rules are looked up with, so that all spellings go one way */
+};
+
+/* Is it one of `paths` (each begins and ends with '/')? Decoded, and with or without the last slash:
+ * ASGI, Sanic and Node's addTrailingSlash: false take both. Slashes doubled in front count as one
+ * (http.server drops them, and so Werkzeug and eventlet). Node without the slash takes any longer name
+ * too ("/socket.iox"), if the query has a transport: then that matches. *match is set by
+ * ENGINE_PATH_MATCH only. `raw_path` has at most HTTP_TARGET_MAX bytes. */
+enum engine_path_kind engine_path_match(struct slice raw_path, struct slice query,
+                                        const struct slice *paths, size_t count,
+                                        struct engine_path *match) MUST_CHECK;
 
 /* The sid alone: 1..ENGINE_SID_MAX bytes of [A-Za-z0-9_.~-]. */
 bool engine_sid_is_valid(struct slice sid);

@@ -180,15 +180,23 @@ static void count_request(const struct exchange *exchange)
     metrics_add_by(M_REQUESTS, kind, 1);
 }
 
-/* The rule for the worker's request, by its canonical path on Engine.IO paths. */
+static enum engine_path_kind match_path(const struct exchange *exchange,
+                                        struct engine_path *match)
+{
+    const struct http_request *request = &exchange->worker->request;
+    return engine_path_match(request->path, request->query,
+                             exchange->snapshot->engine_paths,
+                             exchange->snapshot->engine_paths_len, match);
+}
+
+/* The rule for the worker's request. */
 static const struct route_config *match_rule(const struct exchange *exchange)
 {
     const struct http_request *request = &exchange->worker->request;
     struct engine_path match;
-    bool is_engine_io = engine_path_match(request->path, exchange->snapshot->engine_paths,
-                                          exchange->snapshot->engine_paths_len, &match);
     return route_match(exchange_config(exchange), request->host,
-                       is_engine_io ? match.canonical : request->path);
+                       match_path(exchange, &match) == ENGINE_PATH_MATCH ? match.routed_by
+                                                                         : request->path);
 }
 
 bool exchange_classify(struct exchange *exchange)
@@ -209,9 +217,8 @@ bool exchange_classify(struct exchange *exchange)
         memcpy(exchange->websocket_key, request->websocket_key.data, WS_KEY_LEN);
 
     struct engine_path match;
-    exchange->is_engine_io =
-        engine_path_match(request->path, exchange->snapshot->engine_paths,
-                          exchange->snapshot->engine_paths_len, &match);
+    enum engine_path_kind kind = match_path(exchange, &match);
+    exchange->is_engine_io = kind != ENGINE_PATH_OTHER;
     if (!client_is_allowed(exchange, request))
         return refuse(exchange, CLOSE_FORBIDDEN);
     exchange->is_tls_client = speaks_tls(exchange, request);
@@ -225,6 +232,8 @@ bool exchange_classify(struct exchange *exchange)
     }
     if (head_is_looping(&request->fields, slice_from_text(worker->via)))
         return refuse(exchange, CLOSE_LOOP);
+    if (kind == ENGINE_PATH_UNCLEAR)
+        return refuse(exchange, CLOSE_BAD_REQUEST);
     if (exchange->is_engine_io && !classify_engine_io(exchange, request))
         return false;
     exchange->rule = match_rule(exchange);
@@ -371,10 +380,9 @@ static bool write_request(struct exchange *exchange, const struct route *route,
     struct worker *worker = exchange->worker;
     const struct http_request *request = &worker->request;
     const struct proxy_config *config = exchange_config(exchange);
-    struct engine_path match = {{NULL, 0}, {NULL, 0}};
-    if (exchange->is_engine_io)
-        (void)!engine_path_match(request->path, exchange->snapshot->engine_paths,
-                                 exchange->snapshot->engine_paths_len, &match);
+    struct engine_path match = {0};
+    if (exchange->is_engine_io && match_path(exchange, &match) != ENGINE_PATH_MATCH)
+        match = (struct engine_path){0};
     struct slice own_cookie =
         slice_from_text(route_cookie_options(config, exchange->rule)->name);
     char ip[CLIENT_IP_SIZE], id[REQUEST_ID_LEN];

@@ -367,7 +367,9 @@ static const struct option_row config_rows[] = {
      .help = "Origins whose Engine.IO requests are served; empty: any."},
     {"engine_io_paths", OPTION_TEXT_LIST, AT(engine_io_paths), .standard = "/socket.io/",
      .minimum = 1, .maximum = 32, .check = proxy_check_engine_path, .reload = OPTION_LIVE,
-     .help = "Paths that speak Engine.IO."},
+     .help = "Paths that speak Engine.IO, percent-decoded and with or without the last "
+             "slash; what only some servers would take for one of them (dot segments, "
+             "doubled slashes, ;parameters) is answered 400."},
     {"affinity_keys", OPTION_TEXT, AT(affinity_keys), .maximum = 4096,
      .reload = OPTION_LIVE,
      .help = "Key file that replicas share; empty: a random key for this process."},

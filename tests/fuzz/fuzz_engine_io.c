@@ -66,8 +66,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct engine_open open;
     check_query(input);
     check_open(input);
-    if (engine_path_match(input, paths, 1, &match))
-        check(match.rest.data + match.rest.len == input.data + input.len);
+    struct slice path = slice_to(input, HTTP_TARGET_MAX);
+    if (engine_path_match(path, input, paths, 1, &match) == ENGINE_PATH_MATCH &&
+        match.canonical.data != NULL && match.rest.len > 0)
+        check(match.rest.data + match.rest.len == path.data + path.len);
     if (engine_open_learn(input, scratch, &open) == ENGINE_OPEN_OK)
         check(open.sid.len > 0 && open.sid.len <= ENGINE_UPSTREAM_SID_MAX);
     return 0;

@@ -99,41 +99,82 @@ static void test_a_sid_with_other_bytes_or_too_long_is_unknown(void **state)
     assert_string_equal(facts.refusal.reason, "Session ID unknown");
 }
 
-static void test_paths_match_decoded_and_come_back_canonical(void **state)
+#define MATCH   ENGINE_PATH_MATCH
+#define OTHER   ENGINE_PATH_OTHER
+#define UNCLEAR ENGINE_PATH_UNCLEAR
+
+static void test_paths_match_however_a_server_may_read_them(void **state)
 {
     (void)state;
     static const struct slice paths[] = {SLICE_INIT("/socket.io/"),
                                          SLICE_INIT("/rt/v1/")};
     static const struct {
-        const char *raw;
-        const char *canonical;
-        const char *rest;
+        const char *raw, *query;
+        enum engine_path_kind kind;
+        const char *canonical, *rest; /* canonical NULL: as it came */
     } rows[] = {
-        {"/socket.io/", "/socket.io/", ""},
-        {"/socket%2eio%2F", "/socket.io/", ""},
-        {"/socket.io/socket.io.js", "/socket.io/", "socket.io.js"},
-        {"/%73ocket.io/a%2fb", "/socket.io/", "a%2fb"},
-        {"/rt/v1/x", "/rt/v1/", "x"},
-        {"/socket.io", NULL, NULL},
-        {"/socket.io%", NULL, NULL},
-        {"/socket.io%2", NULL, NULL},
-        {"/Socket.io/", NULL, NULL},
-        {"//socket.io/", NULL, NULL},
-        {"/%2573ocket.io/", NULL, NULL},
-        {"/", NULL, NULL},
-        {"*", NULL, NULL},
+        {"/socket.io/", "", MATCH, "/socket.io/", ""},
+        {"/socket%2eio%2F", "", MATCH, "/socket.io/", ""},
+        {"/socket.io/socket.io.js", "", MATCH, "/socket.io/", "socket.io.js"},
+        {"/%73ocket.io/a%2fb", "", MATCH, "/socket.io/", "a%2fb"},
+        {"/rt/v1/x", "", MATCH, "/rt/v1/", "x"},
+        {"/socket.io/a/../b;c", "", MATCH, "/socket.io/", "a/../b;c"},
+        /* without the last slash */
+        {"/socket.io", "", MATCH, "/socket.io", ""},
+        {"/socket%2Eio", "EIO=4", MATCH, "/socket.io", ""},
+        {"/rt/v1", "", MATCH, "/rt/v1", ""},
+        /* Node with addTrailingSlash: false compares the beginning only */
+        {"/socket.iox", "EIO=4&transport=polling", MATCH, NULL, NULL},
+        {"/socket.io-admin/x", "a&%74ransport=websocket", MATCH, NULL, NULL},
+        {"/socket.io%", "transport=polling", MATCH, NULL, NULL},
+        {"/socket.io;a/../x", "transport=", MATCH, NULL, NULL},
+        {"/socket.iox", "EIO=4&sid=x", OTHER, NULL, NULL},
+        {"/socket.io-admin/", "xtransport=polling", OTHER, NULL, NULL},
+        /* slashes in front */
+        {"//socket.io/x", "", MATCH, "/socket.io/", "x"},
+        {"////socket.io", "", MATCH, "/socket.io", ""},
+        /* read differently by different servers */
+        {"/%2Fsocket.io/", "", UNCLEAR, NULL, NULL},
+        {"/./socket.io/", "", UNCLEAR, NULL, NULL},
+        {"/%2e/socket.io/", "", UNCLEAR, NULL, NULL},
+        {"/x/../socket.io/", "", UNCLEAR, NULL, NULL},
+        {"/x/y/.%2E/..//socket.io", "", UNCLEAR, NULL, NULL},
+        {"/..;/socket.io/", "", UNCLEAR, NULL, NULL},
+        {"/%5Csocket.io%5C", "", UNCLEAR, NULL, NULL},
+        {"/socket.io;v=1/", "", UNCLEAR, NULL, NULL},
+        {"/socket.io;v=1", "", UNCLEAR, NULL, NULL},
+        {"/rt//v1/", "", UNCLEAR, NULL, NULL},
+        {"/socket.io/../admin", "", UNCLEAR, NULL, NULL},
+        {"/socket.io/%2e%2e%2fadmin", "", UNCLEAR, NULL, NULL},
+        {"/socket.io/..", "", UNCLEAR, NULL, NULL},
+        {"/socket.io%2f..", "", UNCLEAR, NULL, NULL},
+        {"/../../x/..", "", OTHER, NULL, NULL},
+        {"/socket.io%", "", OTHER, NULL, NULL},
+        {"/socket.io%2", "", OTHER, NULL, NULL},
+        {"/Socket.io/", "", OTHER, NULL, NULL},
+        {"/x//socket.io/", "", OTHER, NULL, NULL},
+        {"/%2573ocket.io/", "", OTHER, NULL, NULL},
+        {"/", "", OTHER, NULL, NULL},
+        {"//", "", OTHER, NULL, NULL},
+        {"*", "", OTHER, NULL, NULL},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct engine_path match;
         size_t len = strlen(rows[i].raw);
-        bool matches = engine_path_match(slice_of(guarded_copy(rows[i].raw, len), len),
-                                         paths, ARRAY_LEN(paths), &match);
-        if (matches != (rows[i].canonical != NULL))
-            fail_msg("%s: %d", rows[i].raw, matches);
-        if (matches) {
-            assert_slice(match.canonical, rows[i].canonical);
-            assert_slice(match.rest, rows[i].rest);
-        }
+        enum engine_path_kind kind = engine_path_match(
+            slice_of(guarded_copy(rows[i].raw, len), len), slice_from_text(rows[i].query),
+            paths, ARRAY_LEN(paths), &match);
+        if (kind != rows[i].kind)
+            fail_msg("%s: %d", rows[i].raw, (int)kind);
+        if (kind != MATCH)
+            continue;
+        assert_true((match.canonical.data == NULL) == (rows[i].canonical == NULL));
+        if (rows[i].canonical == NULL)
+            continue;
+        assert_slice(match.canonical, rows[i].canonical);
+        assert_slice(match.rest, rows[i].rest);
+        assert_true(slice_starts_with(match.routed_by, match.canonical));
+        assert_int_equal(match.routed_by.data[match.routed_by.len - 1], '/');
     }
 }
 
@@ -167,7 +208,7 @@ int main(void)
         cmocka_unit_test(test_names_and_values_are_decoded),
         cmocka_unit_test(test_a_parameter_twice_is_refused_also_when_hidden),
         cmocka_unit_test(test_a_sid_with_other_bytes_or_too_long_is_unknown),
-        cmocka_unit_test(test_paths_match_decoded_and_come_back_canonical),
+        cmocka_unit_test(test_paths_match_however_a_server_may_read_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

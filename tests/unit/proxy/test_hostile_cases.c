@@ -37,8 +37,10 @@ static unsigned engine_status(void)
     static const struct slice paths[] = {SLICE_INIT("/socket.io/")};
     struct engine_path path;
     struct engine_query facts;
-    if (!engine_path_match(request.path, paths, 1, &path))
-        return 0;
+    enum engine_path_kind kind =
+        engine_path_match(request.path, request.query, paths, 1, &path);
+    if (kind != ENGINE_PATH_MATCH)
+        return kind == ENGINE_PATH_UNCLEAR ? 400 : 0;
     if (request.method != HTTP_GET && request.method != HTTP_POST &&
         request.method != HTTP_OPTIONS)
         return 405;
