@@ -5,6 +5,7 @@
 
 #include "broker/broker_tls.h"
 #include "broker/client.h"
+#include "broker/command_class.h"
 #include "broker/message.h"
 #include "broker/shard_url.h"
 #include "shared/log.h"
@@ -61,9 +62,45 @@ static const struct option_row user_rows[] = {
      .reload = OPTION_NEW, .help = "This user may not subscribe."},
     {"channels", OPTION_TEXT_LIST, AT(broker_user_config, channels), .reload = OPTION_NEW,
      .help = "Channels that this user may publish and subscribe; empty is all."},
+    {"commands", OPTION_TEXT_LIST, AT(broker_user_config, commands), .reload = OPTION_NEW,
+     .check = command_class_check,
+     .help =
+         "Classes of commands that it may run: publish, subscribe, pubsub (PUBSUB: who "
+         "listens where), clients (CLIENT LIST and KILL); those about its own "
+         "connection it always may. Empty is all, and with publish_only or channels "
+         "publish and subscribe."},
 };
+
+static bool lists_subscribe(const struct text_list *commands)
+{
+    for (size_t i = 0; i < commands->count; i++)
+        if (command_class_parse(commands->items[i]) == COMMAND_CLASS_BIT(CLASS_SUBSCRIBE))
+            return true;
+    return false;
+}
+
+static void check_user(void *object, const struct option_place *place)
+{
+    const struct broker_user_config *user = object;
+    if (user->publish_only && lists_subscribe(&user->commands))
+        option_error(place, "commands",
+                     "must not hold subscribe: the user is publish_only");
+}
+
 static const struct option_table user_table =
-    OPTION_TABLE(user_rows, struct broker_user_config);
+    OPTION_TABLE(user_rows, struct broker_user_config, .check = check_user);
+
+unsigned broker_user_classes(const struct broker_user_config *user)
+{
+    unsigned classes = COMMAND_CLASS_BIT(CLASS_CONNECTION);
+    if (user->commands.count == 0)
+        classes = command_classes_default(user->publish_only || user->channels.count > 0);
+    for (size_t i = 0; i < user->commands.count; i++)
+        classes |= command_class_parse(user->commands.items[i]);
+    if (user->publish_only)
+        classes &= ~COMMAND_CLASS_BIT(CLASS_SUBSCRIBE);
+    return classes;
+}
 
 /* ── listeners ── */
 
@@ -404,6 +441,7 @@ static bool load_passwords(struct broker_config *config, FILE *errors)
         for (size_t j = 0; j < listener->users.count; j++) {
             struct broker_user_config *user =
                 OPTION_ITEM(listener->users, broker_user_config, j);
+            user->classes = broker_user_classes(user);
             bool is_read = read_lines(user->password_file, &user->passwords);
             if (is_read && user->passwords.count > 0)
                 continue;

@@ -16,6 +16,8 @@ struct broker_user_config {
     char *password_file;
     bool publish_only;
     struct text_list channels;  /* empty: all */
+    struct text_list commands;  /* words of command_class.def; empty: by what it is */
+    unsigned classes;           /* of them, a bit each; no row of its own */
     struct text_list passwords; /* the file's lines; no row of its own */
 };
 
@@ -108,6 +110,9 @@ struct broker_flag {
 struct broker_config *broker_config_load(const char *file,
                                          const struct broker_flag *flags,
                                          size_t flag_count, FILE *errors) MUST_CHECK;
+
+/* The bits of command_class.h that the user's rows give it. */
+unsigned broker_user_classes(const struct broker_user_config *user);
 
 /* A configuration has one holder when it is loaded, and ends with its last one: a client holds that of its listener. */
 struct broker_config *broker_config_hold(struct broker_config *config);

@@ -2,9 +2,11 @@
 
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
+#include "broker/command_access.h"
 #include "broker/command_handlers.h"
 #include "broker/resp.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -15,73 +17,75 @@
 #define SUBSCRIBED COMMAND_SUBSCRIBED
 
 static const struct command client_commands[] = {
-    {"getname", 2, 0, command_client_getname, NULL},
-    {"id", 2, 0, command_client_id, NULL},
-    {"info", 2, 0, command_client_info, NULL},
-    {"kill", -3, 0, command_client_kill, NULL},
-    {"list", -2, 0, command_client_list, NULL},
-    {"no-evict", 3, 0, command_client_switch, NULL},
-    {"no-touch", 3, 0, command_client_switch, NULL},
-    {"setinfo", 4, 0, command_client_setinfo, NULL},
-    {"setname", 3, 0, command_client_setname, NULL},
+    {"client|getname", 2, 0, CLASS_CONNECTION, command_client_getname, NULL},
+    {"client|id", 2, 0, CLASS_CONNECTION, command_client_id, NULL},
+    {"client|info", 2, 0, CLASS_CONNECTION, command_client_info, NULL},
+    {"client|kill", -3, 0, CLASS_CLIENTS, command_client_kill, NULL},
+    {"client|list", -2, 0, CLASS_CLIENTS, command_client_list, NULL},
+    {"client|no-evict", 3, 0, CLASS_CONNECTION, command_client_switch, NULL},
+    {"client|no-touch", 3, 0, CLASS_CONNECTION, command_client_switch, NULL},
+    {"client|setinfo", 4, 0, CLASS_CONNECTION, command_client_setinfo, NULL},
+    {"client|setname", 3, 0, CLASS_CONNECTION, command_client_setname, NULL},
     {0},
 };
 
 static const struct command command_commands[] = {
-    {"count", 2, 0, command_command_count, NULL},
-    {"docs", -2, 0, command_command_docs, NULL},
+    {"command|count", 2, 0, CLASS_CONNECTION, command_command_count, NULL},
+    {"command|docs", -2, 0, CLASS_CONNECTION, command_command_docs, NULL},
     {0},
 };
 
 static const struct command config_commands[] = {
-    {"get", -3, 0, command_config_get, NULL},
+    {"config|get", -3, 0, CLASS_CONNECTION, command_config_get, NULL},
     {0},
 };
 
 static const struct command pubsub_commands[] = {
-    {"channels", -2, 0, command_pubsub_channels, NULL},
-    {"numpat", 2, 0, command_pubsub_numpat, NULL},
-    {"numsub", -2, 0, command_pubsub_numsub, NULL},
+    {"pubsub|channels", -2, 0, CLASS_PUBSUB, command_pubsub_channels, NULL},
+    {"pubsub|numpat", 2, 0, CLASS_PUBSUB, command_pubsub_numpat, NULL},
+    {"pubsub|numsub", -2, COMMAND_CHANNELS, CLASS_PUBSUB, command_pubsub_numsub, NULL},
     {0},
 };
 
 static const struct command sentinel_commands[] = {
-    {"masters", 2, 0, command_sentinel_masters, NULL},
+    {"sentinel|masters", 2, 0, CLASS_CONNECTION, command_sentinel_masters, NULL},
     {0},
 };
 
 static const struct command sidrail_commands[] = {
-    {"all", 2, 0, command_sidrail_all, NULL},
-    {"hello", -5, 0, command_sidrail_hello, NULL},
-    {"join", -4, 0, command_sidrail_join, NULL},
-    {"leave", -4, 0, command_sidrail_leave, NULL},
-    {"rooms", -4, 0, command_sidrail_rooms, NULL},
-    {"seen", 3, 0, command_sidrail_seen, NULL},
+    {"sidrail|all", 2, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_all, NULL},
+    {"sidrail|hello", -5, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_hello, NULL},
+    {"sidrail|join", -4, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_join, NULL},
+    {"sidrail|leave", -4, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_leave, NULL},
+    {"sidrail|rooms", -4, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_rooms, NULL},
+    {"sidrail|seen", 3, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_seen, NULL},
     {0},
 };
 
 const struct command command_table[] = {
-    {"auth", -2, NO_AUTH, command_auth, NULL},
-    {"client", -2, 0, NULL, client_commands},
-    {"command", -1, 0, command_command, command_commands},
-    {"config", -2, 0, NULL, config_commands},
-    {"echo", 2, 0, command_echo, NULL},
-    {"hello", -1, NO_AUTH, command_hello, NULL},
-    {"info", -1, 0, command_info, NULL},
-    {"ping", -1, SUBSCRIBED, command_ping, NULL},
-    {"psubscribe", -2, SUBSCRIBED, command_psubscribe, NULL},
-    {"publish", 3, 0, command_publish, NULL},
-    {"pubsub", -2, 0, NULL, pubsub_commands},
-    {"punsubscribe", -1, SUBSCRIBED, command_punsubscribe, NULL},
-    {"quit", -1, NO_AUTH | SUBSCRIBED, command_quit, NULL},
-    {"reset", 1, NO_AUTH | SUBSCRIBED, command_reset, NULL},
-    {"role", 1, 0, command_role, NULL},
-    {"select", 2, 0, command_select, NULL},
-    {"sentinel", -2, 0, NULL, sentinel_commands},
-    {"sidrail", -2, SUBSCRIBED, NULL, sidrail_commands},
-    {"subscribe", -2, SUBSCRIBED, command_subscribe, NULL},
-    {"time", 1, 0, command_time, NULL},
-    {"unsubscribe", -1, SUBSCRIBED, command_unsubscribe, NULL},
+    {"auth", -2, NO_AUTH, CLASS_CONNECTION, command_auth, NULL},
+    {"client", -2, 0, CLASS_CONNECTION, NULL, client_commands},
+    {"command", -1, 0, CLASS_CONNECTION, command_command, command_commands},
+    {"config", -2, 0, CLASS_CONNECTION, NULL, config_commands},
+    {"echo", 2, 0, CLASS_CONNECTION, command_echo, NULL},
+    {"hello", -1, NO_AUTH, CLASS_CONNECTION, command_hello, NULL},
+    {"info", -1, 0, CLASS_CONNECTION, command_info, NULL},
+    {"ping", -1, SUBSCRIBED, CLASS_CONNECTION, command_ping, NULL},
+    {"psubscribe", -2, SUBSCRIBED | COMMAND_CHANNELS, CLASS_SUBSCRIBE, command_psubscribe,
+     NULL},
+    {"publish", 3, COMMAND_CHANNEL, CLASS_PUBLISH, command_publish, NULL},
+    {"pubsub", -2, 0, CLASS_CONNECTION, NULL, pubsub_commands},
+    {"punsubscribe", -1, SUBSCRIBED, CLASS_SUBSCRIBE, command_punsubscribe, NULL},
+    {"quit", -1, NO_AUTH | SUBSCRIBED, CLASS_CONNECTION, command_quit, NULL},
+    {"reset", 1, NO_AUTH | SUBSCRIBED, CLASS_CONNECTION, command_reset, NULL},
+    {"role", 1, 0, CLASS_CONNECTION, command_role, NULL},
+    {"select", 2, 0, CLASS_CONNECTION, command_select, NULL},
+    {"sentinel", -2, 0, CLASS_CONNECTION, NULL, sentinel_commands},
+    {"sidrail", -2, SUBSCRIBED, CLASS_CONNECTION, NULL, sidrail_commands},
+    {"subscribe", -2, SUBSCRIBED | COMMAND_CHANNELS, CLASS_SUBSCRIBE, command_subscribe,
+     NULL},
+    {"time", 1, 0, CLASS_CONNECTION, command_time, NULL},
+    {"unsubscribe", -1, SUBSCRIBED, CLASS_SUBSCRIBE, command_unsubscribe, NULL},
     {0},
 };
 
@@ -92,8 +96,10 @@ size_t command_count(void)
 
 const struct command *command_find(const struct command *table, struct slice name)
 {
+    const char *bar = strchr(table->name, '|');
+    size_t skipped = bar != NULL ? (size_t)(bar + 1 - table->name) : 0;
     for (const struct command *row = table; row->name != NULL; row++)
-        if (slice_equals_nocase(slice_from_text(row->name), name))
+        if (slice_equals_nocase(slice_from_text(row->name + skipped), name))
             return row;
     return NULL;
 }
@@ -130,13 +136,15 @@ static void refuse_unknown(struct command_call *call)
                    SLICE_ARGS(name), arguments);
 }
 
-/* "ping", or "client|list" of a subcommand. */
-static void refuse_arity(struct command_call *call, const struct command *row,
-                         const struct command *parent)
+/* Redis' text: unknown subcommand 'foo'. Try CLIENT HELP. */
+static void refuse_unknown_subcommand(struct command_call *call,
+                                      const struct command *row)
 {
-    command_refuse(call, "ERR wrong number of arguments for '%s%s%s' command",
-                   parent != NULL ? parent->name : "", parent != NULL ? "|" : "",
-                   row->name);
+    char name[32];
+    for (size_t i = 0; i <= strlen(row->name); i++)
+        name[i] = (char)toupper((unsigned char)row->name[i]);
+    command_refuse(call, "ERR unknown subcommand '%.*s'. Try %s HELP.",
+                   SLICE_ARGS(slice_to(call->argv[1], ERROR_ARGUMENTS_MAX)), name);
 }
 
 /* Fails with a reply when the client may not say this now. */
@@ -147,57 +155,43 @@ static bool is_allowed(struct command_call *call, const struct command *row)
         command_refuse(call, "NOAUTH Authentication required.");
         return false;
     }
+    if (!command_check_access(call, row))
+        return false;
     const struct subscriber *subscriber = client_subscriber(call->client);
     bool is_subscribed =
         subscriber->counts[INTEREST_CHANNEL] + subscriber->counts[INTEREST_PATTERN] > 0;
     if (is_subscribed && facts->protocol == 2 && (row->flags & COMMAND_SUBSCRIBED) == 0) {
-        const struct command *sub = row->subcommands != NULL && call->argc > 1
-                                        ? command_find(row->subcommands, call->argv[1])
-                                        : NULL;
         command_refuse(call,
-                       "ERR Can't execute '%s%s%s': only (P|S)SUBSCRIBE / "
+                       "ERR Can't execute '%s': only (P|S)SUBSCRIBE / "
                        "(P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this "
                        "context",
-                       row->name, sub != NULL ? "|" : "", sub != NULL ? sub->name : "");
+                       row->name);
         return false;
     }
     return true;
 }
 
-/* The row that handles the call, or NULL after an error. */
+/* The row that the words name, of a container its subcommand's, or NULL after an error. */
 static const struct command *find_row(struct command_call *call)
 {
     const struct command *row = command_find(command_table, call->argv[0]);
     if (row == NULL) {
-        /* Redis tells nothing about its commands before AUTH, but this it does. */
         refuse_unknown(call);
         return NULL;
     }
+    if (row->subcommands != NULL && call->argc > 1) {
+        const struct command *sub = command_find(row->subcommands, call->argv[1]);
+        if (sub == NULL) {
+            refuse_unknown_subcommand(call, row);
+            return NULL;
+        }
+        row = sub;
+    }
     if (!fits_arity(row, call->argc)) {
-        refuse_arity(call, row, NULL);
+        command_refuse(call, "ERR wrong number of arguments for '%s' command", row->name);
         return NULL;
     }
-    if (!is_allowed(call, row))
-        return NULL;
-    call->facts->last_command = row->name;
-    if (row->subcommands == NULL || (row->handle != NULL && call->argc == 1))
-        return row;
-    const struct command *sub = command_find(row->subcommands, call->argv[1]);
-    if (sub == NULL) {
-        char name[32];
-        for (size_t i = 0; i <= strlen(row->name); i++)
-            name[i] =
-                (char)(row->name[i] >= 'a' && row->name[i] <= 'z' ? row->name[i] - 32
-                                                                  : row->name[i]);
-        command_refuse(call, "ERR unknown subcommand '%.*s'. Try %s HELP.",
-                       SLICE_ARGS(slice_to(call->argv[1], ERROR_ARGUMENTS_MAX)), name);
-        return NULL;
-    }
-    if (!fits_arity(sub, call->argc)) {
-        refuse_arity(call, sub, row);
-        return NULL;
-    }
-    return sub;
+    return row;
 }
 
 enum client_verdict command_run(struct command_context *context, struct client *client,
@@ -214,8 +208,10 @@ enum client_verdict command_run(struct command_context *context, struct client *
         .verdict = CLIENT_GO_ON,
     };
     const struct command *row = find_row(&call);
-    if (row != NULL)
+    if (row != NULL && is_allowed(&call, row)) {
+        call.facts->last_command = row->name;
         row->handle(&call);
+    }
     if (call.verdict == CLIENT_WAIT)
         return CLIENT_WAIT;
     call.facts->commands++;

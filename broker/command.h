@@ -1,8 +1,8 @@
 /*
  * The commands: one table, one signature.
  *
- *     argv ─▶ look up (any case) ─▶ arity ─▶ logged in? ─▶ allowed while subscribed? ─▶ handler ─▶ reply
- *                │                    └───────────┴───────────────┴──▶ Redis' own error text
+ *     argv ─▶ look up (any case) ─▶ arity ─▶ logged in? ─▶ the user's? ─▶ allowed while subscribed? ─▶ handler ─▶ reply
+ *                │                    └───────────┴──────────────┴───────────────┴──▶ Redis' own error text
  *                └ container (CLIENT, PUBSUB …) ─▶ look up the second word in its table
  *
  * A handler never parses and never touches a socket: it reads argv and writes a reply. Families live in
@@ -13,6 +13,7 @@
 #pragma once
 
 #include "broker/client.h"
+#include "broker/command_class.h"
 
 struct broker_config;
 struct evbuffer;
@@ -47,12 +48,15 @@ struct command_call {
 enum command_flag {
     COMMAND_NO_AUTH = 1,    /* before AUTH too */
     COMMAND_SUBSCRIBED = 2, /* of a RESP2 client that has subscribed, too */
+    COMMAND_CHANNEL = 4,    /* its first argument is a channel */
+    COMMAND_CHANNELS = 8,   /* all its arguments are channels or patterns */
 };
 
 struct command {
-    const char *name;
+    const char *name; /* of a subcommand "container|name" */
     int arity; /* as Redis: the number of words, or at least -arity of them; of subcommands both words count */
     unsigned flags;
+    enum command_class class;
     void (*handle)(struct command_call *call); /* NULL: a container */
     const struct command *subcommands;         /* of a container; the last has no name */
 };
@@ -61,7 +65,7 @@ struct command {
 extern const struct command command_table[];
 size_t command_count(void);
 
-/* NULL when there is none. */
+/* NULL when there is none. In a container's table `name` is the second word. */
 const struct command *command_find(const struct command *table, struct slice name);
 
 /* Answers one request; writes exactly one reply, but for (P)SUBSCRIBE and its kin (one for each name)

@@ -9,6 +9,7 @@
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/command.h"
+#include "broker/command_access.h"
 #include "broker/host_ids.h"
 #include "broker/pods.h"
 #include "broker/publish.h"
@@ -29,28 +30,6 @@ static uint64_t waited(const struct command_call *call)
     return since == 0 ? 0 : timing_now() - since;
 }
 
-/* The greeting of a channel that a client manager is allowed goes with it. */
-static bool may_use(const struct command_call *call, struct slice channel)
-{
-    struct slice greeted;
-    if (pods_is_greeting(channel, &greeted))
-        channel = greeted;
-    const struct broker_user_config *user = call->facts->user;
-    if (user == NULL || user->channels.count == 0)
-        return true;
-    for (size_t i = 0; i < user->channels.count; i++)
-        if (slice_equals(slice_from_text(user->channels.items[i]), channel))
-            return true;
-    return false;
-}
-
-static void refuse_channel(struct command_call *call)
-{
-    command_refuse(
-        call, "NOPERM this user has no permissions to access one of the channels used as "
-              "arguments");
-}
-
 /* ── interests ── */
 
 static const char *const subscribe_words[INTEREST_KINDS] = {"subscribe", "psubscribe"};
@@ -63,28 +42,6 @@ static size_t interest_count(const struct command_call *call)
     const struct subscriber *subscriber = client_subscriber(call->client);
     return (size_t)subscriber->counts[INTEREST_CHANNEL] +
            subscriber->counts[INTEREST_PATTERN];
-}
-
-static bool may_subscribe(struct command_call *call, enum interest_kind kind)
-{
-    const struct broker_user_config *user = call->facts->user;
-    if (user != NULL && user->publish_only) {
-        command_refuse(call,
-                       "NOPERM this user has no permissions to run the '%s' command",
-                       subscribe_words[kind]);
-        return false;
-    }
-    /* A pattern is allowed where it names one channel: it could match any other. */
-    for (size_t i = 1; i < call->argc; i++)
-        if (!may_use(call, call->argv[i])) {
-            refuse_channel(call);
-            return false;
-        }
-    if (call->context->refuses_subscribers) {
-        command_refuse(call, "ERR the broker is shutting down");
-        return false;
-    }
-    return true;
 }
 
 static bool must_wait(const struct command_call *call)
@@ -131,7 +88,11 @@ static bool greet(struct command_call *call)
 
 static void subscribe(struct command_call *call, enum interest_kind kind)
 {
-    if (!may_subscribe(call, kind) || (kind == INTEREST_CHANNEL && greet(call)))
+    if (call->context->refuses_subscribers) {
+        command_refuse(call, "ERR the broker is shutting down");
+        return;
+    }
+    if (kind == INTEREST_CHANNEL && greet(call))
         return;
     struct interest_table *table = call->context->interest;
     struct subscriber *subscriber = client_subscriber(call->client);
@@ -236,10 +197,6 @@ void command_publish(struct command_call *call)
         await_answer(call);
         return;
     }
-    if (!may_use(call, call->argv[1])) {
-        refuse_channel(call);
-        return;
-    }
     struct publish_result result;
     client_identify(call->client);
     publish_message(call->context->publisher, &call->facts->dialect, &call->facts->echo,
@@ -286,7 +243,8 @@ struct channel_walk {
 static void add_channel(struct channel_walk *walk, struct slice name)
 {
     const struct command_call *call = walk->call;
-    if (call->argc == 3 && !interest_pattern_matches(call->argv[2], name))
+    if ((call->argc == 3 && !interest_pattern_matches(call->argv[2], name)) ||
+        !command_may_use_channel(call->facts, name))
         return;
     resp_write_bulk(walk->names, name);
     walk->count++;
@@ -306,7 +264,9 @@ void command_pubsub_channels(struct command_call *call)
 {
     if (call->argc > 3) {
         command_refuse(call,
-                       "ERR wrong number of arguments for 'pubsub|channels' command");
+                       "ERR unknown subcommand or wrong number of arguments for '%.*s'. "
+                       "Try PUBSUB HELP.",
+                       SLICE_ARGS(slice_to(call->argv[1], 128)));
         return;
     }
     struct channel_walk walk = {call, evbuffer_new(), 0};
@@ -325,8 +285,12 @@ void command_pubsub_channels(struct command_call *call)
 
 void command_pubsub_numpat(struct command_call *call)
 {
-    resp_write_integer(call->reply,
-                       interest_target_count(call->context->interest, INTEREST_PATTERN));
+    int64_t count = 0;
+    const struct interest_target *target;
+    for (target = interest_first(call->context->interest, INTEREST_PATTERN);
+         target != NULL; target = TAILQ_NEXT(target, of_kind))
+        count += command_may_use_channel(call->facts, target->name);
+    resp_write_integer(call->reply, count);
 }
 
 void command_pubsub_numsub(struct command_call *call)

@@ -204,6 +204,74 @@ def test_a_user_is_held_to_publishing_and_to_its_channels(guarded):
         assert raw.call("SUBSCRIBE", "flask-socketio").startswith("NOPERM ")
 
 
+#: The broker's own words for Redis' ACL rules of the same users.
+LIMITED = {"celery": ({"publish_only": True, "channels": ["mine"]}, ["-@all", "+@connection", "-client|list",
+                                                                     "-client|kill", "+publish", "&mine"]),
+           "pods": ({"channels": ["mine"]}, ["-@all", "+@connection", "-client|list", "-client|kill", "+publish",
+                                             "+subscribe", "+psubscribe", "+unsubscribe", "+punsubscribe", "&mine"]),
+           "watch": ({"commands": ["pubsub"]}, ["-@all", "+@connection", "-client|list", "-client|kill", "+pubsub",
+                                                "&*"]),
+           "admin": ({"commands": ["clients", "pubsub", "publish", "subscribe"]}, ["+@all", "&*"])}
+
+
+def asked_of(port, name):
+    """What a user is answered to everything that is of a class."""
+    words = ["PUBLISH mine x", "PUBLISH other x", "CLIENT LIST TYPE master", "CLIENT KILL ID 999999", "client kill x:1",
+             "PUBSUB CHANNELS none*", "PUBSUB NUMPAT", "PUBSUB NUMSUB", "CLIENT SETNAME me", "CLIENT GETNAME",
+             "CLIENT NO-EVICT on", "PING", "ECHO x", "SUBSCRIBE other", "PSUBSCRIBE *", "SUBSCRIBE mine other",
+             "PSUBSCRIBE mine", "PUNSUBSCRIBE", "SUBSCRIBE mine", "UNSUBSCRIBE mine"]
+    with Raw(port) as raw:
+        assert raw.call("AUTH", name, "secret") == "OK"
+        answers = {}
+        for word in words:
+            answers[word] = raw.call(*word.split())
+            if word.startswith(("SUBSCRIBE", "PSUBSCRIBE")) and not isinstance(answers[word], Error):
+                for channel in word.split()[2:]:
+                    raw.read()
+                raw.call("RESET")
+                raw.call("AUTH", name, "secret")
+        return answers
+
+
+def test_users_have_the_commands_and_channels_that_the_same_users_have_at_redis(module_servers, tmp_path):
+    (tmp_path / "secret").write_text("secret\n")
+    users = [{"name": name, "password_file": str(tmp_path / "secret"), **rows} for name, (rows, _) in LIMITED.items()]
+    broker = module_servers.broker(config="""
+        listeners: [{address: "${LISTEN}", users: %s}]
+        admin: {address: "${ADMIN}", socket: ""}
+        """ % json.dumps(users))
+    redis = module_servers.redis_server()
+    with Raw(redis.port) as raw:
+        for name, (_, rules) in LIMITED.items():
+            assert raw.call("ACL", "SETUSER", name, "on", ">secret", "resetchannels", *rules) == "OK"
+    for name in LIMITED:
+        assert asked_of(broker.port, name) == asked_of(redis.port, name), name
+
+
+def test_a_user_with_channels_sees_these_alone(module_servers, tmp_path):
+    (tmp_path / "secret").write_text("secret\n")
+    users = [{"name": "one", "password_file": str(tmp_path / "secret"), "channels": ["mine"],
+              "commands": ["pubsub", "subscribe"]},
+             {"name": "all", "password_file": str(tmp_path / "secret")}]
+    broker = module_servers.broker(config="""
+        listeners: [{address: "${LISTEN}", users: %s}]
+        admin: {address: "${ADMIN}", socket: ""}
+        """ % json.dumps(users))
+    with Raw(broker.port) as every, Raw(broker.port) as one:
+        every.call("HELLO", "3", "AUTH", "all", "secret")
+        one.call("HELLO", "3", "AUTH", "one", "secret")
+        for channel in ("mine", "hidden"):
+            every.call("SUBSCRIBE", channel)
+        every.call("PSUBSCRIBE", "h*")
+        assert sorted(every.call("PUBSUB", "CHANNELS")) == [b"hidden", b"mine"]
+        assert one.call("PUBSUB", "CHANNELS") == [b"mine"]
+        assert one.call("PUBSUB", "NUMSUB", "mine") == [b"mine", 1]
+        assert one.call("PUBSUB", "NUMSUB", "mine", "hidden").startswith("NOPERM ")
+        assert (every.call("PUBSUB", "NUMPAT"), one.call("PUBSUB", "NUMPAT")) == (1, 0)
+        assert is_error(one.call("PUBLISH", "mine", "x"),
+                        "NOPERM this user has no permissions to run the 'publish' command")
+
+
 def test_who_has_not_logged_in_may_not_send_large_requests(guarded):
     with Raw(guarded.port) as raw:
         raw.send(b"*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$1000000\r\n")
