@@ -203,17 +203,23 @@ static bool is_expired(const struct tombstone *tombstone, uint64_t now)
     return tombstone->gone + ENDPOINT_TOMBSTONE_LIFE <= now;
 }
 
-/* How many tags of `previous` have lost their endpoint. */
+static bool has_departed(const struct endpoint_set *set,
+                         const struct endpoint_entry *previous)
+{
+    const struct endpoint *endpoint = previous->endpoint;
+    return find_identity(set, slice_from_text(endpoint->identity), endpoint->port) ==
+           NULL;
+}
+
+/* How many tags of `previous` have lost their endpoint. An endpoint that stays loses none, even where a key was
+ * replaced under the same ID: its old tags are then simply not known any more. */
 static size_t count_departed(const struct endpoint_set *set,
                              const struct endpoint_set *previous)
 {
     size_t departed = 0;
-    for (size_t i = 0; i < previous->len; i++) {
-        const struct endpoint *endpoint = previous->entries[i].endpoint;
-        if (find_identity(set, slice_from_text(endpoint->identity), endpoint->port) ==
-            NULL)
+    for (size_t i = 0; i < previous->len; i++)
+        if (has_departed(set, &previous->entries[i]))
             departed += previous->keys.count;
-    }
     return departed;
 }
 
@@ -233,7 +239,9 @@ static void add_tombstones(struct endpoint_set *set, const struct endpoint_set *
                           tombstone->gone);
     }
     for (size_t i = 0; i < previous->len; i++)
-        for (size_t key = 0; key < previous->keys.count; key++)
+        for (size_t key = 0;
+             key < previous->keys.count && has_departed(set, &previous->entries[i]);
+             key++)
             if (set->index->tombstones_len < ENDPOINT_TOMBSTONES_MAX)
                 add_tombstone(set, previous->keys.keys[key].id,
                               previous->entries[i].tags[key], now);

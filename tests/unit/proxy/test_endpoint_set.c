@@ -126,6 +126,34 @@ static void test_tags_of_gone_endpoints_are_tombstones_for_ten_minutes(void **st
     upstream_unref(upstream);
 }
 
+static void test_a_key_replaced_under_its_id_leaves_no_tombstones(void **state)
+{
+    (void)state;
+    static const struct file_keys replaced = {.count = 2,
+                                              .keys = {{'b', {3}}, {'a', {4}}}};
+    struct upstream *upstream = upstream_new(SLICE("chat"));
+    struct endpoint_spec specs[8];
+    char addresses[8][16];
+    for (unsigned i = 0; i < 8; i++) {
+        snprintf(addresses[i], sizeof(addresses[i]), "127.0.0.1:%u", i + 1);
+        specs[i] = spec_of(addresses[i], ENDPOINT_READY);
+    }
+    struct endpoint_set *before = make_set(upstream, &two_keys, specs, 8, NULL, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        struct endpoint_set *after = make_set(
+            upstream, i % 2 == 0 ? &replaced : &two_keys, specs, 8, before, SECONDS(i));
+        assert_int_equal(endpoint_set_tombstones(after, SECONDS(i)), 0);
+        const struct endpoint_entry *entry = NULL;
+        assert_int_equal(endpoint_set_find_tag(after, 0, before->entries[0].tags[0],
+                                               SECONDS(i), &entry),
+                         TAG_UNKNOWN);
+        endpoint_set_unref(before);
+        before = after;
+    }
+    endpoint_set_unref(before);
+    upstream_unref(upstream);
+}
+
 static void test_tombstones_are_bounded_and_the_oldest_go(void **state)
 {
     (void)state;
@@ -381,6 +409,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_endpoints_live_on_across_generations),
         cmocka_unit_test(test_tags_of_gone_endpoints_are_tombstones_for_ten_minutes),
+        cmocka_unit_test(test_a_key_replaced_under_its_id_leaves_no_tombstones),
         cmocka_unit_test(test_tombstones_are_bounded_and_the_oldest_go),
         cmocka_unit_test(test_of_colliding_tags_the_later_identity_is_hashed_again),
         cmocka_unit_test(test_young_endpoints_warm_up_and_start_slowly),
