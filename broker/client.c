@@ -29,60 +29,20 @@ struct log_subject client_subject(const struct client *client)
     return (struct log_subject){.kind = "client", .id = client->facts.id};
 }
 
-void client_make_dirty(struct client *client)
-{
-    struct client_set *set = client->set;
-    if (client->is_dirty || client->state == CLIENT_CLOSED || client_is_parked(client))
-        return;
-    if (client->is_lagging) {
-        TAILQ_REMOVE(&set->lagging, client, of_work);
-        client->is_lagging = false;
-    }
-    client->is_dirty = true;
-    TAILQ_INSERT_TAIL(&set->dirty, client, of_work);
-    turn_request(set->turn);
-}
-
-void client_set_reading(struct client *client, bool reads)
-{
-    if (client->is_reading == reads)
-        return;
-    client->is_reading = reads;
-    if (reads)
-        check(event_add(&client->readable, NULL) == 0);
-    else
-        event_del(&client->readable);
-    if (reads && stream_has_pending(&client->stream))
-        event_active(&client->readable, EV_READ, 0);
-}
-
-/* It stays in the loop until more comes (on_readable): most of those who wait for an answer send nothing. */
-static void begin_to_wait(struct client *client, uint64_t now)
-{
-    if (client->facts.waits_since != 0)
-        return;
-    client->facts.waits_since = now;
-    TAILQ_INSERT_TAIL(&client->set->waiting, client, of_waiting);
-}
-
-void client_cease_to_wait(struct client *client)
-{
-    if (client->facts.waits_since == 0)
-        return;
-    client->facts.waits_since = 0;
-    TAILQ_REMOVE(&client->set->waiting, client, of_waiting);
-    if (client->state == CLIENT_OPEN)
-        client_set_reading(client, true);
-}
-
 static void finish(struct client *client, enum close_reason reason)
 {
-    client->state = CLIENT_FINISHING;
+    client_enter(client, CLIENT_FINISHING);
     client->finish_reason = reason;
     client->finishing_since = timing_now();
-    client_set_reading(client, false);
-    client_cease_to_wait(client);
     client_make_dirty(client);
+}
+
+/* Its request is answered: the next one may come. */
+static void go_on(struct client *client)
+{
+    client_cease_to_wait(client);
+    if (client->state == CLIENT_OPEN)
+        client_set_reading(client, true);
 }
 
 /* ── input ── */
@@ -141,11 +101,13 @@ static size_t take_requests(struct client *client, struct slice input)
                                                 request.argc, request.argv, set->reply);
         }
         if (verdict == CLIENT_WAIT) {
-            /* The parser has let go of this request: it will read it again. */
-            begin_to_wait(client, now);
+            /* The parser has let go of this request: it will read it again. It stays in the loop until more comes
+             * (on_readable): most of those who wait for an answer send nothing. */
+            client_begin_to_wait(client, now);
             break;
         }
-        client_cease_to_wait(client);
+        if (client->facts.waits_since != 0)
+            go_on(client);
         done += request.consumed;
         if (evbuffer_get_length(set->reply) > 0 &&
             (client->subscriber.counts[0] + client->subscriber.counts[1] > 0 ||
@@ -213,6 +175,7 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
         client_greet(client);
         return;
     }
+    check(client->state == CLIENT_OPEN);
     if (client->facts.waits_since != 0) {
         client_set_reading(client, false);
         return;
@@ -587,6 +550,7 @@ void client_open(struct client_set *set, int fd, const struct address *peer,
                        on_readable, client) == 0);
     check(event_assign(&client->writable, set->base, fd, EV_WRITE | EV_PERSIST,
                        on_writable, client) == 0);
+    client->state = CLIENT_OPEN;
     if (listener->tls_context != NULL)
         client_begin_greeting(client);
     client_set_reading(client, true);
@@ -608,26 +572,12 @@ void client_close(struct client *client, enum close_reason reason)
         client_trim(client);
     else
         set->callbacks.on_close(set->callbacks.context, client, reason);
-    if (client->state == CLIENT_ENDING)
-        TAILQ_REMOVE(&set->ending, client, of_work);
-    if (client->is_dirty)
-        TAILQ_REMOVE(&set->dirty, client, of_work);
-    if (client->is_lagging)
-        TAILQ_REMOVE(&set->lagging, client, of_work);
-    client->is_dirty = client->is_lagging = false;
-    client->state = CLIENT_CLOSED;
+    client_enter(client, is_parked ? CLIENT_PARKED : CLIENT_CLOSED);
     echo_view_detach(&client->facts.echo);
-    client_cease_to_wait(client);
-    client_cease_to_watch(client);
-    event_del(&client->readable);
     event_del(&client->writable);
     stream_close(&client->stream);
-    TAILQ_REMOVE(&set->open, client, of_set);
     if (is_parked)
         client_park(client);
-    else
-        TAILQ_INSERT_TAIL(&set->closed, client, of_work);
-    set->count--;
     metrics_add(M_CLIENTS, -1);
     metrics_add_by(M_CLIENTS_CLOSED, (int)reason, 1);
     struct log_subject subject = client_subject(client);
@@ -785,7 +735,8 @@ void client_set_finish(struct client_set *set, void (*on_empty)(void *context),
     struct client *next;
     for (struct client *client = client_first(set); client != NULL; client = next) {
         next = client_next(client);
-        finish(client, CLOSE_SHUTDOWN);
+        if (client->state != CLIENT_FINISHING)
+            finish(client, CLOSE_SHUTDOWN);
     }
     turn_request(set->turn);
 }

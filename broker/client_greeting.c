@@ -57,7 +57,7 @@ void client_greet(struct client *client)
     switch (stream_handshake(&client->stream, &why)) {
     case STREAM_READY:
         event_del(&client->writable);
-        client->state = CLIENT_OPEN;
+        client_enter(client, CLIENT_OPEN);
         client_set_reading(client, true);
         return;
     case STREAM_WANTS_READ:

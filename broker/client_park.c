@@ -158,13 +158,11 @@ void client_keep_no_more(struct client *client)
 void client_discard(struct client *client)
 {
     struct client_set *set = client->set;
-    TAILQ_REMOVE(&set->parked, client, of_set);
     set->parked_bytes -= client->replay.bytes;
     metrics_add(M_PARKED, -1);
-    client->state = CLIENT_CLOSED;
+    client_enter(client, CLIENT_CLOSED);
     set->callbacks.on_close(set->callbacks.context, client, CLOSE_PEER);
     client_keep_no_more(client);
-    TAILQ_INSERT_TAIL(&set->closed, client, of_work);
     turn_request(set->turn);
 }
 
@@ -205,8 +203,6 @@ void client_park(struct client *client)
     interest_park_all(&client->subscriber);
     metrics_add(M_SUBSCRIBERS, -1);
     client->parked_at = timing_now();
-    client->state = CLIENT_PARKED;
-    TAILQ_INSERT_TAIL(&set->parked, client, of_set);
     set->parked_bytes += client->replay.bytes;
     metrics_add(M_PARKED, 1);
     client_bound_parked(set);
@@ -244,19 +240,10 @@ void client_end(struct client *client, enum close_reason reason)
     if (reason != CLOSE_PEER)
         (void)shutdown(client->stream.fd, SHUT_WR); /* it reads to the end, and returns */
     client_trim(client);
-    if (client->is_dirty)
-        TAILQ_REMOVE(&set->dirty, client, of_work);
-    if (client->is_lagging)
-        TAILQ_REMOVE(&set->lagging, client, of_work);
-    client->is_dirty = client->is_lagging = false;
+    client_enter(client, CLIENT_ENDING);
     event_del(&client->writable);
     client->is_blocked = false;
-    client_set_reading(client, false);
-    client_cease_to_wait(client);
-    client_cease_to_watch(client);
-    client->state = CLIENT_ENDING;
     client->finishing_since = timing_now();
-    TAILQ_INSERT_TAIL(&set->ending, client, of_work);
     struct timeval every = timing_to_timeval(END_TICK);
     check(event_add(set->end_tick, &every) == 0);
 }

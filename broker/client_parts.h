@@ -116,9 +116,6 @@ struct client_set {
 /* ── client.c ── */
 
 struct log_subject client_subject(const struct client *client);
-void client_make_dirty(struct client *client);
-void client_set_reading(struct client *client, bool reads);
-void client_cease_to_wait(struct client *client);
 
 /* Queues a heartbeat. */
 void client_beat(struct client *client, uint64_t now);
@@ -136,6 +133,23 @@ static inline bool client_deliver_more(struct client *client, struct span messag
     client->facts.delivered++;
     return true;
 }
+
+/* ── client_state.c ── */
+
+/* The one way from a state to the next: aborts when that may not follow. Leaves and joins the set's lists; who leaves
+ * OPEN is read from no more, and its request waits no more. Descriptor, events for writing, interests and counters are
+ * the caller's. */
+void client_enter(struct client *client, enum client_state state);
+
+/* There is something to do for it at the end of this turn. No effect on who has ended. */
+void client_make_dirty(struct client *client);
+
+/* True only of OPEN and GREETING. */
+void client_set_reading(struct client *client, bool reads);
+
+/* Its request waits since `now` (from the first time on), or no more. Neither changes whether it is read from. */
+void client_begin_to_wait(struct client *client, uint64_t now);
+void client_cease_to_wait(struct client *client);
 
 /* ── client_pace.c ── */
 

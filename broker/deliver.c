@@ -236,7 +236,7 @@ bool deliverer_is_behind(const struct deliverer *deliverer, struct slice channel
     LIST_FOREACH(interest, &target->interests, of_target)
     {
         struct client *client = client_from_subscriber(interest->subscriber);
-        if (!interest->active || client_is_parked(client))
+        if (!interest->active || client->state != CLIENT_OPEN)
             continue;
         enum pace pace = client_pace(client, now);
         if (pace == PACE_KEEPS_UP)

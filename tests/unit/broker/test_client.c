@@ -1,0 +1,430 @@
+/* The life of clients: whatever order their endings come in (KILL, FIN, reset, QUIT, a slow reader, a return, shutdown),
+ * while requests wait or not, the loop comes to rest, and each client ends exactly once. */
+#include "tests/unit/unit.h"
+
+#include "broker/broker_config.h"
+#include "broker/client_parts.h"
+#include "broker/command.h"
+#include "broker/deliver.h"
+#include "broker/host_ids.h"
+#include "broker/pods.h"
+#include "broker/publish.h"
+#include "broker/turn.h"
+#include "shared/timing.h"
+
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#define PEERS    6
+#define ENDS_MAX 4096
+
+struct world {
+    struct event_base *base;
+    struct turn *turn;
+    struct broker_config config;
+    struct broker_listener_config listener;
+    struct command_context context;
+    struct pod_rooms *pod_rooms;
+    struct deliverer *deliverer;
+    struct client_limits limits;
+    bool is_held;            /* HOLD waits */
+    unsigned opened, closed; /* clients */
+    unsigned char ends[ENDS_MAX];
+    unsigned emptied;
+    int fds[PEERS]; /* -1: none */
+    uint64_t random;
+};
+
+static enum client_verdict on_request(void *context, struct client *client, size_t argc,
+                                      const struct slice *argv, struct evbuffer *reply)
+{
+    struct world *world = context;
+    if (!slice_equals(argv[0], SLICE("HOLD")))
+        return command_run(&world->context, client, argc, argv, reply);
+    if (world->is_held)
+        return CLIENT_WAIT;
+    evbuffer_add(reply, "+HELD\r\n", 7);
+    return CLIENT_GO_ON;
+}
+
+static void on_close(void *context, struct client *client,
+                     enum close_reason reason UNUSED)
+{
+    struct world *world = context;
+    assert_true(client_id(client) < ENDS_MAX);
+    assert_int_equal(0, world->ends[client_id(client)]++);
+    world->closed++;
+    if (client_facts(client)->pod != NULL)
+        pod_free(world->context.pods, client_facts(client)->pod);
+    interest_remove_all(world->context.interest, client_subscriber(client));
+    host_ids_forget(world->context.host_ids, client);
+}
+
+static bool is_subscriber(void *context UNUSED, struct client *client)
+{
+    return client_subscriber(client)->counts[INTEREST_CHANNEL] > 0;
+}
+
+static bool carries_none(void *context UNUSED, struct slice channel UNUSED)
+{
+    return false;
+}
+
+static uint32_t on_first_room(void *context UNUSED, struct slice channel UNUSED,
+                              struct slice namespace UNUSED, struct slice room UNUSED)
+{
+    return UINT32_MAX;
+}
+
+static void on_last_room(void *context UNUSED, uint32_t partition UNUSED)
+{
+}
+
+static void begin(struct world *world, uint64_t seed)
+{
+    static const struct pod_rooms_callbacks no_rooms = {on_first_room, on_last_room,
+                                                        NULL};
+    *world = (struct world){.base = event_base_new(), .random = seed};
+    timing_set_for_test(SECONDS(1000));
+    for (int i = 0; i < PEERS; i++)
+        world->fds[i] = -1;
+    world->config.clients_max = 100;
+    world->config.json_depth = 256;
+    world->config.holders = 1;
+    world->listener.whole = &world->config;
+    world->turn = turn_new(world->base);
+    const struct interest_callbacks none = {0};
+    world->context.interest = interest_table_new(&none);
+    world->pod_rooms = pod_rooms_new(&no_rooms);
+    world->deliverer = deliverer_new(world->context.interest, world->pod_rooms);
+    world->limits = (struct client_limits){.clients = 100,
+                                           .payload = 1 << 20,
+                                           .slow_bytes = 1 << 16,
+                                           .slow_age = SECONDS(3),
+                                           .heartbeat = SECONDS(1),
+                                           .replay_window = SECONDS(5),
+                                           .replay_bytes = 1 << 17};
+    const struct client_callbacks callbacks = {.on_request = on_request,
+                                               .on_close = on_close,
+                                               .wants_heartbeat = is_subscriber,
+                                               .carries_messages = carries_none,
+                                               .context = world};
+    world->context.config = &world->config;
+    world->context.clients =
+        client_set_new(world->base, world->turn, &world->limits, &callbacks);
+    world->context.publisher =
+        publisher_new(world->base, world->turn, &world->config, NULL,
+                      world->context.interest, world->deliverer);
+    world->context.pods = pods_new(world->context.interest, world->pod_rooms,
+                                   world->context.clients, world->context.publisher);
+    world->context.host_ids = host_ids_new(world->context.clients, is_subscriber, NULL);
+}
+
+static void end(struct world *world)
+{
+    client_set_free(world->context.clients);
+    assert_int_equal(world->opened, world->closed);
+    host_ids_free(world->context.host_ids);
+    publisher_free(world->context.publisher);
+    deliverer_free(world->deliverer);
+    pods_free(world->context.pods);
+    pod_rooms_free(world->pod_rooms);
+    interest_table_free(world->context.interest);
+    turn_free(world->turn);
+    event_base_free(world->base);
+    for (int i = 0; i < PEERS; i++)
+        if (world->fds[i] >= 0)
+            close(world->fds[i]);
+    timing_unset_for_test();
+}
+
+static int enter(struct world *world)
+{
+    int fds[2];
+    assert_int_equal(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds));
+    int small = 4096;
+    setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+    struct address peer = {0};
+    client_open(world->context.clients, fds[0], &peer, &world->listener);
+    world->opened++;
+    return fds[1];
+}
+
+static void turn(struct world *world)
+{
+    event_base_loop(world->base, EVLOOP_NONBLOCK);
+}
+
+static void turns(struct world *world, unsigned count)
+{
+    while (count-- > 0)
+        turn(world);
+}
+
+/* Time passes: what is looked at once a second, and each hundredth. */
+static void pass(struct world *world, uint64_t microseconds)
+{
+    struct client_set *set = world->context.clients;
+    timing_advance_for_test(microseconds);
+    event_active(set->sweep, EV_TIMEOUT, 0);
+    event_active(set->end_tick, EV_TIMEOUT, 0);
+    turns(world, 3);
+}
+
+static void say(int fd, const char *text)
+{
+    ssize_t wrote = send(fd, text, strlen(text), MSG_NOSIGNAL);
+    (void)wrote; /* it may have ended */
+}
+
+static void read_all(int fd)
+{
+    char bytes[65536];
+    while (read(fd, bytes, sizeof(bytes)) > 0)
+        continue;
+}
+
+static struct client *newest(struct world *world)
+{
+    struct client *client = NULL;
+    for (struct client *it = client_first(world->context.clients); it != NULL;
+         it = client_next(it))
+        client = it;
+    return client;
+}
+
+/* ── the order that hung ── */
+
+static void test_a_killed_subscriber_whose_request_waits_ends_once(void **state UNUSED)
+{
+    struct world world;
+    alarm(20); /* it was a loop without end */
+    begin(&world, 1);
+    int fd = enter(&world);
+    say(fd, "CLIENT SETNAME pod-1\r\nSUBSCRIBE socketio\r\n");
+    turns(&world, 3);
+    world.is_held = true;
+    say(fd, "HOLD\r\n");
+    turns(&world, 3);
+    struct client *client = newest(&world);
+    assert_true(client->facts.waits_since != 0 && client->is_kept);
+    int other = enter(&world);
+    say(other, "CLIENT KILL ID 1\r\n");
+    turns(&world, 3);
+    assert_int_equal(CLIENT_ENDING, client->state);
+    assert_false(client->is_reading);
+    say(fd, "PING\r\n");
+    close(fd);
+    turns(&world, 3);
+    pass(&world, SECONDS(2));
+    assert_int_equal(CLIENT_PARKED, client->state);
+    pass(&world, SECONDS(6));
+    assert_int_equal(1, world.closed);
+    close(other);
+    turns(&world, 3);
+    end(&world);
+    alarm(0);
+}
+
+static void test_who_waits_and_finishes_is_read_from_no_more(void **state UNUSED)
+{
+    struct world world;
+    begin(&world, 1);
+    int fd = enter(&world);
+    world.is_held = true;
+    say(fd, "HOLD\r\nPING\r\n");
+    turns(&world, 3);
+    struct client *client = newest(&world);
+    client_kill(client);
+    assert_int_equal(CLIENT_CLOSED, client->state);
+    assert_true(TAILQ_EMPTY(&world.context.clients->waiting));
+    world.is_held = false;
+    client_set_resume(world.context.clients);
+    turns(&world, 3);
+    char bytes[16];
+    assert_int_equal(0, read(fd, bytes, sizeof(bytes)));
+    close(fd);
+    end(&world);
+}
+
+/* ── any order ── */
+
+static unsigned draw(struct world *world, unsigned count)
+{
+    world->random ^= world->random << 13;
+    world->random ^= world->random >> 7;
+    world->random ^= world->random << 17;
+    return (unsigned)(world->random >> 11) % count;
+}
+
+static struct client *any_client(struct world *world)
+{
+    unsigned count = client_count(world->context.clients);
+    struct client *client = client_first(world->context.clients);
+    for (unsigned i = count > 0 ? draw(world, count) : 0; i > 0; i--)
+        client = client_next(client);
+    return client;
+}
+
+static void subscribe(struct world *world, int fd)
+{
+    char text[128];
+    unsigned pod = draw(world, 3);
+    snprintf(text, sizeof(text), "CLIENT SETNAME pod-%u\r\nSUBSCRIBE %s\r\n", pod,
+             draw(world, 4) == 0 ? "other" : "socketio");
+    size_t len = strlen(text);
+    if (draw(world, 3) == 0)
+        text[len / 2] = '\0'; /* the rest never comes, or other words complete it */
+    say(fd, text);
+}
+
+static void publish(struct world *world, int fd)
+{
+    char text[8192];
+    size_t len = draw(world, 2) == 0 ? 10 : 4000;
+    int head = snprintf(text, sizeof(text), "PUBLISH socketio ");
+    memset(text + head, 'x', len);
+    snprintf(text + head + len, sizeof(text) - (size_t)head - len, "\r\n");
+    for (unsigned i = draw(world, 20); i > 0; i--)
+        say(fd, text);
+}
+
+static void leave(struct world *world, int *fd)
+{
+    if (draw(world, 2) == 0)
+        read_all(*fd); /* else what is unread makes it a reset */
+    close(*fd);
+    *fd = -1;
+}
+
+static void reload(struct world *world)
+{
+    static const uint64_t windows[] = {0, SECONDS(1), SECONDS(5)};
+    world->limits.replay_window = windows[draw(world, 3)];
+    world->limits.slow_policy = draw(world, 2) == 0 ? SLOW_DISCONNECT : SLOW_DROP_OLDEST;
+    client_set_set_limits(world->context.clients, &world->limits);
+}
+
+static void act_on(struct world *world, int *fd)
+{
+    switch (draw(world, 12)) {
+    case 0:
+    case 1:
+        subscribe(world, *fd);
+        break;
+    case 2:
+    case 3:
+        say(*fd, "HOLD\r\n");
+        break;
+    case 4:
+        say(*fd, draw(world, 2) == 0 ? "QUIT\r\n" : "RESET\r\n");
+        break;
+    case 5:
+        say(*fd, draw(world, 2) == 0 ? "UNSUBSCRIBE\r\n" : "*1\r\nnonsense");
+        break;
+    case 6:
+        shutdown(*fd, SHUT_WR);
+        break;
+    case 7:
+        leave(world, fd);
+        break;
+    case 8:
+        read_all(*fd);
+        break;
+    case 9: {
+        char text[64];
+        snprintf(text, sizeof(text), "CLIENT KILL ID %u\r\n",
+                 1 + draw(world, world->opened));
+        say(*fd, text);
+        break;
+    }
+    default:
+        publish(world, *fd);
+    }
+}
+
+static void act(struct world *world)
+{
+    switch (draw(world, 10)) {
+    case 0:
+        world->is_held = !world->is_held;
+        client_set_resume(world->context.clients);
+        return;
+    case 1:
+        if (client_count(world->context.clients) > 0)
+            client_kill(any_client(world));
+        return;
+    case 2:
+        pass(world, MILLISECONDS(1 + draw(world, 1500)));
+        return;
+    case 3:
+        if (draw(world, 8) == 0)
+            reload(world);
+        return;
+    default:
+        break;
+    }
+    int *fd = &world->fds[draw(world, PEERS)];
+    if (*fd < 0)
+        *fd = enter(world);
+    act_on(world, fd);
+}
+
+static void on_empty(void *context)
+{
+    struct world *world = context;
+    world->emptied++;
+}
+
+/* Nobody is left, and nothing waits. */
+static void finish(struct world *world)
+{
+    client_set_finish(world->context.clients, on_empty, world);
+    for (int i = 0; i < PEERS; i++) {
+        if (world->fds[i] < 0)
+            continue;
+        read_all(world->fds[i]);
+        turns(world, 3);
+        close(world->fds[i]);
+        world->fds[i] = -1;
+    }
+    turns(world, 10);
+    assert_int_equal(1, world->emptied);
+    assert_int_equal(0, client_count(world->context.clients));
+    struct client_set *set = world->context.clients;
+    assert_true(TAILQ_EMPTY(&set->waiting) && TAILQ_EMPTY(&set->behind));
+    assert_true(TAILQ_EMPTY(&set->ending) && TAILQ_EMPTY(&set->parked));
+    assert_int_equal(0, set->parked_bytes);
+}
+
+static void test_clients_end_once_in_any_order(void **state UNUSED)
+{
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        struct world world;
+        alarm(30);
+        begin(&world, seed * UINT64_C(0x9e3779b97f4a7c15));
+        unsigned steps = 20 + draw(&world, 200);
+        for (unsigned i = 0; i < steps; i++) {
+            act(&world);
+            turns(&world, draw(&world, 3));
+        }
+        if (draw(&world, 4) > 0)
+            finish(&world);
+        end(&world);
+    }
+    alarm(0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_killed_subscriber_whose_request_waits_ends_once),
+        cmocka_unit_test(test_who_waits_and_finishes_is_read_from_no_more),
+        cmocka_unit_test(test_clients_end_once_in_any_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
