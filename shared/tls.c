@@ -1,6 +1,7 @@
 #include "shared/tls.h"
 
 #include "shared/slice.h"
+#include "shared/tls_sessions.h"
 
 #include <errno.h>
 #include <openssl/core_names.h>
@@ -283,14 +284,13 @@ static bool server_variant(struct tls_context *context, size_t index,
     SSL_CTX_set_options(variant, SSL_OP_CIPHER_SERVER_PREFERENCE);
     /* sessions live in tickets only: nothing is kept for a client that went away */
     SSL_CTX_set_session_cache_mode(variant, SSL_SESS_CACHE_OFF);
-    static const unsigned char session_context[] = "sidrail";
-    SSL_CTX_set_session_id_context(variant, session_context, sizeof(session_context) - 1);
     if (options->min_version != NULL && strcmp(options->min_version, "1.3") == 0)
         SSL_CTX_set_min_proto_version(variant, TLS1_3_VERSION);
     if (!load_certificate(variant, files->cert, files->key, error))
         return false;
     if (is_set(options->client_ca) && !set_client_ca(variant, options->client_ca, error))
         return false;
+    tls_sessions_bind(variant);
     if (context->ticket_key_count > 0)
         SSL_CTX_set_tlsext_ticket_key_evp_cb(variant, on_ticket);
     if (context->alpn_len > 0)
