@@ -13,7 +13,7 @@ import secrets
 import socket
 
 from http_tools import switching
-from wire import BINARY, CLOSE, PING, PONG, TEXT, Broken, Ended, Message, Wire, frame
+from wire import BINARY, CLOSE, PING, PONG, TEXT, Broken, Ended, Wire, frame
 
 REQUEST_LINE = re.compile(r"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-~]*) HTTP/1\.1")
 
@@ -41,8 +41,9 @@ def query_of(target):
 class Server:
     """Accepts on one port, for as long as it is open; `open()` again after `close()` takes the same port."""
 
-    def __init__(self, port, tls=None):
+    def __init__(self, port, tls=None, receive_buffer=None):
         self.port = port
+        self.receive_buffer = receive_buffer
         self.address = f"127.0.0.1:{port}"
         self.tls = tls
         self.server = None
@@ -52,6 +53,8 @@ class Server:
     async def open(self):
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self.receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
         sock.bind(("127.0.0.1", self.port))
         self.server = await asyncio.start_server(self._accepted, sock=sock, backlog=512, limit=1 << 17, ssl=self.tls)
 
@@ -91,8 +94,8 @@ class Server:
 
 
 class Endpoint(Server):
-    def __init__(self, name, port, oracle, seed, tls=None):
-        super().__init__(port, tls)
+    def __init__(self, name, port, oracle, seed, tls=None, receive_buffer=None):
+        super().__init__(port, tls, receive_buffer)
         self.name = name
         self.oracle = oracle
         self.rng = random.Random(f"{seed}/endpoint/{name}")
@@ -121,7 +124,7 @@ class Endpoint(Server):
 
     async def serve(self, wire):
         while True:
-            request = await wire.message()
+            request = await wire.request(self.rng.random() * 0.3 if self.rng.random() < 0.2 else 0.0)
             if self.is_paused:
                 await self.resumed.wait()
             found = REQUEST_LINE.fullmatch(request.start)
@@ -250,7 +253,7 @@ class RudeEndpoint(Server):
 
     async def serve(self, wire):
         for _ in itertools.repeat(None):
-            request: Message = await wire.message()
+            request = await wire.request()
             kind = request.start.split(" ")[1].partition("kind=")[2].partition("&")[0]
             answer, ends = self.ANSWERS.get(kind, (response(b"fine"), False))
             if kind == "silent":

@@ -18,7 +18,7 @@ import contextlib
 import time
 
 #: How long after a deed of the test its consequences may still be seen by sessions of that endpoint.
-SETTLE = 6.0
+SETTLE = 2.5
 
 
 class Oracle:
@@ -56,6 +56,10 @@ class Oracle:
         finally:
             entry[1] = self.now() + SETTLE * self.patience
             self.deed(f"{name}: {why} ends")
+
+    def all_is_quiet(self):
+        """No session is left that a deed of before could touch."""
+        self._disturbed.clear()
 
     def is_disturbed(self, name, since):
         """Was the endpoint disturbed at any time from `since` on?"""

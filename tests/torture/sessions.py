@@ -10,7 +10,7 @@ import json
 
 import wire as wires
 from http_tools import KEY
-from wire import BINARY, CLOSE, PING, PONG, TEXT, Broken, Ended, Wire, frame
+from wire import BINARY, CLOSE, PING, PONG, Broken, Ended, Wire, frame
 
 #: Nothing honest takes longer, whatever the machine does; multiplied by the oracle's patience.
 HANG = 30.0
@@ -32,6 +32,10 @@ def request(method, target, *fields, body=None, chunks=None):
 def upgrade(target, *fields):
     return request("GET", target, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
                    f"Sec-WebSocket-Key: {KEY}", *fields)
+
+
+def framed(payloads):
+    return b"".join(frame(payload, BINARY) for payload in payloads)
 
 
 class Failed(Exception):
@@ -76,7 +80,8 @@ class Rider:
 
     def expect(self, answer, what):
         if answer.status != 200:
-            raise Failed(f"status {answer.status}", f"{self.name} {what}: {answer.start} {answer.body[:100]!r}")
+            raise Failed(f"status {answer.status}", f"{self.name} {what}: {answer.start} {answer.body[:100]!r} "
+                         f"(by {'the endpoint' if answer.get('x-answer') else 'the edge'})")
 
     # ── what it does ──
 
@@ -88,7 +93,7 @@ class Rider:
             deed = self.rng.choices(kinds, weights)[0]
             self.endpoint, self.began = None, self.oracle.now()
             try:
-                await asyncio.wait_for(deed(until), None)
+                await deed(until)
             except Failed as failed:
                 self.oracle.failed(self.endpoint, self.since, *failed.args)
             except Ended as ended:
@@ -152,13 +157,17 @@ class Rider:
                         self.oracle.violation("wrong poll", f"{self.name} wanted {raw}:{polls}, got {answer.body[:100]!r}")
                 await asyncio.sleep(self.rng.random() * 0.1)
             if self.rng.random() < 0.5:
-                await self.in_time(self.send(wire, upgrade(f"{self.base}?EIO=4&transport=websocket&sid={sid}")))
-                await self.ride(wire, until)
+                early = self.early()
+                await self.in_time(self.send(wire, upgrade(f"{self.base}?EIO=4&transport=websocket&sid={sid}") + framed(early)))
+                answer = await self.in_time(wire.answer())
+                if answer.status != 101:
+                    raise Failed(f"upgrade status {answer.status}", f"{self.name}: {answer.start} {answer.body[:100]!r}")
+                await self.ride(wire, until, early)
         finally:
             wire.close()
 
     async def post(self, wire, sid):
-        body = self.rng.randbytes(self.rng.choice((1, 50, 2000, 40000, 200000)))
+        body = self.rng.randbytes(self.rng.choice((1, 50, 2000, 40000, 200000, 900000)))
         number = f"{self.name}-post-{next(_numbers)}"
         shape = {"body": body} if self.rng.random() < 0.7 else {"chunks": self.cut(body)}
         answer = await self.in_time(self.ask(
@@ -181,7 +190,8 @@ class Rider:
         since = self.oracle.now()
         wire = await self.in_time(self.open())
         try:
-            await self.in_time(self.send(wire, upgrade(f"{self.base}?EIO=4&transport=websocket")))
+            early = self.early()
+            await self.in_time(self.send(wire, upgrade(f"{self.base}?EIO=4&transport=websocket") + framed(early)))
             answer = await self.in_time(wire.answer())
             if answer.status != 101:
                 if self.edge.any_disturbed(since):
@@ -194,7 +204,7 @@ class Rider:
                 raise Failed("closed at once", f"{self.name}: {packet!r}")
             self.endpoint, self.since = json.loads(packet[1:])["sid"].split("-")[0], since
             self.oracle.count("sessions")
-            await self.ride(wire, until, is_open=True)
+            await self.ride(wire, until, early)
         except Ended:
             if self.endpoint is None and self.edge.any_disturbed(since):
                 return
@@ -202,14 +212,17 @@ class Rider:
         finally:
             wire.close()
 
-    async def ride(self, wire, until, is_open=False):
-        """Sends messages and takes their echoes, in order, until it has enough; closes then."""
-        if not is_open:
-            answer = await self.in_time(wire.answer())
-            if answer.status != 101:
-                raise Failed(f"upgrade status {answer.status}", f"{self.name}: {answer.start} {answer.body[:100]!r}")
+    def early(self):
+        """Messages that follow the upgrade's head without waiting for its answer."""
+        count = self.rng.choice((0, 0, 0, 1, 3))
+        return [self.rng.randbytes(self.rng.choice((1, 1000, 20000, 70000))) for _ in range(count)]
+
+    async def ride(self, wire, until, early):
+        """Sends messages and takes their echoes, in order, until it has enough; closes then. `early` ones are on their way."""
         self.oracle.count("websockets")
         sent = asyncio.Queue()
+        for payload in early:
+            sent.put_nowait(payload)
         writer = asyncio.create_task(self.say(wire, sent, until))
         try:
             await self.listen(wire, sent)
@@ -342,5 +355,3 @@ class Rider:
         finally:
             wire.close()
 
-
-__all__ = ["Rider", "HANG", "request", "upgrade", "TEXT"]

@@ -13,6 +13,7 @@ Ends with one line, status 0 when no promise was broken; else the violations, th
 What the seed decides is what everybody does; how the machine interleaves it, it does not."""
 import argparse
 import asyncio
+import contextlib
 import json
 import pathlib
 import random
@@ -67,7 +68,9 @@ class Scene:
         self.keys_path.write_text(self.key_lines[0] + "\n")
         self.keys_path.chmod(0o600)
         self.list_path = folder / "endpoints.json"
-        self.endpoints = [Endpoint(name, daemons.free_port(), oracle, seed) for name in "abcd"]
+        # "d" takes little at a time, so that what comes for it waits in the proxy
+        self.endpoints = [Endpoint(name, daemons.free_port(), oracle, seed, receive_buffer=4096 if name == "d" else None)
+                          for name in "abcd"]
         self.secure = [Endpoint(name, daemons.free_port(), oracle, seed, tls_tools.server_context(inside)) for name in "st"]
         self.rude = RudeEndpoint(daemons.free_port(), seed)
         for endpoint in self.endpoints:
@@ -146,6 +149,7 @@ async def quiet(scene, oracle, base_fds):
         await asyncio.sleep(0.2)
     else:
         oracle.violation("left over", str(left))
+    oracle.all_is_quiet()
     wire = await Wire.open(scene.proxy.port)
     try:
         for _ in range(5):
@@ -204,8 +208,10 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--riders", type=int, default=24)
     parser.add_argument("--attackers", type=int, default=24)
+    parser.add_argument("--folder", help="an empty folder, where the proxy's files and its log stay")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="sidrail-torture-") as folder:
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="sidrail-torture-"))
         oracle, scene, seed, sizes = asyncio.run(torture(options, pathlib.Path(folder)))
         memory = f"memory {sizes[0] >> 20} to {sizes[-1] >> 20} MiB" if sizes else "no round"
         print(f"torture ({daemons.sanitizer() or 'no'} sanitizer): seeds {options.seed} to {seed}, {memory}; {oracle.summary()}")

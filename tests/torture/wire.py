@@ -127,21 +127,24 @@ class Wire:
             raise Ended(repr(error)) from error
         return bytes(body)
 
-    async def message(self, has_body=True, until_end=False):
-        message = Message(await self.until(b"\r\n\r\n"))
+    async def body(self, message, until_end=False):
         coding, length = message.get("transfer-encoding"), message.get("content-length")
-        if not has_body:
-            return message
         if coding is not None:
             if coding != "chunked" or length is not None:
                 raise Broken(f"framed as {coding!r} and {length!r}")
-            message.body = await self.chunks()
-        elif length is not None:
+            return await self.chunks()
+        if length is not None:
             if not length.isdigit():
                 raise Broken(f"Content-Length {length!r}")
-            message.body = await self.exactly(int(length))
-        elif until_end:
-            message.body = await self.rest()
+            return await self.exactly(int(length))
+        return await self.rest() if until_end else b""
+
+    async def request(self, pause=0.0):
+        """The next request; its body is taken after a pause of so many seconds."""
+        message = Message(await self.until(b"\r\n\r\n"))
+        if pause:
+            await asyncio.sleep(pause)
+        message.body = await self.body(message)
         return message
 
     async def answer(self, method="GET"):
@@ -151,17 +154,8 @@ class Wire:
             status = message.status
             if status == 101 or not 100 <= status < 200:
                 break
-        if method == "HEAD" or status in (101, 204, 304):
-            return message
-        coding, length = message.get("transfer-encoding"), message.get("content-length")
-        if coding is not None:
-            if coding != "chunked" or length is not None:
-                raise Broken(f"framed as {coding!r} and {length!r}")
-            message.body = await self.chunks()
-        elif length is not None:
-            message.body = await self.exactly(int(length))
-        else:
-            message.body = await self.rest()
+        if method != "HEAD" and status not in (101, 204, 304):
+            message.body = await self.body(message, until_end=True)
         return message
 
     async def frame(self):
