@@ -192,6 +192,8 @@ void client_watch(struct client *client, short what)
     event_assign(&client->event, client->worker->base, client->stream.fd,
                  (short)(what | EV_PERSIST), on_client_ready, client);
     event_add(&client->event, NULL);
+    if ((what & EV_READ) != 0 && stream_has_pending(&client->stream))
+        event_active(&client->event, EV_READ, 0);
 }
 
 static uint32_t queue_of(const struct client *client)

@@ -133,7 +133,8 @@ static inline bool client_is_blocked(const struct client *client)
  * large: the socket can be full for longer than a slow, but living client is to be waited for. */
 bool client_has_taken(struct client *client);
 
-/* Which of EV_READ and EV_WRITE the client's socket is watched for. */
+/* Which of EV_READ and EV_WRITE the client's socket is watched for. EV_READ comes too when bytes lie in OpenSSL, of
+ * which the socket knows nothing: whoever stops reading in the middle of a record needs no more than this. */
 void client_watch(struct client *client, short what);
 
 /* The response is complete: the connection goes on with the next request or ends. The exchange is freed. */

@@ -256,6 +256,8 @@ void endpoint_connection_watch(struct endpoint_connection *connection, short wha
     event_assign(&connection->event, connection->worker->base, connection->stream.fd,
                  (short)(what | EV_PERSIST), on_ready, connection);
     event_add(&connection->event, NULL);
+    if ((what & EV_READ) != 0 && stream_has_pending(&connection->stream))
+        event_active(&connection->event, EV_READ, 0);
 }
 
 void endpoint_connection_keep(struct endpoint_connection *connection)

@@ -99,7 +99,8 @@ bool endpoint_address_is_local(const struct address *address);
 /* The owner gave up waiting for the connect: noted on the endpoint. Close it next. */
 void endpoint_connection_give_up(struct endpoint_connection *connection);
 
-/* From now on on_ready comes for these of EV_READ and EV_WRITE (0: none). */
+/* From now on on_ready comes for these of EV_READ and EV_WRITE (0: none); EV_READ also for bytes that lie in
+ * OpenSSL. */
 void endpoint_connection_watch(struct endpoint_connection *connection, short what);
 
 /* The exchange was complete and clean: keep it for reuse (or close it when timeouts.endpoint_keep_alive is 0).

@@ -572,7 +572,8 @@ void exchange_read(struct exchange *exchange)
         else
             take_head(exchange, data);
     } while (client->exchange == exchange && exchange->connection == connection &&
-             !client_is_blocked(client) && stream_has_pending(&connection->stream));
+             (connection->watched & EV_READ) != 0 &&
+             stream_has_pending(&connection->stream));
 }
 
 void exchange_resume_reading(struct exchange *exchange)

@@ -374,9 +374,6 @@ static void pipe_flush(struct tunnel *tunnel, enum direction to)
         return;
     watch(tunnel);
     rearm(tunnel);
-    /* TLS may hold bytes that no event will announce. */
-    if (!pipe->has_ended && stream_has_pending(source_of(tunnel, to)))
-        pipe_read(tunnel, to);
 }
 
 /* Both callbacks: `from` names the pipe that this socket is the source of. */
