@@ -4,6 +4,7 @@
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
 #include "broker/replay_rewrite.h"
+#include "broker/transaction.h"
 #include "broker/turn.h"
 #include "shared/net.h"
 #include "shared/timing.h"
@@ -69,6 +70,17 @@ static void queue_bytes(struct client *client, struct evbuffer *reply, uint64_t 
     }
 }
 
+/* In order with what is delivered to it. */
+void client_reply_partly(struct client *client, struct evbuffer *reply)
+{
+    if (evbuffer_get_length(reply) > 0 &&
+        (client->subscriber.counts[0] + client->subscriber.counts[1] > 0 ||
+         evbuffer_get_length(reply) >= READ_SIZE))
+        queue_bytes(client, reply, batch_now());
+    if (client->heir_of != NULL)
+        client_take_inheritance(client);
+}
+
 static void queue_reply(struct client *client, uint64_t now)
 {
     queue_bytes(client, client->set->reply, now);
@@ -109,12 +121,7 @@ static size_t take_requests(struct client *client, struct slice input)
         if (client->facts.waits_since != 0)
             go_on(client);
         done += request.consumed;
-        if (evbuffer_get_length(set->reply) > 0 &&
-            (client->subscriber.counts[0] + client->subscriber.counts[1] > 0 ||
-             evbuffer_get_length(set->reply) >= READ_SIZE))
-            queue_reply(client, now); /* in order with what is delivered to it */
-        if (client->heir_of != NULL)
-            client_take_inheritance(client);
+        client_reply_partly(client, set->reply);
         if (verdict == CLIENT_FINISH) {
             queue_reply(client, now);
             finish(client, CLOSE_QUIT);
@@ -323,6 +330,7 @@ static void client_free(struct client *client)
     resp_parser_cleanup(&client->parser);
     input_give_back(client);
     client_identity_cleanup(client);
+    transaction_free(client->facts.transaction);
     free(client->facts.name);
     free(client->facts.lib_name);
     free(client->facts.lib_version);
@@ -434,6 +442,17 @@ static void on_sweep(evutil_socket_t fd UNUSED, short what UNUSED, void *argumen
 
 /* ── the set ── */
 
+static void on_resume_soon(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
+{
+    client_set_resume(argument);
+}
+
+void client_set_resume_soon(struct client_set *set)
+{
+    static const struct timeval at_once = {0};
+    check(event_add(set->resume_soon, &at_once) == 0);
+}
+
 struct client_set *client_set_new(struct event_base *base, struct turn *turn,
                                   const struct client_limits *limits,
                                   const struct client_callbacks *callbacks)
@@ -461,11 +480,12 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     turn_add_step(turn, end_turn, set);
     window_init(&set->window, base, limits->flush_window, on_window, set);
     set->sweep = event_new(base, -1, EV_PERSIST, on_sweep, set);
+    set->resume_soon = event_new(base, -1, 0, on_resume_soon, set);
     set->end_tick = event_new(base, -1, EV_PERSIST, client_on_end_tick, set);
     set->mark_tick = event_new(base, -1, EV_PERSIST, client_on_mark_tick, set);
     set->look_behind = event_new(base, -1, 0, client_on_look_behind, set);
-    check(set->reply != NULL && set->sweep != NULL && set->look_behind != NULL &&
-          set->end_tick != NULL && set->mark_tick != NULL);
+    check(set->reply != NULL && set->sweep != NULL && set->resume_soon != NULL &&
+          set->look_behind != NULL && set->end_tick != NULL && set->mark_tick != NULL);
     client_begin_marks(set);
     struct timeval every = timing_to_timeval(SWEEP_EVERY);
     check(event_add(set->sweep, &every) == 0);
@@ -492,6 +512,7 @@ void client_set_free(struct client_set *set)
     event_free(set->mark_tick);
     window_cleanup(&set->window);
     event_free(set->sweep);
+    event_free(set->resume_soon);
     event_free(set->look_behind);
     evbuffer_free(set->reply);
     chunk_writer_cleanup(&set->replies);

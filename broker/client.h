@@ -41,6 +41,7 @@ struct event_base;
 struct evbuffer;
 struct host_id;
 struct pod;
+struct transaction;
 struct turn;
 
 /* What a client said about itself, and what it may do. Plain values; handlers of commands change them. */
@@ -68,13 +69,14 @@ struct client_facts {
     bool has_logged_refusal;
     struct pod *pod; /* NULL: not a pod with a client manager; owned by pods.h */
     bool has_logged_missed;
-    uint64_t missed;              /* messages that its dialect has no form for */
-    struct host_id *host_id;      /* owned by host_ids.h; NULL: none yet */
-    struct dialect_view dialect;  /* after client_identify() */
-    struct echo_view echo;        /* after client_identify(), while connected */
-    struct publish_ticket ticket; /* of the PUBLISH whose answer waits for its shard */
-    unsigned ticket_receivers;    /* what that answer will be */
-    uint64_t waits_since;         /* since when its request waits; 0: it does not */
+    uint64_t missed;                 /* messages that its dialect has no form for */
+    struct host_id *host_id;         /* owned by host_ids.h; NULL: none yet */
+    struct dialect_view dialect;     /* after client_identify() */
+    struct echo_view echo;           /* after client_identify(), while connected */
+    struct publish_ticket ticket;    /* of the PUBLISH whose answer waits for its shard */
+    unsigned ticket_receivers;       /* what that answer will be */
+    struct transaction *transaction; /* owned: after MULTI; NULL: none */
+    uint64_t waits_since;            /* since when its request waits; 0: it does not */
 };
 
 enum client_verdict { CLIENT_GO_ON, CLIENT_WAIT, CLIENT_FINISH };
@@ -168,6 +170,10 @@ void client_note_seen(struct client *client, uint64_t seen);
 /* Queues what is in `reply`, outside of a request. */
 void client_reply(struct client *client, struct evbuffer *reply);
 
+/* The same within a request that is done in steps, each like a request of its own: in order with what is delivered, and
+ * with what client_inherit() found. */
+void client_reply_partly(struct client *client, struct evbuffer *reply);
+
 /* Parked: it has no connection, and messages wait for its name's next one. */
 bool client_is_parked(const struct client *client);
 
@@ -178,6 +184,9 @@ enum pace client_pace(struct client *client, uint64_t now);
 /* Requests that wait are given to on_request again, at the end of this loop turn; each time another client is
  * the first. */
 void client_set_resume(struct client_set *set);
+
+/* The same in the next turn of the loop. */
+void client_set_resume_soon(struct client_set *set);
 
 struct client_facts *client_facts(struct client *client);
 uint64_t client_id(const struct client *client);

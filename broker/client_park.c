@@ -15,6 +15,7 @@
 #include "broker/identity.h"
 #include "broker/receive.h"
 #include "broker/replay_rewrite.h"
+#include "broker/transaction.h"
 #include "broker/turn.h"
 #include "shared/timing.h"
 
@@ -201,6 +202,8 @@ void client_park(struct client *client)
     struct client_set *set = client->set;
     replay_end(&client->replay);
     interest_park_all(&client->subscriber);
+    transaction_free(client->facts.transaction);
+    client->facts.transaction = NULL;
     metrics_add(M_SUBSCRIBERS, -1);
     client->parked_at = timing_now();
     set->parked_bytes += client->replay.bytes;

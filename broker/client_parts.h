@@ -90,8 +90,9 @@ struct client_set {
     struct event *end_tick;
     struct event *mark_tick;
     struct client_list waiting; /* for client_set_resume */
-    struct client_list behind;  /* subscribers that are, when last looked */
-    struct event *look_behind;  /* while there are some, and others wait */
+    struct event *resume_soon;
+    struct client_list behind; /* subscribers that are, when last looked */
+    struct event *look_behind; /* while there are some, and others wait */
     bool looks_behind;
     bool has_eased;            /* one is behind no more */
     struct client_list closed; /* to be freed at the end of this turn */

@@ -5,6 +5,7 @@
 #include "broker/command_access.h"
 #include "broker/command_handlers.h"
 #include "broker/resp.h"
+#include "broker/transaction.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -13,7 +14,9 @@
 /* How much of unknown words an error repeats, as Redis. */
 #define ERROR_ARGUMENTS_MAX 128
 
+#define AT_ONCE    COMMAND_AT_ONCE
 #define NO_AUTH    COMMAND_NO_AUTH
+#define NO_MULTI   COMMAND_NO_MULTI
 #define SUBSCRIBED COMMAND_SUBSCRIBED
 
 static const struct command client_commands[] = {
@@ -53,12 +56,17 @@ static const struct command sentinel_commands[] = {
 };
 
 static const struct command sidrail_commands[] = {
-    {"sidrail|all", 2, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_all, NULL},
-    {"sidrail|hello", -5, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_hello, NULL},
-    {"sidrail|join", -4, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_join, NULL},
-    {"sidrail|leave", -4, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_leave, NULL},
-    {"sidrail|rooms", -4, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_rooms, NULL},
-    {"sidrail|seen", 3, SUBSCRIBED, CLASS_SUBSCRIBE, command_sidrail_seen, NULL},
+    {"sidrail|all", 2, SUBSCRIBED | NO_MULTI, CLASS_SUBSCRIBE, command_sidrail_all, NULL},
+    {"sidrail|hello", -5, SUBSCRIBED | NO_MULTI, CLASS_SUBSCRIBE, command_sidrail_hello,
+     NULL},
+    {"sidrail|join", -4, SUBSCRIBED | NO_MULTI, CLASS_SUBSCRIBE, command_sidrail_join,
+     NULL},
+    {"sidrail|leave", -4, SUBSCRIBED | NO_MULTI, CLASS_SUBSCRIBE, command_sidrail_leave,
+     NULL},
+    {"sidrail|rooms", -4, SUBSCRIBED | NO_MULTI, CLASS_SUBSCRIBE, command_sidrail_rooms,
+     NULL},
+    {"sidrail|seen", 3, SUBSCRIBED | NO_MULTI, CLASS_SUBSCRIBE, command_sidrail_seen,
+     NULL},
     {0},
 };
 
@@ -67,17 +75,20 @@ const struct command command_table[] = {
     {"client", -2, 0, CLASS_CONNECTION, NULL, client_commands},
     {"command", -1, 0, CLASS_CONNECTION, command_command, command_commands},
     {"config", -2, 0, CLASS_CONNECTION, NULL, config_commands},
+    {"discard", 1, AT_ONCE, CLASS_CONNECTION, command_discard, NULL},
     {"echo", 2, 0, CLASS_CONNECTION, command_echo, NULL},
+    {"exec", 1, AT_ONCE, CLASS_CONNECTION, command_exec, NULL},
     {"hello", -1, NO_AUTH, CLASS_CONNECTION, command_hello, NULL},
     {"info", -1, 0, CLASS_CONNECTION, command_info, NULL},
+    {"multi", 1, AT_ONCE, CLASS_CONNECTION, command_multi, NULL},
     {"ping", -1, SUBSCRIBED, CLASS_CONNECTION, command_ping, NULL},
     {"psubscribe", -2, SUBSCRIBED | COMMAND_CHANNELS, CLASS_SUBSCRIBE, command_psubscribe,
      NULL},
     {"publish", 3, COMMAND_CHANNEL, CLASS_PUBLISH, command_publish, NULL},
     {"pubsub", -2, 0, CLASS_CONNECTION, NULL, pubsub_commands},
     {"punsubscribe", -1, SUBSCRIBED, CLASS_SUBSCRIBE, command_punsubscribe, NULL},
-    {"quit", -1, NO_AUTH | SUBSCRIBED, CLASS_CONNECTION, command_quit, NULL},
-    {"reset", 1, NO_AUTH | SUBSCRIBED, CLASS_CONNECTION, command_reset, NULL},
+    {"quit", -1, NO_AUTH | SUBSCRIBED | AT_ONCE, CLASS_CONNECTION, command_quit, NULL},
+    {"reset", 1, NO_AUTH | SUBSCRIBED | AT_ONCE, CLASS_CONNECTION, command_reset, NULL},
     {"role", 1, 0, CLASS_CONNECTION, command_role, NULL},
     {"select", 2, 0, CLASS_CONNECTION, command_select, NULL},
     {"sentinel", -2, 0, CLASS_CONNECTION, NULL, sentinel_commands},
@@ -86,6 +97,8 @@ const struct command command_table[] = {
      NULL},
     {"time", 1, 0, CLASS_CONNECTION, command_time, NULL},
     {"unsubscribe", -1, SUBSCRIBED, CLASS_SUBSCRIBE, command_unsubscribe, NULL},
+    {"unwatch", 1, 0, CLASS_CONNECTION, command_unwatch, NULL},
+    {"watch", -2, AT_ONCE, CLASS_CONNECTION, command_watch, NULL},
     {0},
 };
 
@@ -104,13 +117,23 @@ const struct command *command_find(const struct command *table, struct slice nam
     return NULL;
 }
 
+/* Redis' text for an EXEC that it does not run. */
+static const char exec_abort[] = "EXECABORT Transaction discarded because of: ";
+
 void command_refuse(struct command_call *call, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
     char text[512];
-    vsnprintf(text, sizeof(text), format, arguments);
+    size_t head = 0;
+    if (!call->is_judged && call->row != NULL && call->row->handle == command_exec)
+        head = (size_t)snprintf(text, sizeof(text), "%s", exec_abort);
+    vsnprintf(text + head, sizeof(text) - head, format, arguments);
     va_end(arguments);
+    if (head > 0 && strncmp(text + head, "ERR ", 4) == 0)
+        memmove(text + head, text + head + 4, strlen(text + head + 4) + 1);
+    if (!call->is_judged)
+        command_reject_transaction(call);
     resp_write_error(call->reply, text);
     call->is_refused = true;
 }
@@ -148,9 +171,14 @@ static void refuse_unknown_subcommand(struct command_call *call,
 }
 
 /* Fails with a reply when the client may not say this now. */
-static bool is_allowed(struct command_call *call, const struct command *row)
+static bool is_allowed(struct command_call *call)
 {
     const struct client_facts *facts = call->facts;
+    const struct command *row = call->row;
+    if (facts->transaction != NULL && (row->flags & COMMAND_NO_MULTI) != 0) {
+        command_refuse(call, "ERR Command not allowed inside a transaction");
+        return false;
+    }
     if (!facts->is_authenticated && (row->flags & COMMAND_NO_AUTH) == 0) {
         command_refuse(call, "NOAUTH Authentication required.");
         return false;
@@ -171,52 +199,77 @@ static bool is_allowed(struct command_call *call, const struct command *row)
     return true;
 }
 
-/* The row that the words name, of a container its subcommand's, or NULL after an error. */
-static const struct command *find_row(struct command_call *call)
+/* The row that the words name, of a container its subcommand's; false after an error. */
+static bool find_row(struct command_call *call)
 {
-    const struct command *row = command_find(command_table, call->argv[0]);
-    if (row == NULL) {
+    call->row = command_find(command_table, call->argv[0]);
+    if (call->row == NULL) {
         refuse_unknown(call);
-        return NULL;
+        return false;
     }
-    if (row->subcommands != NULL && call->argc > 1) {
-        const struct command *sub = command_find(row->subcommands, call->argv[1]);
+    if (call->row->subcommands != NULL && call->argc > 1) {
+        const struct command *sub = command_find(call->row->subcommands, call->argv[1]);
         if (sub == NULL) {
-            refuse_unknown_subcommand(call, row);
-            return NULL;
+            refuse_unknown_subcommand(call, call->row);
+            return false;
         }
-        row = sub;
+        call->row = sub;
     }
-    if (!fits_arity(row, call->argc)) {
-        command_refuse(call, "ERR wrong number of arguments for '%s' command", row->name);
-        return NULL;
+    if (!fits_arity(call->row, call->argc)) {
+        command_refuse(call, "ERR wrong number of arguments for '%s' command",
+                       call->row->name);
+        return false;
     }
-    return row;
+    return true;
+}
+
+static void count(struct command_call *call)
+{
+    call->facts->commands++;
+    metrics_add(M_COMMANDS, 1);
+    if (call->is_refused)
+        metrics_add(M_COMMANDS_REFUSED, 1);
+}
+
+void command_handle(struct command_call *call)
+{
+    call->facts->last_command = call->row->name;
+    call->row->handle(call);
+    if (call->verdict != CLIENT_WAIT)
+        count(call);
 }
 
 enum client_verdict command_run(struct command_context *context, struct client *client,
                                 size_t argc, const struct slice *argv,
                                 struct evbuffer *reply)
 {
+    struct client_facts *facts = client_facts(client);
     struct command_call call = {
         .context = context,
         .client = client,
-        .facts = client_facts(client),
+        .facts = facts,
+        .waits_since = facts->waits_since,
         .argc = argc,
         .argv = argv,
         .reply = reply,
         .verdict = CLIENT_GO_ON,
     };
-    const struct command *row = find_row(&call);
-    if (row != NULL && is_allowed(&call, row)) {
-        call.facts->last_command = row->name;
-        row->handle(&call);
+    if (facts->transaction != NULL && facts->transaction->is_running) {
+        call.is_judged = true;
+        command_exec_go_on(&call);
+        return call.verdict;
     }
-    if (call.verdict == CLIENT_WAIT)
-        return CLIENT_WAIT;
-    call.facts->commands++;
-    metrics_add(M_COMMANDS, 1);
+    if (!find_row(&call) || !is_allowed(&call)) {
+        count(&call);
+        return CLIENT_GO_ON;
+    }
+    call.is_judged = true;
+    if (facts->transaction == NULL || (call.row->flags & COMMAND_AT_ONCE) != 0) {
+        command_handle(&call);
+        return call.verdict;
+    }
+    command_queue(&call); /* counted when it is run */
     if (call.is_refused)
-        metrics_add(M_COMMANDS_REFUSED, 1);
+        count(&call);
     return call.verdict;
 }

@@ -38,10 +38,14 @@ struct command_call {
     struct command_context *context;
     struct client *client;
     struct client_facts *facts; /* of the client */
+    const struct command *row;  /* NULL: not found (yet) */
+    uint64_t
+        waits_since; /* since when this request waits, timing_now(); 0: it does not */
     size_t argc;
     const struct slice *argv;
     struct evbuffer *reply;
     enum client_verdict verdict; /* GO_ON unless the handler says otherwise */
+    bool is_judged;              /* it is in the table, and allowed */
     bool is_refused;             /* the reply is an error */
 };
 
@@ -50,6 +54,8 @@ enum command_flag {
     COMMAND_SUBSCRIBED = 2, /* of a RESP2 client that has subscribed, too */
     COMMAND_CHANNEL = 4,    /* its first argument is a channel */
     COMMAND_CHANNELS = 8,   /* all its arguments are channels or patterns */
+    COMMAND_AT_ONCE = 16,   /* after MULTI it is run, not queued */
+    COMMAND_NO_MULTI = 32,  /* not after MULTI */
 };
 
 struct command {
@@ -73,6 +79,18 @@ const struct command *command_find(const struct command *table, struct slice nam
 enum client_verdict command_run(struct command_context *context, struct client *client,
                                 size_t argc, const struct slice *argv,
                                 struct evbuffer *reply);
+
+/* Runs the handler of call->row and counts it, unless it waits. */
+void command_handle(struct command_call *call);
+
+/* command_transaction.c: after MULTI, queues the request instead of running it. */
+void command_queue(struct command_call *call);
+
+/* Goes on with an EXEC that waited. */
+void command_exec_go_on(struct command_call *call);
+
+/* The request is refused before it is run or queued: an open transaction will not be run; if it was EXEC, it is over. */
+void command_reject_transaction(struct command_call *call);
 
 /* For handlers: replies with an error, "ERR …" without the '-', and notes that it was one. */
 void command_refuse(struct command_call *call, const char *format, ...) PRINTF_LIKE(2, 3);

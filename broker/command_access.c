@@ -28,24 +28,35 @@ static void channels_of(const struct command_call *call, const struct command *r
                                                 : *from;
 }
 
-bool command_check_access(struct command_call *call, const struct command *row)
+enum access command_access(const struct command_call *call, const struct command *row)
 {
     const struct broker_user_config *user = call->facts->user;
     if (user == NULL)
+        return ACCESS_GIVEN;
+    if ((user->classes & COMMAND_CLASS_BIT(row->class)) == 0)
+        return ACCESS_NO_COMMAND;
+    size_t i;
+    size_t to;
+    for (channels_of(call, row, &i, &to); i < to; i++)
+        if (!command_may_use_channel(call->facts, call->argv[i]))
+            return ACCESS_NO_CHANNEL;
+    return ACCESS_GIVEN;
+}
+
+bool command_check_access(struct command_call *call, const struct command *row)
+{
+    switch (command_access(call, row)) {
+    case ACCESS_GIVEN:
         return true;
-    if ((user->classes & COMMAND_CLASS_BIT(row->class)) == 0) {
+    case ACCESS_NO_COMMAND:
         command_refuse(call,
                        "NOPERM this user has no permissions to run the '%s' command",
                        row->name);
         return false;
+    case ACCESS_NO_CHANNEL:
+        command_refuse(call, "NOPERM this user has no permissions to access one of the "
+                             "channels used as arguments");
+        return false;
     }
-    size_t i;
-    size_t to;
-    for (channels_of(call, row, &i, &to); i < to; i++)
-        if (!command_may_use_channel(call->facts, call->argv[i])) {
-            command_refuse(call, "NOPERM this user has no permissions to access one of "
-                                 "the channels used as arguments");
-            return false;
-        }
-    return true;
+    unreachable();
 }

@@ -14,5 +14,10 @@ struct command_call;
  * greeting of a channel goes with the channel. True where there are no users. */
 bool command_may_use_channel(const struct client_facts *facts, struct slice channel);
 
-/* False after a NOPERM reply: its class, or one of the channels among its arguments, is not the user's. */
+enum access { ACCESS_GIVEN, ACCESS_NO_COMMAND, ACCESS_NO_CHANNEL };
+
+/* Are the row's class, and the channels among the call's arguments, the user's? */
+enum access command_access(const struct command_call *call, const struct command *row);
+
+/* The same; false after a NOPERM reply. */
 bool command_check_access(struct command_call *call, const struct command *row);

@@ -5,6 +5,7 @@
 #include "broker/command.h"
 #include "broker/pods.h"
 #include "broker/resp.h"
+#include "broker/transaction.h"
 #include "shared/timing.h"
 
 #include <event2/buffer.h>
@@ -199,6 +200,8 @@ void command_reset(struct command_call *call)
     if (facts->pod != NULL)
         pod_free(call->context->pods, facts->pod);
     interest_remove_all(call->context->interest, client_subscriber(call->client));
+    transaction_free(facts->transaction);
+    facts->transaction = NULL;
     facts->protocol = 2;
     facts->database = 0;
     set_name(call, slice_of("", 0));

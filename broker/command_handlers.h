@@ -49,3 +49,10 @@ void command_info(struct command_call *call);
 void command_role(struct command_call *call);
 void command_sentinel_masters(struct command_call *call);
 void command_time(struct command_call *call);
+
+/* command_transaction.c: several at once */
+void command_discard(struct command_call *call);
+void command_exec(struct command_call *call);
+void command_multi(struct command_call *call);
+void command_unwatch(struct command_call *call);
+void command_watch(struct command_call *call);

@@ -26,8 +26,7 @@
 /* For how long the request has waited, microseconds. */
 static uint64_t waited(const struct command_call *call)
 {
-    uint64_t since = call->facts->waits_since;
-    return since == 0 ? 0 : timing_now() - since;
+    return call->waits_since == 0 ? 0 : timing_now() - call->waits_since;
 }
 
 /* ── interests ── */

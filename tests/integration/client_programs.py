@@ -19,6 +19,16 @@ PYTHON_SYNC = """
             m = p.get_message(timeout=5)
             if m: got.append((m["type"], m["data"]))
         assert got[::2] == [("message", b"x%d" % i) for i in range(5)] or got.count(("message", b"x0")) == 1, got
+        pipe = r.pipeline()  # a transaction, unless told otherwise
+        pipe.publish("lib", "one").publish("lib", "two").publish("nobody", "x")
+        assert pipe.execute() == [2, 2, 0]
+        pipe.watch("key"); pipe.multi(); pipe.publish("lib", "end")
+        assert pipe.execute() == [2]
+        got = []
+        while ("message", b"end") not in got:
+            m = p.get_message(timeout=5)
+            if m and m["type"] == "message": got.append((m["type"], m["data"]))
+        assert [data for _, data in got if data[:1] != b"x"] == [b"one", b"two", b"end"], got
         p.unsubscribe(); p.punsubscribe(); p.close(); r.close()
     print("well")
 """
@@ -36,6 +46,15 @@ PYTHON_ASYNC = """
         while len(got) < 20:
             m = await p.get_message(timeout=5)
             if m: got.add(m["data"])
+        pipe = r.pipeline()
+        pipe.publish("lib-async", "one")
+        pipe.publish("lib-async", "two")
+        assert await pipe.execute() == [1, 1]
+        got = []
+        while len(got) < 2:
+            m = await p.get_message(timeout=5)
+            if m: got.append(m["data"])
+        assert got == [b"one", b"two"], got
         await p.close()
     asyncio.run(main())
     print("well")

@@ -222,7 +222,10 @@ static void check_needs_password(struct world *world, int fd, const struct comma
         for (int words = bar != NULL ? 2 : 1; words < abs(row->arity); words++)
             len += snprintf(request + len, sizeof(request) - (size_t)len, " a");
         snprintf(request + len, sizeof(request) - (size_t)len, "\r\n");
-        assert_string_equal("-NOAUTH Authentication required.\r\n",
+        assert_string_equal(strcmp(row->name, "exec") == 0
+                                ? "-EXECABORT Transaction discarded because of: NOAUTH "
+                                  "Authentication required.\r\n"
+                                : "-NOAUTH Authentication required.\r\n",
                             say(world, fd, request));
     }
 }
@@ -280,6 +283,29 @@ static void test_closing_a_client_takes_its_interests(void **state UNUSED)
     end(&world);
 }
 
+static void test_a_client_may_end_within_a_transaction(void **state UNUSED)
+{
+    struct world world;
+    begin(&world, false);
+    int fd = enter(&world);
+    assert_string_equal("+OK\r\n+QUEUED\r\n",
+                        say(&world, fd, "MULTI\r\nPUBLISH a b\r\n"));
+    assert_string_equal("-ERR Command not allowed inside a transaction\r\n",
+                        say(&world, fd, "SIDRAIL ALL\r\n"));
+    close(fd);
+    for (int i = 0; i < 3; i++)
+        event_base_loop(world.base, EVLOOP_NONBLOCK);
+    fd = enter(&world);
+    say(&world, fd, "MULTI\r\nCLIENT KILL ID 2\r\nPING\r\n");
+    assert_string_equal("*2\r\n:1\r\n+PONG\r\n", say(&world, fd, "EXEC\r\nPING\r\n"));
+    assert_int_equal(0, client_count(world.context.clients));
+    close(fd);
+    fd = enter(&world);
+    say(&world, fd, "MULTI\r\nPUBLISH a b\r\n");
+    end(&world);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +314,7 @@ int main(void)
         cmocka_unit_test(test_before_the_password_only_the_handshake_is_run),
         cmocka_unit_test(test_a_message_comes_before_the_answer_of_its_own_publisher),
         cmocka_unit_test(test_closing_a_client_takes_its_interests),
+        cmocka_unit_test(test_a_client_may_end_within_a_transaction),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
