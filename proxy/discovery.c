@@ -238,6 +238,7 @@ size_t discovery_drain(struct discovery *discovery, struct slice endpoint, bool 
     size_t count = 0;
     for (size_t i = 0; i < discovery->len; i++)
         count += endpoint_list_drain(discovery->upstreams[i]->list, endpoint, drains);
+    look_at_lists(discovery);
     publish(discovery);
     return count;
 }
@@ -247,6 +248,7 @@ size_t discovery_weigh(struct discovery *discovery, struct slice endpoint, int64
     size_t count = 0;
     for (size_t i = 0; i < discovery->len; i++)
         count += endpoint_list_weigh(discovery->upstreams[i]->list, endpoint, weight);
+    look_at_lists(discovery);
     publish(discovery);
     return count;
 }
@@ -257,6 +259,7 @@ bool discovery_drain_upstream(struct discovery *discovery, struct slice name, bo
     if (place == discovery->len)
         return false;
     endpoint_list_drain_all(discovery->upstreams[place]->list, drains);
+    look_at_lists(discovery);
     publish(discovery);
     return true;
 }
@@ -349,13 +352,15 @@ static const struct source_kind *kind_of(const struct upstream_config *config)
 
 static struct endpoint_list_options list_options(const struct upstream_config *config)
 {
-    struct endpoint_list_options options = {.absence = ABSENCE};
+    struct endpoint_list_options options = {
+        .absence = ABSENCE,
+        .empty_hold = config->empty_hold,
+        .farewell = config->drain.delay + config->drain.window,
+    };
     if (config->discovery.kind == DISCOVERY_STATIC)
         options.absence = 0;
     if (config->discovery.kind == DISCOVERY_DNS)
-        options.vanished = config->drain.delay + config->drain.window;
-    if (config->discovery.kind == DISCOVERY_KUBERNETES)
-        options.empty_hold = config->discovery.kubernetes.empty_hold;
+        options.vanished = options.farewell;
     return options;
 }
 

@@ -15,6 +15,7 @@ struct member {
     bool fails_checks;
     bool is_refusing;      /* vanished and does not accept */
     bool is_vanished;      /* absent for longer than a moment */
+    bool was_held;         /* since then nobody else took new sessions */
     uint64_t absent_since; /* 0: listed */
 };
 
@@ -25,6 +26,8 @@ struct endpoint_list {
     struct endpoint_spec *specs; /* sorted; the texts are ours */
     struct member *members;
     size_t len;
+    bool has_home;       /* some endpoint takes new sessions */
+    uint64_t home_since; /* when that began */
     bool has_changed;
 };
 
@@ -136,19 +139,32 @@ static struct endpoint_spec under_orders(const struct endpoint_list *list,
 
 /* What an endpoint is that no list has had for longer than `absence`, and until when; gone: *until is 0. */
 static enum endpoint_state absent_state(const struct endpoint_list *list,
-                                        const struct member *member, bool is_any_listed,
-                                        uint64_t now, uint64_t *until)
+                                        struct member *member, uint64_t now,
+                                        uint64_t *until)
 {
+    uint64_t begin = member->absent_since + list->options.absence;
     uint64_t hold = list->options.vanished;
-    if (!is_any_listed && list->options.empty_hold > hold)
-        hold = list->options.empty_hold;
-    *until = member->absent_since + list->options.absence + hold;
-    if (member->is_refusing || hold == 0 || now >= *until ||
-        member->said == ENDPOINT_CLOSING) {
+    if (member->is_refusing || member->said == ENDPOINT_CLOSING) {
         *until = 0;
         return ENDPOINT_GONE;
     }
-    return ENDPOINT_DRAINING;
+    if (!list->has_home) {
+        member->was_held = true;
+        *until = begin + list->options.empty_hold;
+        if (now < *until)
+            return ENDPOINT_DRAINING;
+        *until = UINT64_MAX;
+        return ENDPOINT_CLOSING;
+    }
+    if (member->was_held) {
+        begin = list->home_since > begin ? list->home_since : begin;
+        hold = list->options.farewell > hold ? list->options.farewell : hold;
+    }
+    *until = begin + hold;
+    if (now < *until)
+        return ENDPOINT_DRAINING;
+    *until = 0;
+    return ENDPOINT_GONE;
 }
 
 static void remove_at(struct endpoint_list *list, size_t place)
@@ -161,26 +177,59 @@ static void remove_at(struct endpoint_list *list, size_t place)
             (list->len - place) * sizeof *list->members);
 }
 
-static bool has_listed(const struct endpoint_list *list)
+static bool takes_sessions(const struct endpoint_list *list, size_t place, uint64_t now)
 {
-    for (size_t i = 0; i < list->len; i++)
-        if (list->members[i].absent_since == 0)
-            return true;
-    return false;
+    const struct member *member = &list->members[place];
+    const struct endpoint_spec *spec = &list->specs[place];
+    bool is_there =
+        member->absent_since == 0 ||
+        (!member->is_vanished && now < member->absent_since + list->options.absence);
+    return is_there && spec->state < ENDPOINT_DRAINING && spec->weight > 0;
+}
+
+static void look_for_home(struct endpoint_list *list, uint64_t now)
+{
+    bool had_home = list->has_home;
+    list->has_home = false;
+    for (size_t i = 0; i < list->len && !list->has_home; i++)
+        list->has_home = takes_sessions(list, i, now);
+    if (list->has_home && !had_home)
+        list->home_since = now;
+}
+
+/* Where nobody takes new sessions those on their way out keep what they have. */
+static void mark_keepers(struct endpoint_list *list)
+{
+    bool was_any = false, is_any = false;
+    for (size_t i = 0; i < list->len; i++) {
+        struct endpoint_spec *spec = &list->specs[i];
+        bool is_ordered =
+            endpoint_orders_of(&list->orders, spec->who.identity, spec->who.port).drains;
+        bool keeps = !list->has_home && spec->state >= ENDPOINT_DRAINING && !is_ordered;
+        was_any = was_any || spec->keeps_tunnels;
+        is_any = is_any || keeps;
+        list->has_changed = list->has_changed || keeps != spec->keeps_tunnels;
+        spec->keeps_tunnels = keeps;
+    }
+    if (is_any != was_any)
+        log_info(LOG_SUBJECT("endpoint"),
+                 is_any ? "no endpoint takes new sessions: those on their way out keep "
+                          "their WebSockets"
+                        : "endpoints on their way out keep their WebSockets no longer",
+                 LOG_TEXT("upstream", list->upstream_name));
 }
 
 uint64_t endpoint_list_tick(struct endpoint_list *list, uint64_t now)
 {
-    bool is_any_listed = has_listed(list);
     uint64_t next = UINT64_MAX;
+    look_for_home(list, now);
     for (size_t i = list->len; i-- > 0;) {
         struct member *member = &list->members[i];
         if (member->absent_since == 0)
             continue;
         uint64_t until = member->absent_since + list->options.absence;
         if (now >= until) {
-            enum endpoint_state state =
-                absent_state(list, member, is_any_listed, now, &until);
+            enum endpoint_state state = absent_state(list, member, now, &until);
             set_state(list, i, state,
                       member->is_refusing ? "not listed and does not accept"
                                           : "not listed any more");
@@ -193,6 +242,7 @@ uint64_t endpoint_list_tick(struct endpoint_list *list, uint64_t now)
         }
         next = until < next ? until : next;
     }
+    mark_keepers(list);
     return next;
 }
 
@@ -243,15 +293,15 @@ static void take_known(struct endpoint_list *list, struct merge *merge, size_t o
     member->absent_since = 0;
     member->is_refusing = false;
     list->has_changed = list->has_changed || member->is_vanished;
-    member->is_vanished = false;
+    member->is_vanished = member->was_held = false;
     struct endpoint_spec next = under_orders(list, spec);
     if (says_the_same(kept, &next))
         return;
-    enum endpoint_state state = kept->state;
+    next.state = kept->state;
+    next.keeps_tunnels = kept->keeps_tunnels;
     next = copy_spec(&next);
     free_spec(kept);
     *kept = next;
-    kept->state = state;
     list->has_changed = true;
 }
 

@@ -18,9 +18,14 @@
  *                          longer, where a source knows no draining ───┘        │
  *                              (vanished: for as long as it accepts,            │
  *                               at most so long)                                │
- *                          longer, and nothing else is listed: draining         │
- *                              for `empty_hold`                                 │
+ *                          longer, and nobody takes new sessions: draining for  │
+ *                              `empty_hold`, then closing, while it accepts;    │
+ *                              draining for `farewell` once somebody does       │
  *                          else ─▶ gone ◀───────────────────────────────────────┘
+ *
+ *     While no endpoint of the list takes new sessions (ready or degraded, with a weight), those that drain or close
+ *     keep their tunnels (spec.keeps_tunnels): their clients would come back to them. The drain begins when
+ *     there is somewhere to go. An operator's order to drain is carried out all the same.
  *
  *     An endpoint that a source lists anew at the address of an absent one makes that one gone at once: what
  *     listens there is another.
@@ -36,9 +41,11 @@
 struct endpoint_list;
 
 struct endpoint_list_options {
-    uint64_t absence;    /* absent no longer than this never was gone */
-    uint64_t vanished;   /* then draining for so long, while it accepts; 0: not */
-    uint64_t empty_hold; /* when no endpoint is listed any more; 0: not */
+    uint64_t absence;  /* absent no longer than this never was gone */
+    uint64_t vanished; /* then draining for so long, while it accepts; 0: not */
+    uint64_t
+        empty_hold; /* no endpoint takes new sessions: absent ones do for so long; 0: not */
+    uint64_t farewell; /* how long those so held drain when another one does */
 };
 
 /* `upstream_name` is for the log; copied. */

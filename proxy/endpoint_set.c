@@ -115,6 +115,7 @@ static void add_entries(struct endpoint_set *set, const struct endpoint_spec *sp
         entry->endpoint = carry_on_or_new(set, previous, who, now);
         entry->state = sorted[i]->state;
         entry->is_ordered = sorted[i]->is_ordered;
+        entry->keeps_tunnels = sorted[i]->keeps_tunnels;
         entry->weight = sorted[i]->weight < ENDPOINT_WEIGHT_MAX ? sorted[i]->weight
                                                                 : ENDPOINT_WEIGHT_MAX;
     }
@@ -345,14 +346,18 @@ const struct endpoint_entry *endpoint_set_find_legacy(const struct endpoint_set 
 
 /* ---- draining ---- */
 
-/* Endpoints that terminate, and those that are gone, are to lose their tunnels by and by. */
+/* Endpoints that terminate, and those that are gone, are to lose their tunnels by and by; where there is somewhere
+ * to go. */
 static void note_draining(struct endpoint_set *set, const struct endpoint_set *previous,
                           uint64_t now)
 {
     set->drain_changes = previous != NULL ? previous->drain_changes : 0;
-    for (size_t i = 0; i < set->len; i++)
+    for (size_t i = 0; i < set->len; i++) {
+        const struct endpoint_entry *entry = &set->entries[i];
         set->drain_changes += endpoint_note_draining(
-            set->entries[i].endpoint, set->entries[i].state >= ENDPOINT_DRAINING, now);
+            entry->endpoint, entry->state >= ENDPOINT_DRAINING && !entry->keeps_tunnels,
+            now);
+    }
     for (size_t i = 0; previous != NULL && i < previous->len; i++)
         if (endpoint_set_find(set, previous->entries[i].endpoint) == NULL)
             set->drain_changes +=

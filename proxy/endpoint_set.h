@@ -56,7 +56,8 @@ struct endpoint_entry {
     enum endpoint_state state; /* as discovery says, warming by age excluded */
     unsigned weight;           /* 0..ENDPOINT_WEIGHT_MAX; 0: no new session */
     bool is_ordered;           /* an operator said something of state or weight */
-    const uint64_t *tags;      /* one a key, in the order of set->keys */
+    bool keeps_tunnels;   /* drains or closes, but its tunnels have nowhere to go yet */
+    const uint64_t *tags; /* one a key, in the order of set->keys */
 };
 
 struct endpoint_set {
@@ -80,7 +81,8 @@ struct endpoint_spec {
     struct endpoint_identity who;
     enum endpoint_state state;
     unsigned weight;
-    bool is_ordered; /* state or weight are an operator's */
+    bool is_ordered;    /* state or weight are an operator's */
+    bool keeps_tunnels; /* though it drains or closes */
 };
 
 /* What is the same for a whole set. */

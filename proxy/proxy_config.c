@@ -35,6 +35,9 @@ static void derive_upstream(struct upstream_config *upstream)
                                : upstream->discovery.has_dns      ? DISCOVERY_DNS
                                : upstream->discovery.file[0] != '\0' ? DISCOVERY_FILE
                                                                      : DISCOVERY_STATIC;
+    if (upstream->discovery.has_kubernetes &&
+        upstream->discovery.kubernetes.empty_hold != OPTION_AUTO)
+        upstream->empty_hold = upstream->discovery.kubernetes.empty_hold;
     derive_hash_by(&upstream->affinity);
     char **cookie_name = &upstream->affinity.cookie.name;
     if ((*cookie_name)[0] == '\0') {

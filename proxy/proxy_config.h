@@ -126,10 +126,10 @@ struct upstream_config {
             char *service;
             struct text_list ports; /* names or numbers */
             int ip_family;          /* enum ip_family */
-            uint64_t empty_hold;
-            char *api_server; /* "" = the cluster's */
-            char *token_file; /* "" = no token */
-            char *ca_file;    /* "" = the system's */
+            uint64_t empty_hold;    /* OPTION_AUTO = the upstream's */
+            char *api_server;       /* "" = the cluster's */
+            char *token_file;       /* "" = no token */
+            char *ca_file;          /* "" = the system's */
             uint64_t watch_time;
             uint64_t relist;
         } kubernetes;
@@ -152,6 +152,7 @@ struct upstream_config {
         uint64_t window;
     } drain;
     uint64_t herd_spread;
+    uint64_t empty_hold;
     uint64_t place_after;
     uint64_t slow_start;
     bool has_tls;

@@ -134,9 +134,9 @@ static const struct option_row upstream_rows[] = {
      .help = "Which address of a pod with both; auto: of the family of POD_IP, else "
              "IPv4, else what there is."},
     {"discovery.kubernetes.empty_hold", OPTION_DURATION,
-     AT(discovery.kubernetes.empty_hold), .standard = "30s", .minimum = 0,
-     .maximum = HOURS(24), .reload = OPTION_LIVE,
-     .help = "When no endpoint is listed any more the last ones drain for so long."},
+     AT(discovery.kubernetes.empty_hold), .standard = "auto", .automatic = true,
+     .minimum = 0, .maximum = HOURS(24), .reload = OPTION_LIVE,
+     .help = "The upstream's empty_hold by an older name; auto: that one counts."},
     {"discovery.kubernetes.api_server", OPTION_TEXT, AT(discovery.kubernetes.api_server),
      .maximum = 200, .check = proxy_check_api_server, .reload = OPTION_LIVE,
      .help = "https://IP:port or http://IP:port; empty: the cluster's, from the pod's "
@@ -173,6 +173,11 @@ static const struct option_row upstream_rows[] = {
      .maximum = HOURS(1), .reload = OPTION_LIVE,
      .help = "Clients that all lose their WebSocket at one moment are let go spread over "
              "this time."},
+    {"empty_hold", OPTION_DURATION, AT(empty_hold), .standard = "30s", .minimum = 0,
+     .maximum = HOURS(24), .reload = OPTION_LIVE,
+     .help =
+         "When no listed endpoint takes new sessions, those that are not listed any more "
+         "take them for so long. What they have already they keep while they accept."},
     {"affinity.mode", OPTION_ENUM, AT(affinity.mode), .words = mode_words,
      .standard = "persistent", .reload = OPTION_LIVE,
      .help = "balanced: a handshake ignores the cookie's tag and ranks its client key "

@@ -91,14 +91,16 @@ def test_failures_of_the_name_server_leave_the_endpoints(proxy, names, pods, mod
 
 
 @pytest.mark.parametrize("emptied", ["no data", "no such name"])
-def test_an_empty_answer_and_nxdomain_shrink_the_set(proxy, names, pods, emptied):
+def test_an_empty_answer_and_nxdomain_leave_those_that_accept_what_they_have(proxy, names, pods, emptied):
     names.records[("chat.test", "A")] = [pods[0].host]
-    daemon = proxy([], config=upstream(names, pods, window="0s"))
+    daemon = proxy([], config=upstream(names, pods, window="0s", empty_hold="0s"))
     wait_for_states(daemon, {pods[0].address: "ready"})
     if emptied == "no data":
         names.records[("chat.test", "A")] = []
     else:
         names.records.clear()
+    wait_for_states(daemon, {pods[0].address: "closing"})
+    pods[0].close()
     wait_for_states(daemon, {})
 
 

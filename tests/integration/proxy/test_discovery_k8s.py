@@ -226,7 +226,8 @@ def test_an_empty_service_is_held_for_a_while(proxy, api, pods):
     api.remove("chat-1")
     wait_for_states(daemon, {"u-0": "draining", "u-1": "draining"})
     assert poll(daemon.port, held["u-0"][0]) == (200, "u-0")
-    wait_for_states(daemon, {})
+    wait_for_states(daemon, {"u-0": "closing", "u-1": "closing"})
+    assert poll(daemon.port, held["u-0"][0]) == (200, "u-0")
 
 
 def test_it_is_not_ready_before_the_api_has_answered(proxy, pods):

@@ -153,8 +153,97 @@ static void test_an_empty_list_is_held(void **state)
     endpoint_list_apply(list, NULL, 0, SECONDS(40));
     assert_int_equal(endpoint_list_tick(list, SECONDS(70)), SECONDS(71));
     assert_string_equal(show(list), "b=draining");
-    endpoint_list_tick(list, SECONDS(71));
+    assert_int_equal(endpoint_list_tick(list, SECONDS(71)), UINT64_MAX);
+    assert_string_equal(show(list),
+                        "b=closing"); /* no new sessions, for as long as it accepts */
+    endpoint_list_set_refusing(list, SLICE("b"), 1);
+    endpoint_list_tick(list, SECONDS(72));
     assert_string_equal(show(list), "");
+    endpoint_list_free(list);
+}
+
+static bool keeps(const struct endpoint_list *list, size_t place)
+{
+    size_t len;
+    const struct endpoint_spec *specs = endpoint_list_specs(list, &len);
+    assert_true(place < len);
+    return specs[place].keeps_tunnels;
+}
+
+static const struct endpoint_list_options held = {
+    .absence = SECONDS(1), .empty_hold = SECONDS(30), .farewell = SECONDS(22)};
+
+static void test_absent_ones_keep_their_tunnels_until_another_takes_sessions(void **state)
+{
+    (void)state;
+    for (int hold = 0; hold < 2; hold++) { /* within empty_hold, and behind it */
+        struct endpoint_list *list = endpoint_list_new("chat", &held);
+        apply2(list, A(ENDPOINT_READY), B(ENDPOINT_READY), SECONDS(10));
+        endpoint_list_apply(list, NULL, 0, SECONDS(20));
+        endpoint_list_tick(list, SECONDS(20));
+        assert_false(keeps(list, 0) || keeps(list, 1)); /* nothing has happened yet */
+        endpoint_list_tick(list, SECONDS(21));
+        assert_string_equal(show(list), "a=draining b=draining");
+        assert_true(keeps(list, 0) && keeps(list, 1));
+        uint64_t now = SECONDS(hold == 0 ? 30 : 300);
+        endpoint_list_tick(list, now);
+        assert_string_equal(show(list),
+                            hold == 0 ? "a=draining b=draining" : "a=closing b=closing");
+        assert_true(keeps(list, 0) && keeps(list, 1));
+        endpoint_list_take_changed(list);
+        endpoint_list_set_refusing(list, SLICE("b"), 1); /* that one dies meanwhile */
+        endpoint_list_tick(list, now);
+        assert_true(keeps(list, 0));
+        struct endpoint_spec other = spec("c", "10.0.0.3:1", ENDPOINT_DEGRADED);
+        endpoint_list_apply(list, &other, 1, now);
+        assert_int_equal(endpoint_list_tick(list, now), now + SECONDS(22));
+        assert_string_equal(show(list), "a=draining c=degraded");
+        assert_false(keeps(list, 0));
+        assert_true(endpoint_list_take_changed(list));
+        endpoint_list_tick(list, now + SECONDS(22));
+        assert_string_equal(show(list), "c=degraded");
+        endpoint_list_free(list);
+    }
+}
+
+static void test_listed_ones_that_drain_keep_theirs_until_another_takes_them(void **state)
+{
+    (void)state;
+    struct endpoint_list *list = endpoint_list_new("chat", &held);
+    apply2(list, A(ENDPOINT_READY), B(ENDPOINT_DRAINING), SECONDS(10));
+    assert_false(keeps(list, 1));
+    apply2(list, A(ENDPOINT_DRAINING), B(ENDPOINT_CLOSING), SECONDS(11));
+    assert_true(keeps(list, 0) && keeps(list, 1));
+    struct endpoint_spec closed = A(ENDPOINT_READY);
+    closed.weight = 0; /* takes none */
+    apply2(list, closed, B(ENDPOINT_DRAINING), SECONDS(12));
+    assert_true(keeps(list, 1) && !keeps(list, 0));
+    /* an operator's word counts: the drain of all is carried out, of one too */
+    apply2(list, A(ENDPOINT_READY), B(ENDPOINT_READY), SECONDS(13));
+    endpoint_list_drain(list, SLICE("b"), true);
+    apply2(list, A(ENDPOINT_DRAINING), B(ENDPOINT_READY), SECONDS(14));
+    assert_string_equal(show(list), "a=draining b=draining");
+    assert_true(keeps(list, 0) && !keeps(list, 1));
+    endpoint_list_drain_all(list, true);
+    endpoint_list_tick(list, SECONDS(15));
+    assert_true(!keeps(list, 0) && !keeps(list, 1));
+    endpoint_list_free(list);
+}
+
+static void test_a_moment_of_absence_neither_stops_nor_begins_a_drain(void **state)
+{
+    (void)state;
+    struct endpoint_list *list = endpoint_list_new("chat", &held);
+    apply2(list, A(ENDPOINT_READY), B(ENDPOINT_DRAINING), SECONDS(10));
+    endpoint_list_take_changed(list);
+    apply1(list, B(ENDPOINT_DRAINING), SECONDS(11));
+    endpoint_list_tick(list, SECONDS(12) - 1);
+    assert_false(keeps(list, 1));
+    apply2(list, A(ENDPOINT_READY), B(ENDPOINT_DRAINING), SECONDS(12) - 1);
+    assert_false(endpoint_list_take_changed(list));
+    apply1(list, B(ENDPOINT_DRAINING), SECONDS(13));
+    endpoint_list_tick(list, SECONDS(14));
+    assert_true(keeps(list, 0) && keeps(list, 1));
     endpoint_list_free(list);
 }
 
@@ -186,7 +275,7 @@ static void test_a_random_history_leaves_exactly_those_not_absent_too_long(void 
     bool listed[NAMES] = {false};
     for (int round = 0; round < 3000; round++) {
         char ids[NAMES][8], addresses[NAMES][24];
-        struct endpoint_spec specs[NAMES];
+        struct endpoint_spec specs[NAMES + 1];
         size_t len = 0;
         now += (uint64_t)(random() % 700000) + 1;
         endpoint_list_tick(list, now); /* those whose second is over go first */
@@ -205,10 +294,11 @@ static void test_a_random_history_leaves_exactly_those_not_absent_too_long(void 
                                 random() % 4 > 0 ? ENDPOINT_READY : ENDPOINT_DRAINING);
             last[i] = now;
         }
+        specs[len++] = spec("home", "10.0.2.1:80", ENDPOINT_READY);
         endpoint_list_apply(list, specs, len, now);
         endpoint_list_tick(list, now);
         endpoint_list_check(list);
-        size_t wanted = 0, found;
+        size_t wanted = 1, found;
         for (int i = 0; i < NAMES; i++)
             wanted += last[i] != 0 && last[i] + SECONDS(1) > now;
         endpoint_list_specs(list, &found);
@@ -296,6 +386,11 @@ int main(void)
             test_verdicts_turn_ready_into_degraded_and_back_and_nothing_else),
         cmocka_unit_test(test_vanished_ones_drain_while_they_accept),
         cmocka_unit_test(test_an_empty_list_is_held),
+        cmocka_unit_test(
+            test_absent_ones_keep_their_tunnels_until_another_takes_sessions),
+        cmocka_unit_test(
+            test_listed_ones_that_drain_keep_theirs_until_another_takes_them),
+        cmocka_unit_test(test_a_moment_of_absence_neither_stops_nor_begins_a_drain),
         cmocka_unit_test(test_new_words_about_a_known_endpoint_are_taken),
         cmocka_unit_test(test_a_random_history_leaves_exactly_those_not_absent_too_long),
         cmocka_unit_test(
