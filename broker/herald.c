@@ -317,7 +317,12 @@ static void ask_where(struct herald *herald, struct peer *peer)
 
 bool herald_hears(const struct herald *herald)
 {
-    return answer_on(herald).len > 0;
+    if (answer_on(herald).len == 0)
+        return false;
+    for (size_t i = 0; i < shard_set_count(herald->config.shards); i++)
+        if (shard_is_up(shard_set_get(herald->config.shards, i)))
+            return true;
+    return false;
 }
 
 void herald_ask_where(struct herald *herald, uint64_t origin)
@@ -407,10 +412,34 @@ static void take_where(struct herald *herald, const struct control *question)
     evbuffer_free(places.list);
 }
 
+struct gone {
+    struct evbuffer *list;
+    size_t count;
+};
+
+static void add_gone(struct gone *gone, uint16_t partition, uint64_t first, uint64_t end)
+{
+    while (first < end && gone->count < CONTROL_RANGES_MAX) {
+        uint64_t count =
+            end - first < CONTROL_RANGE_MAX ? end - first : CONTROL_RANGE_MAX;
+        control_add_range(gone->list, partition, first, (unsigned)count);
+        gone->count++;
+        first += count;
+    }
+}
+
+/* The first of a partition that is kept or will be sent: what is before it is gone. */
+static uint64_t first_kept(const struct herald *herald, uint16_t partition)
+{
+    uint64_t end = tails_last(herald->config.tails, partition) + 1;
+    const struct sent *first = sent_ring_first_of(herald->config.ring, partition);
+    return first != NULL && first->sequence < end ? first->sequence : end;
+}
+
+/* Whoever was away for long asks for little of what it misses at a time; it hears at once of all that is gone. */
 static void take_ask(struct herald *herald, const struct control *ask)
 {
-    struct evbuffer *gone = evbuffer_new();
-    size_t gone_count = 0;
+    struct gone gone = {evbuffer_new(), 0};
     struct control_list ranges = ask->ranges;
     uint16_t partition;
     uint64_t first;
@@ -419,24 +448,24 @@ static void take_ask(struct herald *herald, const struct control *ask)
         if (partition >= herald->config.partitions)
             continue;
         struct shard *shard = shard_towards(herald, ask->sender, ask->shard);
-        for (uint64_t i = first; i < first + count; i++) {
-            if (sent_ring_find(herald->config.ring, partition, i) != NULL) {
-                if (shard != NULL)
-                    shard_send_answer(shard, ask->sender, partition, i);
-            } else if (i <= tails_last(herald->config.tails, partition) &&
-                       gone_count < CONTROL_RANGES_MAX) {
-                control_add_range(gone, partition, i, 1);
-                gone_count++;
+        uint64_t kept = first_kept(herald, partition);
+        add_gone(&gone, partition, first, kept);
+        for (uint64_t i = first > kept ? first : kept; i < first + count; i++) {
+            if (sent_ring_find(herald->config.ring, partition, i) == NULL) {
+                if (i <= tails_last(herald->config.tails, partition))
+                    add_gone(&gone, partition, i, i + 1);
+            } else if (shard != NULL) {
+                shard_send_answer(shard, ask->sender, partition, i);
             }
         }
     }
-    if (gone_count > 0) {
+    if (gone.count > 0) {
         herald->number++;
         struct control control = {.kind = CONTROL_GONE,
-                                  .ranges = list_of(gone, gone_count)};
+                                  .ranges = list_of(gone.list, gone.count)};
         send_to(herald, ask->sender, &control, ask->shard);
     }
-    evbuffer_free(gone);
+    evbuffer_free(gone.list);
 }
 
 struct span herald_retransmit(struct herald *herald, uint64_t asker,
@@ -461,6 +490,18 @@ static void tell_new(const struct peer *peer)
              LOG_BOOL("ready", peer->is_ready));
 }
 
+/* It was buried, and is back: only cut off. */
+static void wake(struct herald *herald, struct peer *peer)
+{
+    peer->is_back = false;
+    if (!receiver_wake_origin(herald->config.receiver, peer->origin) &&
+        peer->has_ready_at)
+        log_warn(LOG_SUBJECT("brokers"),
+                 "heard again after so long that where it was is forgotten; what it sent "
+                 "meanwhile is not counted",
+                 LOG_UNSIGNED("origin", peer->origin));
+}
+
 static void take_facts(struct herald *herald, const struct control *control)
 {
     struct peer *peer;
@@ -470,7 +511,9 @@ static void take_facts(struct herald *herald, const struct control *control)
         return;
     if (news != PEER_KNOWN)
         tell_new(peer);
-    if (news == PEER_NOW_READY)
+    if (peer->is_back)
+        wake(herald, peer);
+    if (news == PEER_NOW_READY && !peer->is_known)
         receiver_set_age(herald->config.receiver, peer->origin, peer->ready_at);
     if (!peer->is_ready || news == PEER_NOW_READY) {
         if (herald->ready_at != 0)
@@ -498,6 +541,17 @@ static void take_facts(struct herald *herald, const struct control *control)
     shard_set_place(herald->config.shards);
 }
 
+/* What was sent between two heartbeats that are far apart is in the tails of neither. */
+static void take_heartbeat(struct herald *herald, const struct control *control)
+{
+    take_facts(herald, control);
+    struct peer *peer = peer_find(herald->config.peers, control->sender);
+    if (peer == NULL || !peer->lacks_tails)
+        return;
+    peer->lacks_tails = false;
+    herald_ask_where(herald, peer->origin);
+}
+
 static void take_positions(struct herald *herald, const struct control *control)
 {
     struct peer *peer = peer_find(herald->config.peers, control->sender);
@@ -513,6 +567,7 @@ static void take_positions(struct herald *herald, const struct control *control)
         if (partition < herald->config.partitions)
             lasts[partition] = last;
     take_facts(herald, control);
+    peer->lacks_tails = false; /* this answer has everything */
     for (unsigned i = 0; i < herald->config.partitions; i++) {
         if (control->question > herald->want_numbers[i])
             receiver_set_base(herald->config.receiver, control->sender, i, lasts[i]);
@@ -539,7 +594,7 @@ void herald_take(struct herald *herald, struct shard *shard, struct slice bytes)
     }
     switch ((enum control_kind)control.kind) {
     case CONTROL_HEARTBEAT:
-        take_facts(herald, &control);
+        take_heartbeat(herald, &control);
         return;
     case CONTROL_ASK:
         take_ask(herald, &control);
@@ -702,7 +757,7 @@ void herald_tick(struct herald *herald)
     while ((origin = peer_bury(herald->config.peers, standing_now())) != 0) {
         log_info(LOG_SUBJECT("brokers"), "silent, forgotten",
                  LOG_UNSIGNED("origin", origin));
-        receiver_forget_origin(herald->config.receiver, origin);
+        receiver_rest_origin(herald->config.receiver, origin);
         subscriber_counts_forget(herald->config.counts, origin);
     }
 }

@@ -5,6 +5,8 @@
 struct tomb {
     uint64_t origin;
     uint64_t number;
+    bool has_ready_at;
+    uint64_t ready_at, age;
 };
 
 struct peer_table {
@@ -14,6 +16,7 @@ struct peer_table {
     unsigned count;
     struct tomb tombs[PEERS_TOMBS_MAX];
     unsigned tomb_count, tomb_next;
+    uint64_t forgotten_ready_at; /* the latest of tombs that were overwritten; 0: none */
 };
 
 struct peer_table *peer_table_new(peer_shard_cb find_shard, void *context)
@@ -51,7 +54,12 @@ static int tomb_find(const struct peer_table *table, uint64_t origin)
 
 static void entomb(struct peer_table *table, const struct peer *peer)
 {
-    table->tombs[table->tomb_next] = (struct tomb){peer->origin, peer->number};
+    struct tomb *tomb = &table->tombs[table->tomb_next];
+    if (tomb->origin != 0 && tomb->has_ready_at &&
+        tomb->ready_at > table->forgotten_ready_at)
+        table->forgotten_ready_at = tomb->ready_at;
+    *tomb = (struct tomb){peer->origin, peer->number, peer->has_ready_at, peer->ready_at,
+                          peer->age};
     table->tomb_next = (table->tomb_next + 1) % PEERS_TOMBS_MAX;
     if (table->tomb_count < PEERS_TOMBS_MAX)
         table->tomb_count++;
@@ -93,6 +101,31 @@ struct peer *peer_get(struct peer_table *table, uint64_t origin, uint64_t standi
     return peer;
 }
 
+/* The peer of a tomb that a newer heartbeat opens. */
+static struct peer *exhume(struct peer_table *table, struct tomb *tomb, uint64_t standing)
+{
+    struct peer *peer = add_peer(table, tomb->origin, standing);
+    peer->has_ready_at = tomb->has_ready_at;
+    peer->ready_at = tomb->ready_at;
+    peer->age = tomb->age;
+    peer->back_at = standing;
+    peer->is_known = tomb->has_ready_at;
+    peer->is_back = true;
+    tomb->origin = 0; /* no origin is 0 */
+    return peer;
+}
+
+/* Ready for the first time that we hear. A tomb that was overwritten may have been its: delays make an age look less than
+ * it is, by less than PEER_KEEP. */
+static void note_ready(const struct peer_table *table, struct peer *peer, uint64_t age,
+                       uint64_t now)
+{
+    peer->has_ready_at = true;
+    peer->ready_at = now - (age < now / 1000 ? age * 1000 : now);
+    peer->is_known = table->forgotten_ready_at != 0 &&
+                     peer->ready_at <= table->forgotten_ready_at + PEER_KEEP;
+}
+
 static void take_facts(struct peer_table *table, struct peer *peer,
                        const struct control_facts *facts)
 {
@@ -117,12 +150,10 @@ enum peer_news peer_hear(struct peer_table *table, const struct control *control
 {
     *found = NULL;
     int tomb = tomb_find(table, control->sender);
-    if (tomb >= 0) {
-        if (control->number <= table->tombs[tomb].number)
-            return PEER_OLD;
-        table->tombs[tomb].origin = 0; /* no origin is 0 */
-    }
-    struct peer *peer = peer_get(table, control->sender, standing);
+    if (tomb >= 0 && control->number <= table->tombs[tomb].number)
+        return PEER_OLD;
+    struct peer *peer = tomb >= 0 ? exhume(table, &table->tombs[tomb], standing)
+                                  : peer_get(table, control->sender, standing);
     *found = peer;
     if (control->number <= peer->number)
         return PEER_OLD;
@@ -135,10 +166,13 @@ enum peer_news peer_hear(struct peer_table *table, const struct control *control
     peer->is_ready = (facts->flags & CONTROL_READY) != 0;
     peer->has_managers = (facts->flags & CONTROL_MANAGERS) != 0;
     take_facts(table, peer, facts);
+    if (peer->is_ready) {
+        peer->lacks_tails |=
+            facts->age > peer->age && facts->age - peer->age > PEER_TAILS_JOIN_MS;
+        peer->age = facts->age;
+    }
     if (peer->is_ready && !peer->has_ready_at) {
-        uint64_t age = facts->age < now / 1000 ? facts->age * 1000 : now;
-        peer->has_ready_at = true;
-        peer->ready_at = now - age;
+        note_ready(table, peer, facts->age, now);
         return PEER_NOW_READY;
     }
     return is_new ? PEER_NEW : PEER_KNOWN;

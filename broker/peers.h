@@ -4,8 +4,8 @@
  *     heartbeat ─ newer than the newest? ─▶ facts ─▶ LIVE: READY and heard within 5 s
  *                     └ no: ignored                    │ silent for 70 s
  *                                                      ▼
- *                                                    tomb: its messages are dropped until a heartbeat with a
- *                                                          higher number comes
+ *                                                    tomb: only what comes next of it is taken, until a heartbeat
+ *                                                          with a higher number comes
  *
  * Times are of standing_now(), but `ready_at`: an age counts also while this broker was stopped.
  */
@@ -16,13 +16,15 @@
 
 #include <sys/queue.h>
 
-#define PEER_LIVE        SECONDS(5)
-#define PEER_SILENT      MILLISECONDS(2500)
-#define PEER_KEEP        SECONDS(70)
-#define PEERS_MAX        1024
-#define PEERS_TOMBS_MAX  1024
-#define PEER_SHARDS_MAX  1024
-#define PEER_CARRIES_MAX 255
+#define PEER_LIVE   SECONDS(5)
+#define PEER_SILENT MILLISECONDS(2500)
+#define PEER_KEEP   SECONDS(70)
+/* Facts that were sent further apart than this may leave out what was sent between them: tails reach back 3.2 s. */
+#define PEER_TAILS_JOIN_MS 2500
+#define PEERS_MAX          1024
+#define PEERS_TOMBS_MAX    1024
+#define PEER_SHARDS_MAX    1024
+#define PEER_CARRIES_MAX   255
 
 struct peer {
     uint64_t origin;
@@ -33,12 +35,18 @@ struct peer {
     bool has_ready_at;
     uint64_t
         ready_at; /* timing_now() when it became READY, or was first heard before that */
+    bool
+        is_known; /* it is not new, or may not be: its age does not say where its messages begin */
     uint64_t used, loaded;
     unsigned carries_count;
     uint64_t carries[PEER_CARRIES_MAX];
     uint8_t subscribed[PEER_SHARDS_MAX / 8]; /* by index of this broker's configuration */
     uint64_t answered_at;                    /* a message of it that was missing came */
     uint64_t back_at;                        /* it was heard again after it was silent */
+    uint64_t age; /* of its newest facts as READY, milliseconds */
+    bool
+        lacks_tails; /* its newest facts came too long after those before them; whoever asks for its positions clears it */
+    bool is_back;    /* it was buried; whoever wakes what is known of it clears it */
     /* Its positions: the question that waits for an answer (0: none), when it was asked, whether another is due
      * soon, and the newest question that was answered. */
     uint64_t question, asked_at;

@@ -65,7 +65,8 @@ struct receiver {
     struct sent_ring *ring;
     struct peer_table *peers;
     struct receiver_callbacks callbacks;
-    uint64_t deaf_at; /* the last time that nothing came from any shard */
+    uint64_t
+        deaf_at; /* the last time that nothing came from any shard, or none could be sent to */
     uint64_t origin;
     unsigned partitions;
     uint64_t *wanted_since; /* timing_now(), by partition; 0: not wanted */
@@ -561,8 +562,8 @@ void receiver_take(struct receiver *receiver, struct slice bytes)
     }
     if (gap == NULL && envelope.origin != receiver->origin) {
         if (peer_get(receiver->peers, envelope.origin, standing_now()) == NULL) {
-            /* A shard woke with messages of a broker that has ended. */
-            sequence_forget_origin(receiver->sequences, envelope.origin);
+            /* A shard woke with messages of a broker that has ended, or one is back that is not heard yet. */
+            sequence_rest(receiver->sequences, envelope.origin);
             metrics_add(M_DUPLICATES, 1);
             return;
         }
@@ -650,6 +651,22 @@ void receiver_set_age(struct receiver *receiver, uint64_t origin, uint64_t ready
             receiver_set_base(receiver, origin, i, 0);
 }
 
+/* What is missing from the front up to `end` is gone; what is held there is delivered. Returns how many are gone. */
+static uint64_t skip_front(struct receiver *receiver, struct gap *gap, uint64_t end)
+{
+    uint64_t lost = 0;
+    uint64_t expected = deliver_held(receiver, gap, expected_of(receiver, gap));
+    while (expected < end) {
+        const struct held *held = TAILQ_FIRST(&gap->held);
+        uint64_t next = held != NULL && held->sequence < end ? held->sequence : end;
+        lost += next - expected;
+        skip_to(receiver, gap, next);
+        expected = deliver_held(receiver, gap, next);
+        gap->since = 0; /* the front has advanced */
+    }
+    return lost;
+}
+
 void receiver_take_gone(struct receiver *receiver, uint64_t origin,
                         struct control_list ranges)
 {
@@ -661,24 +678,25 @@ void receiver_take_gone(struct receiver *receiver, uint64_t origin,
         uint64_t expected = gap != NULL ? expected_of(receiver, gap) : 0;
         if (expected == 0)
             continue;
-        uint64_t lost = 0;
-        for (uint64_t i = first; i < first + count; i++)
-            if (i >= expected && i <= gap->known)
-                lost += hold(receiver, gap, i, SLICE(""), true);
+        uint64_t end = first + count <= gap->known ? first + count : gap->known + 1;
+        uint64_t lost = first <= expected ? skip_front(receiver, gap, end) : 0;
+        expected = expected_of(receiver, gap);
+        for (uint64_t i = first > expected ? first : expected; i < end; i++)
+            lost += hold(receiver, gap, i, SLICE(""), true);
         lose(receiver, &gap->key, lost, LOSS_GONE);
         advance(receiver, gap);
     }
 }
 
-void receiver_forget_origin(struct receiver *receiver, uint64_t origin)
+/* A gap of it ends as every other does: it may be this broker that was cut off, and nothing was given up then. */
+void receiver_rest_origin(struct receiver *receiver, uint64_t origin)
 {
-    struct gap *next;
-    for (struct gap *gap = TAILQ_FIRST(&receiver->gaps); gap != NULL; gap = next) {
-        next = TAILQ_NEXT(gap, of_receiver);
-        if (gap->key.origin == origin)
-            gap_free(receiver, gap);
-    }
-    sequence_forget_origin(receiver->sequences, origin);
+    sequence_rest(receiver->sequences, origin);
+}
+
+bool receiver_wake_origin(struct receiver *receiver, uint64_t origin)
+{
+    return sequence_wake(receiver->sequences, origin);
 }
 
 size_t receiver_held_bytes(const struct receiver *receiver)

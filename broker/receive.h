@@ -43,7 +43,7 @@ struct receiver_callbacks {
     void (*on_ask)(void *context, uint64_t origin, const struct control_list *ranges);
     /* Ask this origin where it is. */
     void (*on_lost_track)(void *context, uint64_t origin);
-    /* Does anything come from any shard? While not, no time for answers passes. */
+    /* Does anything come from any shard, and can anything be sent to one? While not, no time for answers passes. */
     bool (*hears)(void *context);
     /* An enter_room was delivered. */
     void (*on_entry)(void *context, const struct envelope *envelope);
@@ -88,7 +88,12 @@ void receiver_set_age(struct receiver *receiver, uint64_t origin, uint64_t ready
 void receiver_take_gone(struct receiver *receiver, uint64_t origin,
                         struct control_list ranges);
 
-void receiver_forget_origin(struct receiver *receiver, uint64_t origin);
+/* The origin is silent for long: where it was is kept within bounds (sequence.h), and what comes next in order is
+ * delivered, but nothing is asked of it. */
+void receiver_rest_origin(struct receiver *receiver, uint64_t origin);
+
+/* It is heard again. False: where it was is not known, or no more: its positions must say. */
+bool receiver_wake_origin(struct receiver *receiver, uint64_t origin);
 
 size_t receiver_held_bytes(const struct receiver *receiver);
 size_t receiver_gap_count(const struct receiver *receiver);

@@ -22,6 +22,8 @@ struct origin {
     uint64_t id;
     uint64_t heard_at;
     struct copies *copies; /* NULL until one came */
+    uint64_t
+        rests_since; /* sequence_table.rests when its rest began; 0: it does not rest */
     TAILQ_ENTRY(origin) of_table;
     uint64_t expected[]; /* by partition; 0: unknown */
 };
@@ -32,10 +34,26 @@ struct sequence_table {
     struct origin_list origins; /* the last used first */
     unsigned count;
     unsigned partitions;
+    size_t resting_bytes;
+    uint64_t rests; /* how many have begun */
 };
+
+static size_t cost_of(const struct sequence_table *table, const struct origin *origin)
+{
+    return sizeof(*origin) + table->partitions * sizeof(origin->expected[0]) +
+           (origin->copies != NULL ? sizeof(*origin->copies) : 0);
+}
+
+static void end_rest(struct sequence_table *table, struct origin *origin)
+{
+    if (origin->rests_since != 0)
+        table->resting_bytes -= cost_of(table, origin);
+    origin->rests_since = 0;
+}
 
 static void origin_free(struct sequence_table *table, struct origin *origin)
 {
+    end_rest(table, origin);
     TAILQ_REMOVE(&table->origins, origin, of_table);
     table->count--;
     free(origin->copies);
@@ -187,8 +205,11 @@ bool sequence_is_first_copy(struct sequence_table *table, uint64_t origin_id,
                             uint64_t message_id, uint64_t now)
 {
     struct origin *origin = origin_get(table, origin_id, now);
-    if (origin->copies == NULL)
+    if (origin->copies == NULL) {
         origin->copies = must_calloc(1, sizeof(*origin->copies));
+        if (origin->rests_since != 0)
+            table->resting_bytes += sizeof(*origin->copies);
+    }
     struct copies *copies = origin->copies;
     if (copies->buckets[copy_bucket(copies, message_id)] != 0)
         return false;
@@ -210,11 +231,35 @@ bool sequence_has_copy(const struct sequence_table *table, uint64_t origin_id,
            origin->copies->buckets[copy_bucket(origin->copies, message_id)] != 0;
 }
 
-void sequence_forget_origin(struct sequence_table *table, uint64_t origin_id)
+static struct origin *longest_resting(const struct sequence_table *table)
+{
+    struct origin *longest = NULL;
+    struct origin *origin;
+    TAILQ_FOREACH(origin, &table->origins, of_table)
+    if (origin->rests_since != 0 &&
+        (longest == NULL || origin->rests_since < longest->rests_since))
+        longest = origin;
+    return longest;
+}
+
+void sequence_rest(struct sequence_table *table, uint64_t origin_id)
 {
     struct origin *origin = origin_find(table, origin_id);
-    if (origin != NULL)
-        origin_free(table, origin);
+    if (origin == NULL || origin->rests_since != 0)
+        return;
+    origin->rests_since = ++table->rests;
+    table->resting_bytes += cost_of(table, origin);
+    while (table->resting_bytes > SEQUENCE_RESTING_BYTES)
+        origin_free(table, longest_resting(table));
+}
+
+bool sequence_wake(struct sequence_table *table, uint64_t origin_id)
+{
+    struct origin *origin = origin_find(table, origin_id);
+    if (origin == NULL)
+        return false;
+    end_rest(table, origin);
+    return true;
 }
 
 unsigned sequence_origin_count(const struct sequence_table *table)

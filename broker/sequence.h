@@ -8,7 +8,8 @@
  *                         nothing expected     UNKNOWN     where to begin must be found out: sequence_set_base
  *
  * `expected` never goes back. The first message that happens to be seen never sets it. Who watches the other
- * brokers says when an origin is to be forgotten.
+ * brokers says when an origin rests, being silent for long: what is known of it is kept within bounds, since it may
+ * have been cut off only.
  *
  * enter_room and leave_room travel on two partitions under one message id: sequence_is_first_copy() tells
  * the copies apart (copies.h).
@@ -22,6 +23,9 @@
 
 #define SEQUENCE_ORIGINS_MAX 1024 /* beyond: the longest silent one is forgotten */
 #define SEQUENCE_COPIES      4096 /* message ids remembered of each origin */
+
+/* What is kept of origins that rest; over it the one that rests longest is forgotten. */
+#define SEQUENCE_RESTING_BYTES ((size_t)8 * 1024 * 1024)
 
 enum sequence_verdict {
     SEQUENCE_NEXT,
@@ -68,8 +72,11 @@ bool sequence_is_first_copy(struct sequence_table *table, uint64_t origin,
 bool sequence_has_copy(const struct sequence_table *table, uint64_t origin,
                        uint64_t message_id);
 
-/* Everything about an origin that has gone. */
-void sequence_forget_origin(struct sequence_table *table, uint64_t origin);
+/* The origin is silent for long: what is known of it counts against SEQUENCE_RESTING_BYTES until it wakes. */
+void sequence_rest(struct sequence_table *table, uint64_t origin);
+
+/* It is heard again. False: nothing is known of it, or no more. */
+bool sequence_wake(struct sequence_table *table, uint64_t origin);
 
 /* Origins that are remembered, and whether this is one of them. */
 unsigned sequence_origin_count(const struct sequence_table *table);

@@ -39,6 +39,8 @@ DISCOVER_FOR = 500.0
 TICK = 100.0
 LATE_TURN = 200.0            # a loop turn that comes later than that stopped the broker's clock
 POSITIONS_AGAIN = 300.0
+TAILS_JOIN = 2_500.0         # facts further apart may leave out what was sent between them
+RESTING_MAX = 8              # origins that ended and whose positions are kept
 
 
 class Map:
@@ -87,11 +89,13 @@ class Peer:
         self.heard_at = -1e9
         self.born = None
         self.number = 0
+        self.age = 0.0                       # of the newest facts
         self.ready = False
         self.facts = None
         self.answered_at = -1e9              # something missing came
         self.back_at = -1e9                  # heard again after it was silent
         self.wanted_number = self.asked_at = None       # positions that we still want
+        self.is_kept = False                 # buried: its positions are kept
 
 
 class Broker(simulation.Process, Receiver):
@@ -122,7 +126,7 @@ class Broker(simulation.Process, Receiver):
         self.confirmations = deque()                           # (when, Entry)
         self.young = {p: deque() for p in range(PARTITIONS)}   # entries of the last TAIL_MAX
         self.peers = {}
-        self.tombs = {}                      # origins that ended: what comes of them is late
+        self.tombs = {}                      # origins that ended: their Peer, and whether positions are kept
         self.number = 0                      # of heartbeats and asks
         self.ready_at = self.ready_since = self.complete_at = None
         self.unconfirmed = 0
@@ -413,6 +417,11 @@ class Broker(simulation.Process, Receiver):
             return
         for partition, sequences in wanted.items():
             gone = []
+            if (partition, sequences[0]) not in self.ring and "gone_far" not in self.off:
+                # also what was not asked for: all that is before the first that is kept
+                kept = min((s for p, s in self.ring if p == partition), default=self._next_unsent()[partition])
+                gone = list(range(sequences[0], kept))
+                sequences = [s for s in sequences if s >= kept]
             for sequence in sequences:
                 entry = self.ring.get((partition, sequence))
                 if entry is None:
@@ -466,6 +475,7 @@ class Broker(simulation.Process, Receiver):
         if self.loaded is not self.used and self._carries(self.loaded):
             maps.add(self.loaded.name)
         return {"number": self.number, "born": self.ready_since, "started": self.born, "ready": self.ready_at is not None,
+                "age": self.simulation.now - self.ready_since if self.ready_at is not None else 0.0,
                 "subscribed": frozenset(s for s, l in self.links.items() if l.is_complete()),
                 "used": self.used.name, "loaded": self.loaded.name, "maps": frozenset(maps),
                 "tails": self._tails() if "tails" not in self.off else {}}
@@ -495,9 +505,9 @@ class Broker(simulation.Process, Receiver):
     def _heartbeat(self, origin, facts):
         peer = self.peers.get(origin)
         if origin in self.tombs:
-            if facts["number"] <= self.tombs[origin]:
+            if facts["number"] <= self.tombs[origin].number:
                 return
-            del self.tombs[origin]
+            peer = self._exhume(origin)
         if peer is None:
             peer = self.peers[origin] = Peer()
         if facts["number"] <= peer.number and "number" not in self.off:
@@ -518,10 +528,36 @@ class Broker(simulation.Process, Receiver):
                 self.later(1.0, self._beat_now)      # the newcomer must hear of us before it can count on us
             elif peer.ready:
                 self.want_positions(origin)
+        if peer.ready:
+            if facts["age"] - peer.age > TAILS_JOIN and "heard_again" not in self.off:
+                self.want_positions(origin)          # tails reach back 3.2 s: what was sent before is in none
+            peer.age = facts["age"]
         for partition, last in facts["tails"].items():
             self.heard_of(origin, partition, last)
         self._map_step()
         self._place()
+
+    def _bury(self, origin, peer):
+        """Silent for long: where it was is kept, within bounds; beyond them it is asked when it is heard again."""
+        if "tombs" not in self.off:
+            self.tombs[origin] = peer
+        if {"tombs", "keep_positions"} & self.off:
+            self.forget_origin(origin)
+            return
+        peer.is_kept = True
+        kept = [o for o, p in self.tombs.items() if p.is_kept]
+        for oldest in kept[:-RESTING_MAX]:
+            self.tombs[oldest].is_kept = False
+            self.forget_origin(oldest)
+
+    def _exhume(self, origin):
+        buried = self.tombs.pop(origin)
+        if "keep_positions" in self.off:
+            return None
+        peer = self.peers[origin] = Peer()
+        peer.heard_at = -1e9
+        peer.born = buried.born if buried.is_kept or buried.born is None else -1e9     # no base by age
+        return peer
 
     # ── positions ────────────────────────────────────────────────────────────────────────────
 
@@ -666,10 +702,8 @@ class Broker(simulation.Process, Receiver):
         self._expire()
         for origin, peer in list(self.peers.items()):
             if now - peer.heard_at > KEEP_ORIGIN:
-                if "tombs" not in self.off:
-                    self.tombs[origin] = peer.number
                 del self.peers[origin]
-                self.forget_origin(origin)
+                self._bury(origin, peer)
             elif peer.wanted_number is not None and now - peer.asked_at >= POSITIONS_AGAIN:
                 self._ask_positions(origin)
         self.deliver_early_copies()

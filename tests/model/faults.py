@@ -16,6 +16,7 @@ from its beginning. It can be played against the model (World.play) or against r
     "crash", "launch"       broker: kill -9; a new one in the slot, with the newest map
     "load"                  broker, map, shards, without (slots): ctl reload
     "burst"                 broker, count: so many publishes at once
+    "say"                   broker, partition: one publish
     "need", "leave"         broker, partition: a first local interest; the last one ends
     "end_pod"               pod, how (fin, half, reset, die, cut), away: its connection; back after `away` ms
 """
@@ -159,6 +160,49 @@ def cut_off(s):
         for shard in SHARDS:
             for direction in directions:
                 s.pair(at, lasting, "block", "unblock", broker=broker, shard=shard, direction=direction)
+
+
+def cut(s, at, lasting, broker, directions=("up", "down")):
+    for shard in SHARDS:
+        for direction in directions:
+            s.pair(at, lasting, "block", "unblock", broker=broker, shard=shard, direction=direction)
+
+
+@fault
+def quiet(s):
+    """A broker is cut off or stopped for 4 to 8 s, shards are killed meanwhile, and few messages are published:
+    after most of them nothing more is said in their partition, so nothing later shows that they are missing."""
+    at, lasting = 200 + s.random.random() * 800, s.random.choice((4_500, 5_200, 6_000, 7_000, 8_000))
+    for turn in range(s.random.choice((1, 1, 2))):
+        broker = s.random.randrange(BROKERS)
+        if s.random.random() < 0.25:
+            s.pair(at, lasting, "pause", "wake", broker=broker)
+        else:
+            cut(s, at, lasting, broker, s.random.choice((("up",), ("down",), ("up", "down"), ("up", "down"))))
+        if s.random.random() < 0.5:
+            s.pair(at + lasting * s.random.random(), s.random.choice((1, 500, 4_000)), "kill", "start",
+                   shard=s.random.choice(SHARDS))
+        for _ in range(s.random.choice((2, 5, 12))):
+            s.add(at - 300 + (lasting + 600) * s.random.random(), "say", broker=s.random.randrange(BROKERS),
+                  partition=s.random.randrange(6))
+        at += lasting + s.random.random() * 4_000
+
+
+@fault
+def cut_off_long(s):
+    """A broker reaches nothing, is reached by nothing, or is stopped, for 8 to 120 s; what the ring has left is
+    counted, nothing else; what is said later is not late. Needs end and begin meanwhile."""
+    broker, lasting = s.random.randrange(BROKERS), s.random.choice((9_000, 15_000, 30_000, 68_000, 75_000, 90_000, 120_000))
+    s.length = 135_000
+    if s.random.random() < 0.2:
+        s.pair(2_000, lasting, "pause", "wake", broker=broker)
+    else:
+        cut(s, 2_000, lasting, broker, s.random.choice((("up",), ("down",), ("up", "down"), ("up", "down"))))
+    if s.random.random() < 0.3:
+        for at in s.times(5_000):
+            s.add(at, s.random.choice(("need", "leave")), broker=s.random.randrange(BROKERS), partition=s.random.randrange(2, 6))
+    if s.random.random() < 0.3:
+        s.pair(2_000 + s.random.random() * lasting, 1_000, "crash", "launch", broker=(broker + 1) % BROKERS)
 
 
 @fault

@@ -47,6 +47,9 @@ MUTATIONS = {
     "usable": ("a shard is used whether or not others are subscribed", ["shard_that_one_cannot_reach_is_left"]),
     "confirmed_recently": ("just confirmed messages are not sent again", ["shard_dies_between_reply_and_push"]),
     "ready_age": ("a base by the age since the start", ["second_starts_while_the_first_is_not_ready"]),
+    "heard_again": ("an origin that was not heard for long is not asked where it is", ["quiet"]),
+    "keep_positions": ("a buried origin begins again with 1", ["cut_off_long"]),
+    "mute": ("the time counts in which nothing can be asked", ["cut_off_long"]),
     "tails+positions": ("neither tails nor positions", ["tail_lost_with_no_message_after_it"]),
 }
 REDUNDANT = {
@@ -59,6 +62,7 @@ REDUNDANT = {
     "fail_back": ("the home is used again at once", ["shard_flap", "link_reset"]),
     "settle": ("old subscriptions end at once", ["map_change_and_kill", "map_change_and_pause"]),
     "kept": ("subscriptions of a replaced change end", ["reload_that_replaces_one_not_yet_in_use"]),
+    "gone_far": ("only what was asked for is said to be gone", ["cut_off_long"]),
     "answers_once": ("each ask is answered, again and again", ["broker_pause"]),
 }
 

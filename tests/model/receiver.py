@@ -42,7 +42,7 @@ class Receiver:
         self.early_copies = {}       # message id -> the sid's copy, while the room's is awaited
         self.ask_turn = 0
         self.gap_timer = False
-        self.deaf_at = -1e9          # the last time that we heard nothing on any shard
+        self.deaf_at = -1e9          # the last time that we heard nothing on any shard, or could send nothing
 
     def _state(self, origin, partition):
         key = (origin, partition)
@@ -58,10 +58,16 @@ class Receiver:
         return (peer is not None and peer.born is not None and "base" not in self.off
                 and self.needs.get(partition, 1e18) <= peer.born)
 
+    def _follows(self, origin, partition, sequence):
+        """Of an origin that was buried: late, but what comes next in order, or fills a gap."""
+        state = self.receiving.get((origin, partition))
+        return state is not None and state.expected is not None and (
+            sequence == state.expected or state.gap_since is not None)
+
     # ── messages ─────────────────────────────────────────────────────────────────────────────
 
     def receive(self, origin, partition, sequence, message):
-        if partition not in self.needs or origin in self.tombs:
+        if partition not in self.needs or (origin in self.tombs and not self._follows(origin, partition, sequence)):
             return
         state = self._state(origin, partition)
         if state.expected is None and "base_wait" in self.off:
@@ -188,7 +194,7 @@ class Receiver:
     def _look_at_gaps(self):
         self.gap_timer = False
         now, ask = self.now, {}
-        if not self._hears():
+        if not self._hears() or ("mute" not in self.off and not any(l.up for l in self.links.values())):
             self.deaf_at = now
         for key in list(self.gaps):
             state = self.receiving.get(key)

@@ -31,6 +31,7 @@ struct world {
     struct deliverer *deliverer;
     struct publisher *publisher;
     uint64_t number; /* of what the other broker says */
+    uint64_t age;    /* that it says */
     uint64_t first_hash, second_hash;
     struct evbuffer *said; /* bytes of what `control` points into */
     struct control control;
@@ -226,6 +227,7 @@ static void hear_facts(struct world *world, uint64_t used, uint64_t carried,
         .kind = question != 0 ? CONTROL_POSITIONS : CONTROL_HEARTBEAT,
         .question = question,
         .facts = {.flags = CONTROL_READY,
+                  .age = world->age,
                   .used = used,
                   .loaded = carried,
                   .carries = list_of(carries, carried != used ? 2 : 1),
@@ -364,6 +366,67 @@ test_when_a_subscription_returns_the_others_are_asked_where_they_are(void **stat
     end(&world);
 }
 
+static void test_who_is_heard_again_is_asked_where_it_is(void **state UNUSED)
+{
+    struct world world;
+    begin(&world);
+    get_ready(&world);
+    for (unsigned i = 0; i < 3; i++) {
+        world.age += 2000; /* one heartbeat was lost: the tails of the next have it */
+        hear_facts(&world, world.first_hash, world.first_hash, 2, 0);
+        pass(&world, SECONDS(2));
+    }
+    assert_int_equal(0, said(&world, CONTROL_WHERE, peer_channel));
+    pass(&world, SECONDS(4)); /* nothing is asked while it is not heard */
+    assert_int_equal(0, said(&world, CONTROL_WHERE, peer_channel));
+    world.age += 6000;
+    hear_facts(&world, world.first_hash, world.first_hash, 2, 0);
+    settle(&world);
+    assert_int_equal(1, said(&world, CONTROL_WHERE, peer_channel));
+    pass(&world, MILLISECONDS(400)); /* again, until it has answered */
+    assert_int_equal(1, said(&world, CONTROL_WHERE, peer_channel));
+    world.age += 400;
+    hear_facts(&world, world.first_hash, world.first_hash, 2, world.control.number);
+    pass(&world, SECONDS(1));
+    said(&world, CONTROL_WHERE, peer_channel);
+    pass(&world, SECONDS(1));
+    assert_int_equal(0, said(&world, CONTROL_WHERE, peer_channel));
+    end(&world);
+}
+
+static void test_all_that_is_gone_is_said_at_once(void **state UNUSED)
+{
+    struct world world;
+    begin(&world);
+    get_ready(&world);
+    hear_facts(&world, world.first_hash, world.first_hash, 2, 0);
+    for (unsigned i = 0; i < 300; i++) {
+        publish(&world);
+        settle(&world);
+    }
+    world.config->resend_window = 0;
+    assert_true(publisher_reload(world.publisher, world.config));
+    pass(&world, MILLISECONDS(10));
+    said(&world, 0, "");
+    uint16_t partition = partition_of_channel(world.map, SLICE("news"));
+    struct evbuffer *ranges = evbuffer_new();
+    control_add_range(ranges, partition, 7, 200);
+    struct control ask = {.kind = CONTROL_ASK, .ranges = list_of(ranges, 1)};
+    hear(&world, &ask);
+    evbuffer_free(ranges);
+    settle(&world);
+    assert_int_equal(1, said(&world, CONTROL_GONE, peer_channel));
+    uint16_t where;
+    uint64_t first;
+    unsigned count;
+    assert_true(control_next_range(&world.control.ranges, &where, &first, &count));
+    assert_true(where == partition && first == 7 && count == 200);
+    assert_true(control_next_range(&world.control.ranges, &where, &first, &count));
+    assert_true(first == 207 && count == 94);
+    assert_int_equal(0, world.control.ranges.count);
+    end(&world);
+}
+
 static void test_copies_and_late_heartbeats_change_nothing(void **state UNUSED)
 {
     struct world world;
@@ -480,6 +543,8 @@ int main(void)
         cmocka_unit_test(test_ready_when_subscribed_and_everybody_has_said_where_it_is),
         cmocka_unit_test(test_never_ready_beside_one_that_routes_by_another_map),
         cmocka_unit_test(test_questions_are_answered_and_what_is_kept_is_sent_again),
+        cmocka_unit_test(test_who_is_heard_again_is_asked_where_it_is),
+        cmocka_unit_test(test_all_that_is_gone_is_said_at_once),
         cmocka_unit_test(
             test_when_a_subscription_returns_the_others_are_asked_where_they_are),
         cmocka_unit_test(test_copies_and_late_heartbeats_change_nothing),

@@ -15,6 +15,8 @@ static int find_shard(void *context UNUSED, struct slice name)
                : -1;
 }
 
+static uint64_t age; /* what OTHER says, milliseconds */
+
 /* A heartbeat of OTHER, subscribed on these shards. */
 static enum peer_news hear(struct peer_table *table, uint64_t number, uint8_t flags,
                            const char *shards, uint64_t at)
@@ -29,7 +31,7 @@ static enum peer_news hear(struct peer_table *table, uint64_t number, uint8_t fl
         .sender = OTHER,
         .number = number,
         .facts = {.flags = flags,
-                  .age = 500,
+                  .age = age,
                   .carries = {1, slice_of(evbuffer_pullup(carries, -1), 8)},
                   .subscribed = {strlen(shards), slice_of(evbuffer_pullup(names, -1),
                                                           evbuffer_get_length(names))}},
@@ -94,9 +96,77 @@ static void test_a_tomb_opens_for_a_higher_number_only(void **state UNUSED)
     assert_null(peer_get(table, OTHER, at));
     assert_int_equal(PEER_OLD, hear(table, 9, CONTROL_READY, "a", at));
     assert_true(peer_is_tomb(table, OTHER));
-    assert_int_equal(PEER_NOW_READY, hear(table, 10, CONTROL_READY, "a", at));
+    assert_int_equal(PEER_NEW, hear(table, 10, CONTROL_READY, "a", at));
     assert_false(peer_is_tomb(table, OTHER));
+    const struct peer *peer = peer_find(table, OTHER);
+    assert_true(peer->is_back && peer->is_known && peer->has_ready_at);
+    assert_true(peer->back_at == at && peer->ready_at == at - MILLISECONDS(500));
     peer_table_free(table);
+}
+
+static void
+test_one_buried_before_it_was_ready_is_new_when_it_is_back(void **state UNUSED)
+{
+    struct peer_table *table = peer_table_new(find_shard, NULL);
+    uint64_t at = SECONDS(100);
+    hear(table, 9, 0, "", at);
+    assert_true(peer_bury(table, at + PEER_KEEP + 1) == OTHER);
+    assert_int_equal(PEER_NOW_READY, hear(table, 10, CONTROL_READY, "a", at));
+    assert_false(peer_find(table, OTHER)->is_known);
+    peer_table_free(table);
+}
+
+static void hear_of(struct peer_table *table, uint64_t origin, uint64_t at)
+{
+    struct control control = {.kind = CONTROL_HEARTBEAT,
+                              .sender = origin,
+                              .number = 1,
+                              .facts = {.flags = CONTROL_READY, .age = age}};
+    struct peer *peer;
+    assert_true(peer_hear(table, &control, at, at, &peer) == PEER_NOW_READY);
+}
+
+static void test_whoever_may_have_been_in_a_lost_tomb_is_no_newcomer(void **state UNUSED)
+{
+    struct peer_table *table = peer_table_new(find_shard, NULL);
+    uint64_t at = SECONDS(1000);
+    for (uint64_t origin = 1000; origin <= 1000 + PEERS_TOMBS_MAX; origin++) {
+        hear_of(table, origin, at);
+        while (peer_bury(table, at + PEER_KEEP + 1) != 0) {
+        }
+    }
+    assert_false(peer_is_tomb(table, 1000));
+    assert_true(peer_is_tomb(table, 1001));
+    hear_of(table, 1000, at);
+    assert_true(peer_find(table, 1000)->is_known);
+    hear_of(table, 1, at + SECONDS(200));
+    assert_false(peer_find(table, 1)->is_known);
+    peer_table_free(table);
+}
+
+static void test_heartbeats_too_far_apart_leave_out_tails(void **state UNUSED)
+{
+    struct peer_table *table = peer_table_new(find_shard, NULL);
+    uint64_t at = SECONDS(100);
+    hear(table, 1, CONTROL_READY, "a", at);
+    struct peer *peer = peer_find(table, OTHER);
+    assert_false(peer->lacks_tails);
+    age += PEER_TAILS_JOIN_MS;
+    hear(table, 2, CONTROL_READY, "a", at);
+    assert_false(peer->lacks_tails);
+    hear(table, 3, CONTROL_READY, "a", at + SECONDS(60)); /* late, that is all */
+    assert_false(peer->lacks_tails);
+    age += PEER_TAILS_JOIN_MS + 1;
+    hear(table, 4, CONTROL_READY, "a", at + SECONDS(60));
+    assert_true(peer->lacks_tails);
+    age = 500;
+    peer_table_free(table);
+}
+
+static int begin(void **state UNUSED)
+{
+    age = 500;
+    return 0;
 }
 
 int main(void)
@@ -106,6 +176,9 @@ int main(void)
         cmocka_unit_test(test_one_that_is_ready_when_first_heard_is_as_old_as_it_says),
         cmocka_unit_test(test_a_shard_counts_when_all_that_live_hear_it),
         cmocka_unit_test(test_a_tomb_opens_for_a_higher_number_only),
+        cmocka_unit_test(test_one_buried_before_it_was_ready_is_new_when_it_is_back),
+        cmocka_unit_test(test_whoever_may_have_been_in_a_lost_tomb_is_no_newcomer),
+        cmocka_unit_test(test_heartbeats_too_far_apart_leave_out_tails),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, begin, NULL);
 }

@@ -369,7 +369,7 @@ static void test_one_ask_names_at_most_200_of_a_partition(void **state UNUSED)
     end(&world);
 }
 
-static void test_a_tomb_is_silent(void **state UNUSED)
+static void test_of_a_tomb_only_what_comes_next_is_taken(void **state UNUSED)
 {
     struct world world;
     begin(&world);
@@ -378,11 +378,14 @@ static void test_a_tomb_is_silent(void **state UNUSED)
     play(&world, "1");
     fake_now += PEER_KEEP + SECONDS(1);
     assert_int_equal(ORIGIN, peer_bury(world.peers, fake_now));
-    receiver_forget_origin(world.receiver, ORIGIN);
+    receiver_rest_origin(world.receiver, ORIGIN);
     play(&world, "1"); /* a shard woke with it */
     play(&world, "2");
-    assert_string_equal("1 ", world.log);
+    play(&world, "4");
+    assert_string_equal("1 2 ", world.log);
     assert_int_equal(0, receiver_gap_count(world.receiver));
+    assert_true(receiver_wake_origin(world.receiver, ORIGIN));
+    assert_false(receiver_wake_origin(world.receiver, ORIGIN + 1));
     end(&world);
 }
 
@@ -391,7 +394,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_delivered_asked_for_and_given_up),
         cmocka_unit_test(test_one_ask_names_at_most_200_of_a_partition),
-        cmocka_unit_test(test_a_tomb_is_silent),
+        cmocka_unit_test(test_of_a_tomb_only_what_comes_next_is_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -97,15 +97,38 @@ test_a_partition_no_longer_received_is_forgotten_of_all_others(void **state UNUS
     sequence_table_free(table);
 }
 
-static void test_an_origin_that_has_gone_is_forgotten_whole(void **state UNUSED)
+static void test_an_origin_that_rests_is_known_when_it_wakes(void **state UNUSED)
 {
-    struct sequence_table *table = sequence_table_new(1);
-    sequence_advance(table, ME, 0, 1, 0);
+    struct sequence_table *table = sequence_table_new(2);
     sequence_advance(table, OTHER, 0, 1, 0);
-    sequence_forget_origin(table, OTHER);
-    assert_true(sequence_knows(table, ME));
-    assert_false(sequence_knows(table, OTHER));
-    assert_int_equal(SEQUENCE_UNKNOWN, judge(table, OTHER, 0, 2));
+    sequence_advance(table, OTHER, 1, 1, 0);
+    sequence_rest(table, OTHER);
+    assert_int_equal(SEQUENCE_DUPLICATE, judge(table, OTHER, 0, 1));
+    assert_int_equal(SEQUENCE_NEXT, judge(table, OTHER, 0, 2));
+    sequence_forget_partition(table, 1, ME);
+    assert_true(sequence_wake(table, OTHER));
+    assert_int_equal(2, sequence_expected(table, OTHER, 0));
+    assert_int_equal(0, sequence_expected(table, OTHER, 1));
+    assert_false(sequence_wake(table, OTHER + 1));
+    sequence_table_free(table);
+}
+
+static void test_what_rests_is_bounded_in_bytes(void **state UNUSED)
+{
+    struct sequence_table *table = sequence_table_new(65536);
+    const unsigned fit = SEQUENCE_RESTING_BYTES / (65536 * 8 + 4096);
+    sequence_advance(table, ME, 0, 1, 0);
+    for (uint64_t i = 100; i < 100 + fit + 2; i++) {
+        sequence_advance(table, i, 0, 1, 0);
+        sequence_rest(table, i);
+        sequence_rest(table, i); /* no second time */
+    }
+    assert_false(sequence_knows(table, 100));
+    assert_false(sequence_knows(table, 101));
+    assert_true(sequence_wake(table, 102));
+    sequence_advance(table, 200, 0, 1, 0);
+    sequence_rest(table, 200); /* there is room, since one is awake */
+    assert_true(sequence_knows(table, ME) && sequence_knows(table, 103));
     sequence_table_free(table);
 }
 
@@ -153,7 +176,8 @@ int main(void)
         cmocka_unit_test(test_partitions_and_origins_do_not_touch_each_other),
         cmocka_unit_test(test_a_base_never_goes_back),
         cmocka_unit_test(test_a_partition_no_longer_received_is_forgotten_of_all_others),
-        cmocka_unit_test(test_an_origin_that_has_gone_is_forgotten_whole),
+        cmocka_unit_test(test_an_origin_that_rests_is_known_when_it_wakes),
+        cmocka_unit_test(test_what_rests_is_bounded_in_bytes),
         cmocka_unit_test(test_the_number_of_origins_is_bounded),
         cmocka_unit_test(test_the_second_copy_is_told_from_the_first),
     };
