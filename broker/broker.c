@@ -487,7 +487,7 @@ void broker_free(struct broker *broker)
     free(broker);
 }
 
-int broker_run(struct broker *broker)
+void broker_start(struct broker *broker)
 {
     publisher_start(broker->publisher, on_relief, broker);
     doors_start(broker->doors);
@@ -500,7 +500,17 @@ int broker_run(struct broker *broker)
     log_info(LOG_SUBJECT("main"), "started", LOG_TEXT("version", SIDRAIL_VERSION),
              LOG_UNSIGNED("shards", broker_config_shard_count(broker->config)));
     lifecycle_ready(broker->lifecycle);
+}
+
+int broker_run(struct broker *broker)
+{
+    broker_start(broker);
     return lifecycle_run(broker->lifecycle);
+}
+
+struct event_base *broker_base(const struct broker *broker)
+{
+    return broker->base;
 }
 
 const struct broker_config *broker_config_of(const struct broker *broker)

@@ -18,6 +18,7 @@
 #include <stdio.h>
 
 struct broker;
+struct event_base;
 struct lifecycle;
 
 /* Listens on everything the configuration names; NULL after one line on stderr naming option and address. Holds
@@ -25,8 +26,14 @@ struct lifecycle;
 struct broker *broker_new(struct broker_config *config, const char *file);
 void broker_free(struct broker *broker);
 
-/* Runs until the end; the exit code. */
+/* Links, listeners and ticks begin: what broker_run() does before it turns the loop. */
+void broker_start(struct broker *broker);
+
+/* Starts, and runs until the end; the exit code. */
 int broker_run(struct broker *broker);
+
+/* For who turns the loop in place of broker_run(). Borrowed. */
+struct event_base *broker_base(const struct broker *broker);
 
 /* Reads the file again and takes over what has changed. False after lines to `errors`: everything is as before. */
 bool broker_reload(struct broker *broker, FILE *errors);

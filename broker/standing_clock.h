@@ -12,3 +12,11 @@
 
 /* Microseconds since an unnamed moment; never goes back. One thread only. */
 uint64_t standing_now(void);
+
+/* Of one process; what standing_now() reads from then on, where several brokers are in one process, each with a clock of
+ * its own (tests/simulation). All zero is one that has not been read yet; NULL: the process' own. Borrowed. */
+struct standing_clock {
+    uint64_t now;
+    uint64_t read_at;
+};
+void standing_clock_use(struct standing_clock *clock);

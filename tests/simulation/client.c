@@ -1,0 +1,538 @@
+#include "tests/simulation/client.h"
+
+#include "tests/simulation/oracle.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPECTED_MAX 4096
+#define BACK_AFTER   MILLISECONDS(50)
+
+enum expected_kind { EXPECT_PUBLISH, EXPECT_OTHER };
+
+struct expected {
+    enum expected_kind kind;
+    unsigned message;
+    uint64_t since;
+};
+
+struct visitor {
+    int number;
+    enum client_kind kind;
+    struct slot *slot;
+    char name[24];
+    char host_id[33];
+    struct wire *wire;
+    unsigned connection, incarnation;
+    bool is_up, is_heard;
+    bool must_stay_away;
+    bool finishes;        /* end of file was sent: reads to the end */
+    bool ignores_answers; /* a stranger, once it has said anything */
+    bool stops_reading;
+    bool continues; /* its next subscription goes on where the last ended */
+    bool is_subscribed;
+    unsigned channels, confirmed; /* bits */
+    bool by_pattern;
+    enum payload_form form;
+    uint64_t id; /* CLIENT ID of its connection; 0: not known */
+    bool asks_id;
+    struct bytes in, out;
+    struct expected expected[EXPECTED_MAX];
+    unsigned expected_first, expected_count;
+    uint64_t connect_number;
+};
+
+static struct visitor *visitors[HOST_CLIENTS_MAX];
+static unsigned visitor_count;
+static unsigned forms;
+
+static void connect_now(struct visitor *visitor);
+
+void visitors_begin(unsigned payload_forms)
+{
+    visitor_count = 0;
+    forms = payload_forms;
+}
+
+void visitors_end(void)
+{
+    for (unsigned i = 0; i < visitor_count; i++) {
+        bytes_free(&visitors[i]->in);
+        bytes_free(&visitors[i]->out);
+        free(visitors[i]);
+    }
+    visitor_count = 0;
+}
+
+struct visitor *visitor_at(unsigned number)
+{
+    return visitors[number];
+}
+
+unsigned visitors_count(void)
+{
+    return visitor_count;
+}
+
+enum client_kind visitor_kind(const struct visitor *visitor)
+{
+    return visitor->kind;
+}
+
+struct slot *visitor_slot(const struct visitor *visitor)
+{
+    return visitor->slot;
+}
+
+bool visitor_is_connected(const struct visitor *visitor)
+{
+    return visitor->is_up && !visitor->finishes;
+}
+
+bool visitor_is_subscribed(const struct visitor *visitor)
+{
+    return visitor->is_subscribed;
+}
+
+/* ── what it says ── */
+
+static void flush(struct visitor *visitor)
+{
+    if (!visitor->is_up || visitor->out.len == 0)
+        return;
+    ssize_t len = wire_write(visitor->wire, bytes_data(&visitor->out), visitor->out.len);
+    if (len > 0)
+        bytes_take(&visitor->out, (size_t)len);
+}
+
+static void add_argument(struct bytes *out, const void *data, size_t len)
+{
+    char head[24];
+    int head_len = snprintf(head, sizeof(head), "$%zu\r\n", len);
+    bytes_add(out, head, (size_t)head_len);
+    bytes_add(out, data, len);
+    bytes_add(out, "\r\n", 2);
+}
+
+static void add_command(struct bytes *out, unsigned count, const char *const *words)
+{
+    char head[16];
+    int len = snprintf(head, sizeof(head), "*%u\r\n", count);
+    bytes_add(out, head, (size_t)len);
+    for (unsigned i = 0; i < count; i++)
+        add_argument(out, words[i], strlen(words[i]));
+}
+
+static void expect(struct visitor *visitor, enum expected_kind kind, unsigned message)
+{
+    if (visitor->kind == KIND_STRANGER)
+        return;
+    check(visitor->expected_count < EXPECTED_MAX);
+    unsigned last = (visitor->expected_first + visitor->expected_count++) % EXPECTED_MAX;
+    visitor->expected[last] = (struct expected){kind, message, world_now()};
+}
+
+uint64_t visitor_waits_since(const struct visitor *visitor)
+{
+    return visitor->expected_count > 0 ? visitor->expected[visitor->expected_first].since
+                                       : UINT64_MAX;
+}
+
+/* ── its connection ── */
+
+static void on_connect_again(void *argument, uint64_t number)
+{
+    struct visitor *visitor = argument;
+    if (number == visitor->connect_number && visitor->wire == NULL)
+        connect_now(visitor);
+}
+
+static void come_back(struct visitor *visitor, uint64_t after)
+{
+    world_after(after + world_below(MILLISECONDS(5)), on_connect_again, visitor,
+                ++visitor->connect_number);
+}
+
+/* Nothing more comes over this connection. */
+static void forget_connection(struct visitor *visitor, bool abruptly)
+{
+    while (visitor->expected_count > 0) {
+        struct expected *first = &visitor->expected[visitor->expected_first];
+        if (first->kind == EXPECT_PUBLISH)
+            oracle_answered(first->message, ANSWER_NEVER);
+        visitor->expected_first = (visitor->expected_first + 1) % EXPECTED_MAX;
+        visitor->expected_count--;
+    }
+    if (visitor->channels != 0)
+        oracle_unsubscribed(visitor->number, abruptly);
+    visitor->is_subscribed = visitor->is_up = visitor->finishes = false;
+    visitor->confirmed = 0;
+    visitor->id = 0;
+    visitor->asks_id = false;
+    visitor->wire = NULL;
+    visitor->in.len = visitor->in.first = 0;
+    visitor->out.len = visitor->out.first = 0;
+}
+
+static void begin(struct visitor *visitor)
+{
+    visitor->is_up = true;
+    visitor->incarnation = visitor->slot->incarnation;
+    if (visitor->kind == KIND_STRANGER)
+        return;
+    if (visitor->name[0] != '\0') {
+        const char *const words[] = {"CLIENT", "SETNAME", visitor->name};
+        add_command(&visitor->out, 3, words);
+        expect(visitor, EXPECT_OTHER, 0);
+    }
+    const char *const id[] = {"CLIENT", "ID"};
+    add_command(&visitor->out, 2, id);
+    expect(visitor, EXPECT_OTHER, 0);
+    visitor->asks_id = true;
+    if (visitor->channels == 0)
+        return;
+    const char *words[1 + CHANNEL_COUNT] = {visitor->by_pattern ? "PSUBSCRIBE"
+                                                                : "SUBSCRIBE"};
+    unsigned count = 1;
+    for (int i = 0; i < CHANNEL_COUNT; i++)
+        if ((visitor->channels >> i & 1) != 0)
+            words[count++] = channel_name(i);
+    add_command(&visitor->out, count, words);
+}
+
+/* ── what it hears ── */
+
+/* Length of the first value, or 0: it is not whole. */
+static size_t value_len(const char *data, size_t len)
+{
+    const char *end = memchr(data, '\n', len);
+    if (end == NULL)
+        return 0;
+    size_t head = (size_t)(end - data) + 1;
+    long number = strtol(data + 1, NULL, 10);
+    switch (data[0]) {
+    case '$':
+    case '=':
+        if (number < 0)
+            return head;
+        return len >= head + (size_t)number + 2 ? head + (size_t)number + 2 : 0;
+    case '*':
+    case '>':
+    case '%':
+    case '~':
+        if (data[0] == '%')
+            number *= 2;
+        for (long i = 0; i < number; i++) {
+            size_t part = head < len ? value_len(data + head, len - head) : 0;
+            if (part == 0)
+                return 0;
+            head += part;
+        }
+        return head;
+    default:
+        return head;
+    }
+}
+
+/* The `index`-th element of an array, as text; false when it is none. */
+static bool element(const char *data, size_t len, unsigned index, const char **text,
+                    size_t *text_len)
+{
+    const char *end = memchr(data, '\n', len);
+    size_t at = (size_t)(end - data) + 1;
+    for (unsigned i = 0; at < len; i++) {
+        size_t part = value_len(data + at, len - at);
+        if (i == index) {
+            const char *line = memchr(data + at, '\n', part);
+            size_t head = (size_t)(line - (data + at)) + 1;
+            bool is_bulk = data[at] == '$';
+            *text = is_bulk ? data + at + head : data + at + 1;
+            *text_len = is_bulk ? (part > head ? part - head - 2 : 0) : head - 3;
+            return true;
+        }
+        at += part;
+    }
+    return false;
+}
+
+static bool is_text(const char *text, size_t len, const char *expected)
+{
+    return strlen(expected) == len && memcmp(text, expected, len) == 0;
+}
+
+static void take_confirmation(struct visitor *visitor, const char *name, size_t len)
+{
+    int channel = channel_find(name, len);
+    if (channel == CHANNEL_COUNT)
+        return;
+    visitor->confirmed |= 1U << channel;
+    if (visitor->confirmed != visitor->channels || visitor->is_subscribed)
+        return;
+    visitor->is_subscribed = true;
+    oracle_subscribed(visitor->number, visitor->channels, visitor->incarnation,
+                      visitor->continues, visitor->kind == KIND_OBSERVER);
+    visitor->continues = false;
+}
+
+static void take_message(struct visitor *visitor, const char *channel, size_t channel_len,
+                         const char *payload, size_t payload_len)
+{
+    int which = channel_find(channel, channel_len);
+    if (which == CHANNEL_COUNT)
+        return; /* a heartbeat, a greeting */
+    unsigned number = payload_number(payload, payload_len);
+    if (number == UINT32_MAX)
+        return; /* what strangers publish */
+    oracle_got(visitor->number, which, number, payload_len);
+}
+
+static void take_answer(struct visitor *visitor, const char *data, size_t len)
+{
+    if (visitor->ignores_answers)
+        return;
+    if (visitor->expected_count == 0) {
+        oracle_violated("answer: client %d got an answer to nothing: %.*s",
+                        visitor->number, (int)min_size(len, 60), data);
+        return;
+    }
+    struct expected *first = &visitor->expected[visitor->expected_first];
+    visitor->expected_first = (visitor->expected_first + 1) % EXPECTED_MAX;
+    visitor->expected_count--;
+    if (first->kind == EXPECT_PUBLISH)
+        oracle_answered(first->message, data[0] == ':' ? ANSWER_OK : ANSWER_ERROR);
+    else if (visitor->asks_id && data[0] == ':') {
+        visitor->id = strtoull(data + 1, NULL, 10);
+        visitor->asks_id = false;
+    }
+}
+
+static void take_value(struct visitor *visitor, const char *data, size_t len)
+{
+    const char *words[4];
+    size_t lens[4];
+    bool is_push = (data[0] == '*' || data[0] == '>') && data[1] != '-' && data[1] != '0';
+    for (unsigned i = 0; is_push && i < 3; i++)
+        is_push = element(data, len, i, &words[i], &lens[i]);
+    if (is_push && is_text(words[0], lens[0], "message"))
+        take_message(visitor, words[1], lens[1], words[2], lens[2]);
+    else if (is_push && is_text(words[0], lens[0], "pmessage") &&
+             element(data, len, 3, &words[3], &lens[3]))
+        take_message(visitor, words[2], lens[2], words[3], lens[3]);
+    else if (is_push && (is_text(words[0], lens[0], "subscribe") ||
+                         is_text(words[0], lens[0], "psubscribe")))
+        take_confirmation(visitor, words[1], lens[1]);
+    else if (is_push && is_text(words[0], lens[0], "pong"))
+        take_answer(visitor, data, len);
+    else
+        take_answer(visitor, data, len);
+}
+
+static void read_all(struct visitor *visitor)
+{
+    size_t there = wire_readable(visitor->wire);
+    if (there == 0 || visitor->stops_reading)
+        return;
+    bytes_add(&visitor->in, wire_peek(visitor->wire), there);
+    wire_consume(visitor->wire, there);
+    if (visitor->kind == KIND_STRANGER) {
+        bytes_take(&visitor->in, visitor->in.len);
+        return;
+    }
+    while (visitor->in.len > 0) {
+        size_t len = value_len(bytes_data(&visitor->in), visitor->in.len);
+        if (len == 0)
+            return;
+        take_value(visitor, bytes_data(&visitor->in), len);
+        bytes_take(&visitor->in, len);
+    }
+}
+
+static void on_change(void *argument, struct wire *wire)
+{
+    struct visitor *visitor = argument;
+    if (wire != visitor->wire)
+        return;
+    if (wire_state(wire) == WIRE_UP && !visitor->is_up && !wire_has_ended(wire))
+        begin(visitor);
+    if (visitor->is_up)
+        read_all(visitor);
+    if (!wire_has_ended(wire) || (visitor->stops_reading && wire_readable(wire) > 0)) {
+        flush(visitor);
+        return;
+    }
+    bool was_reset = wire_error(wire) != 0;
+    bool was_up = visitor->is_up;
+    visitor->continues |= was_up && visitor->channels != 0;
+    wire_close(wire);
+    forget_connection(visitor, was_reset);
+    if (!visitor->must_stay_away)
+        come_back(visitor, was_up ? BACK_AFTER : MILLISECONDS(300));
+}
+
+static void connect_now(struct visitor *visitor)
+{
+    visitor->connection++;
+    visitor->must_stay_away = false;
+    visitor->ignores_answers = visitor->kind == KIND_STRANGER;
+    visitor->wire =
+        wire_connect(HOST_CLIENT(visitor->number), HOST_BROKER(visitor->slot->number),
+                     SIM_PORT, on_change, visitor);
+}
+
+struct visitor *visitor_new(enum client_kind kind, struct slot *slot)
+{
+    check(visitor_count < HOST_CLIENTS_MAX);
+    struct visitor *visitor = must_calloc(1, sizeof(*visitor));
+    visitor->number = (int)visitor_count;
+    visitor->kind = kind;
+    visitor->slot = slot;
+    snprintf(visitor->host_id, sizeof(visitor->host_id), "%032x", visitor_count + 1);
+    visitor->form = (enum payload_form)(visitor_count % forms);
+    if (kind == KIND_OBSERVER)
+        visitor->channels = (1U << CHANNEL_COUNT) - 1;
+    if (kind == KIND_POD)
+        visitor->channels = 1U << CHANNEL_PODS;
+    if (kind == KIND_LISTENER)
+        visitor->channels = 1U << CHANNEL_NEWS | 1U << CHANNEL_OTHER;
+    visitor->by_pattern = kind == KIND_LISTENER && visitor_count % 2 == 0;
+    if (kind == KIND_POD || kind == KIND_OBSERVER)
+        snprintf(visitor->name, sizeof(visitor->name), "pod%u", visitor_count);
+    visitors[visitor_count++] = visitor;
+    connect_now(visitor);
+    return visitor;
+}
+
+/* ── what it is asked to do ── */
+
+void visitor_publish(struct visitor *visitor, int channel, int room, unsigned count,
+                     size_t filler)
+{
+    if (!visitor_is_connected(visitor) || visitor->ignores_answers)
+        return;
+    struct bytes payload = {0};
+    for (unsigned i = 0; i < count && visitor->expected_count < EXPECTED_MAX; i++) {
+        unsigned number = oracle_sent(visitor->number, visitor->connection,
+                                      visitor->incarnation, channel, room);
+        if (number == UINT32_MAX)
+            break;
+        payload.len = payload.first = 0;
+        if (channel == CHANNEL_PODS)
+            payload_emit(&payload, visitor->form, room, number, visitor->host_id, filler);
+        else
+            payload_plain(&payload, number, filler);
+        bytes_add(&visitor->out, "*3\r\n", 4);
+        add_argument(&visitor->out, "PUBLISH", 7);
+        add_argument(&visitor->out, channel_name(channel), strlen(channel_name(channel)));
+        add_argument(&visitor->out, bytes_data(&payload), payload.len);
+        expect(visitor, EXPECT_PUBLISH, number);
+    }
+    bytes_free(&payload);
+    flush(visitor);
+}
+
+void visitor_ping(struct visitor *visitor)
+{
+    if (!visitor_is_connected(visitor) || visitor->ignores_answers)
+        return;
+    const char *const words[] = {"PING"};
+    add_command(&visitor->out, 1, words);
+    expect(visitor, EXPECT_OTHER, 0);
+    flush(visitor);
+}
+
+static void on_late_reset(void *argument, uint64_t connection)
+{
+    struct visitor *visitor = argument;
+    if (visitor->connection != connection || !visitor->finishes)
+        return;
+    wire_reset(visitor->wire);
+    forget_connection(visitor, true);
+    oracle_forgive(visitor->number);
+    visitor->continues = false;
+    come_back(visitor, BACK_AFTER);
+}
+
+void visitor_end(struct visitor *visitor, enum ending how, uint64_t away)
+{
+    if (!visitor->is_up || visitor->finishes)
+        return;
+    const char *const quit[] = {"QUIT"};
+    bool has_unread = wire_readable(visitor->wire) > 0;
+    visitor->continues |= visitor->channels != 0;
+    switch (how) {
+    case END_FIN:
+        visitor->stops_reading = false;
+        visitor->finishes = true;
+        flush(visitor);
+        wire_finish(visitor->wire);
+        /* a broker that is stopped does not end it: nobody waits for ever */
+        world_after(SECONDS(30), on_late_reset, visitor, visitor->connection);
+        return;
+    case END_QUIT:
+        visitor->stops_reading = false;
+        add_command(&visitor->out, 1, quit);
+        expect(visitor, EXPECT_OTHER, 0);
+        flush(visitor);
+        return;
+    case END_RESET:
+        wire_reset(visitor->wire);
+        break;
+    case END_VANISH:
+        wire_vanish(visitor->wire);
+        break;
+    case END_COUNT:
+        unreachable();
+    }
+    if (has_unread) {
+        oracle_forgive(
+            visitor->number); /* what its kernel had acknowledged and it had not read */
+        visitor->continues = false;
+    }
+    forget_connection(visitor, true);
+    visitor->stops_reading = false;
+    come_back(visitor, away);
+}
+
+void visitor_say(struct visitor *visitor, const void *bytes, size_t len)
+{
+    if (!visitor->is_up)
+        return;
+    visitor->ignores_answers = true;
+    bytes_add(&visitor->out, bytes, len);
+    flush(visitor);
+}
+
+void visitor_kill(struct visitor *visitor, const struct visitor *victim)
+{
+    if (!visitor_is_connected(visitor) || victim->id == 0)
+        return;
+    char id[24];
+    snprintf(id, sizeof(id), "%llu", (unsigned long long)victim->id);
+    const char *const words[] = {"CLIENT", "KILL", "ID", id};
+    add_command(&visitor->out, 4, words);
+    expect(visitor, EXPECT_OTHER, 0);
+    flush(visitor);
+}
+
+void visitor_stop_reading(struct visitor *visitor, bool stop)
+{
+    visitor->stops_reading = stop;
+    if (!stop && visitor->wire != NULL)
+        on_change(visitor, visitor->wire);
+}
+
+void visitor_move(struct visitor *visitor, struct slot *slot)
+{
+    visitor->slot = slot;
+    visitor->continues = false;
+}
+
+void visitors_note_gone(const struct slot *slot)
+{
+    for (unsigned i = 0; i < visitor_count; i++)
+        if (visitors[i]->slot == slot) {
+            oracle_forgive((int)i);
+            visitors[i]->continues = false;
+        }
+}

@@ -1,0 +1,58 @@
+/*
+ * What connects to brokers: pods, publishers, and who means no good.
+ *
+ *     observer    subscribes all channels, reads at once, is never touched: one a broker
+ *     pod         named; subscribes python-socketio's channel, and comes back when its connection ends
+ *     listener    subscribes other channels, by name or by pattern
+ *     publisher   PUBLISH, pipelined
+ *     stranger    says anything
+ *
+ * Each is a host with an address of its own. What they do is asked for by the schedule; they connect again by
+ * themselves.
+ */
+#pragma once
+
+#include "tests/simulation/payload.h"
+#include "tests/simulation/slot.h"
+
+enum client_kind {
+    KIND_OBSERVER,
+    KIND_POD,
+    KIND_LISTENER,
+    KIND_PUBLISHER,
+    KIND_STRANGER
+};
+
+/* How a connection ends. */
+enum ending { END_FIN, END_RESET, END_VANISH, END_QUIT, END_COUNT };
+
+struct visitor;
+
+void visitors_begin(unsigned payload_forms);
+void visitors_end(void);
+struct visitor *visitor_new(enum client_kind kind, struct slot *slot);
+struct visitor *visitor_at(unsigned number);
+unsigned visitors_count(void);
+enum client_kind visitor_kind(const struct visitor *visitor);
+struct slot *visitor_slot(const struct visitor *visitor);
+
+/* `count` messages in one write, each `filler` bytes longer than it must be. Nothing when it is not connected. */
+void visitor_publish(struct visitor *visitor, int channel, int room, unsigned count,
+                     size_t filler);
+/* Its connection ends; it comes back after `away`. */
+void visitor_end(struct visitor *visitor, enum ending how, uint64_t away);
+/* Bytes as they are: commands of any kind, or none. What is answered is ignored from then on. */
+void visitor_say(struct visitor *visitor, const void *bytes, size_t len);
+/* CLIENT KILL of another. */
+void visitor_kill(struct visitor *visitor, const struct visitor *victim);
+void visitor_stop_reading(struct visitor *visitor, bool stop);
+void visitor_move(struct visitor *visitor, struct slot *slot);
+/* Those of whom nobody is at the other end any more. */
+bool visitor_is_connected(const struct visitor *visitor);
+bool visitor_is_subscribed(const struct visitor *visitor);
+/* When the oldest request that waits for its answer was sent; UINT64_MAX: none waits. */
+uint64_t visitor_waits_since(const struct visitor *visitor);
+/* The broker of the slot has gone: nothing is owed. */
+void visitors_note_gone(const struct slot *slot);
+/* PING; the answer is awaited by visitor_waits_since(). */
+void visitor_ping(struct visitor *visitor);

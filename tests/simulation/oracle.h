@@ -1,0 +1,54 @@
+/*
+ * Who was promised what, from the pods' point of view (docs/broker-protocol.md, "Promised" and "Pods"): who was
+ * subscribed when, what was acknowledged to publishers, what each subscriber got, in which order, and what brokers
+ * counted as lost. It knows nothing of how brokers work, and waits for no later message.
+ */
+#pragma once
+
+#include "tests/simulation/payload.h"
+#include "tests/simulation/slot.h"
+
+#define MESSAGES_MAX 8192
+
+/* What a run may do, by its class. */
+struct promise {
+    bool loses_counted;  /* messages may be lost, each counted */
+    bool loses_accepted; /* brokers are killed: what they had accepted may be lost */
+    bool one_order;      /* of a room, for all */
+    bool ends_pods;      /* subscribers' connections end */
+    bool changes_map;
+};
+
+void oracle_begin(const struct promise *promise);
+void oracle_end(void);
+
+/* A violation, as printf; the first is kept, a run ends with it. */
+void oracle_violated(const char *format, ...) PRINTF_LIKE(1, 2);
+/* NULL: none so far. The word before the first colon says which rule. */
+const char *oracle_violation(void);
+
+/* ── publishers ── */
+
+/* A message is on its way to a broker; its number. UINT32_MAX: there are too many. */
+unsigned oracle_sent(int client, unsigned connection, unsigned incarnation, int channel,
+                     int room);
+enum answer { ANSWER_NONE, ANSWER_OK, ANSWER_ERROR, ANSWER_NEVER };
+void oracle_answered(unsigned message, enum answer answer);
+
+/* ── subscribers ── */
+
+/* The subscription is acknowledged. `continues`: it has the name and the broker of an earlier one that ended in a way
+ * after which nothing is lost. */
+void oracle_subscribed(int client, unsigned channels, unsigned incarnation,
+                       bool continues, bool is_observer);
+/* Its connection ended; `abruptly`: what had come and was not acknowledged may come again. */
+void oracle_unsubscribed(int client, bool abruptly);
+/* It cannot be owed anything any more, until it subscribes again. */
+void oracle_forgive(int client);
+void oracle_got(int client, int channel, unsigned message, size_t len);
+
+/* At the end, when all is quiet. */
+void oracle_judge(void);
+
+unsigned oracle_messages(void);
+unsigned oracle_deliveries(void);
