@@ -673,6 +673,7 @@ void exchange_free(struct exchange *exchange)
     buffer_drop(buffers, &exchange->request);
     buffer_drop(buffers, &exchange->response);
     buffer_drop(buffers, &exchange->response_head);
+    buffer_drop(buffers, &exchange->sid);
     worker_snapshot_unref(exchange->snapshot);
     slab_put(&exchange->worker->exchange_slab, exchange);
 }

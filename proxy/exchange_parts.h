@@ -51,6 +51,7 @@ struct exchange {
 
     struct buffer *response;      /* a head that is not whole, or the body that is held */
     struct buffer *response_head; /* of HOLDING: its head as it came */
+    struct buffer *sid; /* untagged and not learned: to be when its endpoint knows it */
     uint32_t parsed_len;
 
     struct endpoint *tried[ROUTE_TRIES_MAX]; /* each with one reference */

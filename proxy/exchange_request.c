@@ -439,6 +439,11 @@ static void on_found(struct exchange *exchange, const struct route *route,
     exchange->tag = route->tag;
     exchange->sets_cookie = route->set_cookie;
     exchange->cookie = route->cookie;
+    buffer_drop(&exchange->worker->buffers, &exchange->sid);
+    if (exchange->kind == ROUTE_SESSION && !route->is_tagged &&
+        route->why != ROUTE_WHY_LEARNED)
+        buffer_append(&exchange->worker->buffers, &exchange->sid,
+                      exchange->worker->query.sid);
     if (exchange->kind == ROUTE_HANDSHAKE && exchange->method != HTTP_OPTIONS)
         endpoint_count_placed(endpoint, timing_now());
     if (exchange->tried_len == 0 && !write_request(exchange, route, body)) {

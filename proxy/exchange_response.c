@@ -232,10 +232,10 @@ static void learn_heartbeat(struct upstream *upstream, const struct engine_open 
 }
 
 /* Puts the session into the learned table: its sid carries no tag. */
-static void remember(struct exchange *exchange, const struct engine_open *open)
+static void remember(struct exchange *exchange, struct slice sid)
 {
-    learned_sids_add(exchange->snapshot->snapshot->sets[exchange->upstream]->learned,
-                     open->sid, exchange->endpoint,
+    learned_sids_add(exchange->snapshot->snapshot->sets[exchange->upstream]->learned, sid,
+                     exchange->endpoint,
                      upstream_learned_lifetime(exchange->endpoint->upstream),
                      timing_now());
 }
@@ -249,7 +249,7 @@ static void learn(struct exchange *exchange, struct slice body)
         return;
     }
     learn_heartbeat(exchange->endpoint->upstream, &open);
-    remember(exchange, &open);
+    remember(exchange, open.sid);
     metrics_add_by(M_SID_REWRITES, REWRITE_LEARNED, 1);
 }
 
@@ -278,7 +278,7 @@ static struct slice rewrite_handshake(struct exchange *exchange, struct slice bo
         route_tag_suffix(exchange->key_id, exchange->tag, suffix);
         tag = slice_of(suffix + 1, ROUTE_TAG_SUFFIX_LEN - 1);
     } else {
-        remember(exchange, &open);
+        remember(exchange, open.sid);
     }
     metrics_add_by(M_SID_REWRITES, affinity->sid_tag ? REWRITE_TAGGED : REWRITE_OFF, 1);
     char *out = worker->out + OUT_REWRITE;
@@ -430,6 +430,10 @@ static void on_final(struct exchange *exchange, struct slice head, struct slice 
 {
     struct worker *worker = exchange->worker;
     const struct http_response *response = &worker->response;
+    bool is_good = response->status == 200 || response->status == 101;
+    if (is_good && exchange->sid != NULL && exchange->method != HTTP_OPTIONS)
+        remember(exchange,
+                 buffer_bytes(exchange->sid)); /* whatever led here may change */
     if (response->status == 101) {
         on_switch(exchange, data);
         return;

@@ -447,6 +447,7 @@ static void decide_session(struct decision *decision)
     entry = find_legacy(decision->upstream, decision->set, facts);
     if (entry != NULL) {
         found(decision, entry, ROUTE_WHY_LEGACY_COOKIE);
+        give_cookie(decision); /* the other one may go before the session does */
         return;
     }
     /* the only endpoint that we know of may be the wrong one, too */

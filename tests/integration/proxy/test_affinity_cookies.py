@@ -194,8 +194,9 @@ def test_a_cookie_of_ingress_nginx_is_honoured_and_then_replaced(servers, keys, 
             browser = Browser(edge)
             browser.cookies["INGRESSCOOKIE"] = ingress_nginx_value(name, pod.address, has_check)
             # a session that began before the change has an untagged sid
-            pod.sids.add("old-session-of-it")
-            assert browser.ask(f"{POLLING}&sid=old-session-of-it").get("x-pod") == pod.name
+            pod.sids.add(f"old-session-of-{pod.name}")
+            assert browser.ask(f"{POLLING}&sid=old-session-of-{pod.name}").get("x-pod") == pod.name
+            del browser.cookies["sidrail_chat"]
             assert browser.ask("/other").get("x-pod") == pod.name
             answer = browser.handshake()
             assert answer.get("x-pod") == pod.name and set_cookie(answer) is not None
@@ -211,6 +212,37 @@ def test_a_cookie_of_ingress_nginx_is_honoured_and_then_replaced(servers, keys, 
         for value in wrong:
             answer = Browser(edge, jar=False).ask(f"{POLLING}&sid=old-session-of-it", f"Cookie: INGRESSCOOKIE={value}")
             assert answer.status == 400 and answer.get("x-pod") is None, value
+
+
+def test_a_running_session_outlives_the_cookie_of_ingress_nginx(servers, keys):
+    """It keeps its endpoint by the cookie and by what each proxy has learned, alone or together."""
+    name = "prod-chat-5000"
+    with engine_pods("a", "b", "c") as pods:
+        edge, replica = (edge_of(servers, pods, keys, affinity={
+            "accept_ingress_nginx_cookie": {"name": "INGRESSCOOKIE", "upstream_name": name}}) for _ in range(2))
+        for pod in pods:
+            old = f"{POLLING}&sid=old-of-{pod.name}"
+            legacy = f"Cookie: INGRESSCOOKIE={ingress_nginx_value(name, pod.address)}"
+            assert edge_poll(edge, old, legacy).status == 400, "its endpoint does not know it: nothing is learned"
+            assert edge_poll(edge, old).get("x-pod") is None
+            pod.sids.add(f"old-of-{pod.name}")
+            options = Browser(edge, jar=False).ask(old, legacy, method="OPTIONS")
+            assert options.get("x-pod") == pod.name and options.get("set-cookie") is None
+            first = edge_poll(edge, old, legacy)
+            assert first.get("x-pod") == pod.name
+            ours = f"Cookie: {first.get('set-cookie').partition(';')[0]}"
+            assert edge_poll(edge, old).get("x-pod") == pod.name, "without any cookie"
+            assert edge_poll(replica, old, ours).get("x-pod") == pod.name, "where it is not known"
+            # a session of the same client that begins elsewhere takes the cookie along
+            other = next(p for p in pods if p is not pod)
+            there = edge_poll(replica, POLLING, f"Cookie: INGRESSCOOKIE={ingress_nginx_value(name, other.address)}")
+            assert there.get("x-pod") == other.name
+            moved = f"Cookie: {there.get('set-cookie').partition(';')[0]}"
+            assert [edge_poll(proxy, old, moved).get("x-pod") for proxy in (edge, replica)] == [pod.name] * 2
+
+
+def edge_poll(edge, path, *fields):
+    return Browser(edge, jar=False).ask(path, *fields)
 
 
 def test_no_address_of_an_endpoint_is_in_anything_that_a_client_gets(servers, keys):
