@@ -119,6 +119,11 @@ static enum client_verdict on_request(void *context, struct client *client, size
     return command_run(&broker->context, client, argc, argv, reply);
 }
 
+static enum first_bytes look_first(void *context UNUSED, struct slice input)
+{
+    return first_bytes_look(command_table, input);
+}
+
 static void on_client_close(void *context, struct client *client,
                             enum close_reason reason UNUSED)
 {
@@ -275,6 +280,7 @@ static void make_clients(struct broker *broker)
     const struct client_limits limits = limits_of(broker->config);
     const struct client_callbacks callbacks = {
         .on_request = on_request,
+        .look_first = look_first,
         .on_close = on_client_close,
         .wants_heartbeat = wants_heartbeat,
         .carries_messages = carries_messages,

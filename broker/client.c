@@ -25,6 +25,8 @@
 
 #define SWEEP_EVERY SECONDS(1)
 
+#define FOREIGN_LOG_EVERY SECONDS(60)
+
 struct log_subject client_subject(const struct client *client)
 {
     return (struct log_subject){.kind = "client", .id = client->facts.id};
@@ -86,6 +88,48 @@ static void queue_reply(struct client *client, uint64_t now)
     queue_bytes(client, client->set->reply, now);
 }
 
+/* A web page or webhook that posts to us may be an attack; or an address is wrong somewhere. Told at most once a minute:
+ * whoever does it may do it often. */
+static void note_foreign(struct client *client, const char *what, uint64_t now)
+{
+    struct client_set *set = client->set;
+    set->foreign++;
+    if (set->foreign_logged_at != 0 && now - set->foreign_logged_at < FOREIGN_LOG_EVERY)
+        return;
+    struct log_subject subject = client_subject(client);
+    char text[ADDRESS_TEXT_SIZE];
+    log_warn(
+        &subject, "possible attack: a connection that does not speak to Redis was ended",
+        LOG_TEXT("what", what), LOG_TEXT("peer", address_text(&client->facts.peer, text)),
+        LOG_UNSIGNED("since_last_told", set->foreign));
+    set->foreign_logged_at = now;
+    set->foreign = 0;
+}
+
+/* False: the connection was not meant for us. */
+static bool may_begin(struct client *client, struct slice input, uint64_t now)
+{
+    struct client_set *set = client->set;
+    if (client->has_begun || set->callbacks.look_first == NULL)
+        return true;
+    switch (set->callbacks.look_first(set->callbacks.context, input)) {
+    case FIRST_MORE:
+        return true;
+    case FIRST_OURS:
+        client->has_begun = true;
+        return true;
+    case FIRST_FOREIGN:
+        break;
+    }
+    note_foreign(client, "first bytes", now);
+    resp_write_error(set->reply,
+                     "ERR Protocol error: a connection begins with RESP or an "
+                     "inline command of this broker");
+    queue_reply(client, now);
+    finish(client, CLOSE_FOREIGN);
+    return false;
+}
+
 /* Gives whole requests to the owner; returns how many bytes are done with. */
 static size_t take_requests(struct client *client, struct slice input)
 {
@@ -95,6 +139,8 @@ static size_t take_requests(struct client *client, struct slice input)
     uint64_t now = batch_now();
     while (client->state == CLIENT_OPEN && client->output.bytes <= OUTPUT_PAUSE) {
         struct resp_request request;
+        if (!may_begin(client, slice_from(input, done), now))
+            break;
         client->parser.is_unauthenticated = !client->facts.is_authenticated;
         enum parse_result result =
             resp_parse(&client->parser, slice_from(input, done), &request);
@@ -111,6 +157,11 @@ static size_t take_requests(struct client *client, struct slice input)
             client->facts.active_at = now;
             verdict = set->callbacks.on_request(set->callbacks.context, client,
                                                 request.argc, request.argv, set->reply);
+        }
+        if (verdict == CLIENT_DISTRUST) {
+            note_foreign(client, "POST or Host: as a command", now);
+            client_close(client, CLOSE_FOREIGN);
+            break;
         }
         if (verdict == CLIENT_WAIT) {
             /* The parser has let go of this request: it will read it again. It stays in the loop until more comes

@@ -28,6 +28,7 @@
 #include "broker/close_reason.h"
 #include "broker/dialect_book.h"
 #include "broker/echo_book.h"
+#include "broker/first_bytes.h"
 #include "broker/interest.h"
 #include "broker/publish.h"
 #include "shared/address.h"
@@ -79,13 +80,16 @@ struct client_facts {
     uint64_t waits_since;            /* since when its request waits; 0: it does not */
 };
 
-enum client_verdict { CLIENT_GO_ON, CLIENT_WAIT, CLIENT_FINISH };
+/* DISTRUST: nothing it sends was meant for us; ended at once, without an answer. */
+enum client_verdict { CLIENT_GO_ON, CLIENT_WAIT, CLIENT_FINISH, CLIENT_DISTRUST };
 
 struct client_callbacks {
     /* A request of argc >= 1; the reply is written to `reply`. After WAIT the same request comes again,
      * and nothing of the client before it, after client_set_resume(). */
     enum client_verdict (*on_request)(void *context, struct client *client, size_t argc,
                                       const struct slice *argv, struct evbuffer *reply);
+    /* What the first bytes of a connection are; NULL: they are not looked at. */
+    enum first_bytes (*look_first)(void *context, struct slice input);
     /* The client ends; its interests go. */
     void (*on_close)(void *context, struct client *client, enum close_reason reason);
     /* Is it a pod: does it get heartbeats while idle, and is it waited for? */

@@ -52,6 +52,7 @@ struct client {
     bool is_kept;    /* its pod is known: `replay` has what it has not acknowledged */
     bool is_exact;   /* kept until the pod says that it has handled it */
     bool is_identified;
+    bool has_begun;         /* its first bytes are ours */
     struct client *heir_of; /* parked; to be emptied into this one */
     struct replay replay;
     struct client_mark marks[CLIENT_MARKS]; /* a ring, while is_kept and with overlap */
@@ -110,6 +111,8 @@ struct client_set {
     struct dialect_book *dialects;
     struct echo_book *echoes;
     bool has_logged_namesakes;
+    uint64_t foreign_logged_at; /* timing_now(); 0: never */
+    unsigned foreign;           /* since then */
     struct replay_rewrite *rewrite;
     char scratch[READ_SIZE];
 };

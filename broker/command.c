@@ -239,6 +239,13 @@ void command_handle(struct command_call *call)
         count(call);
 }
 
+/* As Redis: a web page can send a request whose body is commands, but not without these before it. */
+static bool is_cross_protocol(struct slice name)
+{
+    return slice_equals_nocase(name, SLICE("POST")) ||
+           slice_equals_nocase(name, SLICE("Host:"));
+}
+
 enum client_verdict command_run(struct command_context *context, struct client *client,
                                 size_t argc, const struct slice *argv,
                                 struct evbuffer *reply)
@@ -259,6 +266,8 @@ enum client_verdict command_run(struct command_context *context, struct client *
         command_exec_go_on(&call);
         return call.verdict;
     }
+    if (is_cross_protocol(argv[0]))
+        return CLIENT_DISTRUST;
     if (!find_row(&call) || !is_allowed(&call)) {
         count(&call);
         return CLIENT_GO_ON;

@@ -45,6 +45,11 @@ static void on_close(void *context, struct client *client,
     host_ids_forget(commands->host_ids, client);
 }
 
+static enum first_bytes look_first(void *context UNUSED, struct slice input)
+{
+    return first_bytes_look(command_table, input);
+}
+
 static bool wants_no_heartbeat(void *context UNUSED, struct client *client UNUSED)
 {
     return false;
@@ -88,6 +93,7 @@ static void begin(struct world *world, bool has_user)
                                          .slow_bytes = 1 << 20,
                                          .slow_age = SECONDS(30)};
     const struct client_callbacks callbacks = {.on_request = on_request,
+                                               .look_first = look_first,
                                                .on_close = on_close,
                                                .wants_heartbeat = wants_no_heartbeat,
                                                .context = &world->context};
