@@ -137,6 +137,9 @@ bool client_has_taken(struct client *client);
  * which the socket knows nothing: whoever stops reading in the middle of a record needs no more than this. */
 void client_watch(struct client *client, short what);
 
+/* The exchange wants its body from now on: it gets what came before it did. */
+void client_offer_body(struct client *client);
+
 /* The response is complete: the connection goes on with the next request or ends. The exchange is freed. */
 void client_end_exchange(struct client *client, bool is_persistent);
 

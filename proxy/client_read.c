@@ -203,6 +203,23 @@ static void read_exchanging(struct client *client)
         client_begin_waiting(client);
 }
 
+void client_offer_body(struct client *client)
+{
+    struct worker *worker = client->worker;
+    if (client->in != NULL) {
+        client->is_taking = true;
+        size_t used = exchange_take_body(client->exchange, buffer_bytes(client->in));
+        client->is_taking = false;
+        if (client->state == CLIENT_CLOSED || client->state == CLIENT_LINGERING)
+            return;
+        buffer_take(&worker->buffers, &client->in, used);
+    }
+    if (client->state == CLIENT_WAITING)
+        client_begin_waiting(client);
+    else
+        client_watch(client, (short)(client->watched | EV_READ));
+}
+
 static void read_lingering(struct client *client)
 {
     char *space = worker_read_space(client->worker);

@@ -26,12 +26,12 @@ bool edge_origin_is_valid(struct slice origin)
     return true;
 }
 
-/* The numbers are Node's: 1 is an unknown session, 2 a bad method, 4 a refusal, 3 everything else. */
+/* The numbers are Node's: 1 is an unknown session, 2 a method that does not begin a session, 4 a refusal, 3 everything else. */
 static int engine_code(enum close_reason reason)
 {
     if (reason == CLOSE_SESSION_UNKNOWN)
         return 1;
-    if (reason == CLOSE_METHOD_NOT_ALLOWED)
+    if (reason == CLOSE_METHOD_NOT_ALLOWED || reason == CLOSE_NO_SESSION)
         return 2;
     return reason == CLOSE_FORBIDDEN ? 4 : 3;
 }

@@ -12,10 +12,7 @@
 #include <event2/event.h>
 #include <stdlib.h>
 
-#define BODY_RATE      1024u /* bytes a second, once timeouts.request_head has passed */
-#define BODY_LOOK_MS   1000u
-#define BODY_WHOLE_MAX ((uint64_t)1 << 30) /* a buffer takes no more */
-#define SAME_TRIES     4                   /* connects to a session's endpoint */
+#define SAME_TRIES 4 /* connects to a session's endpoint */
 
 static void on_exchange_due(struct deadline *deadline);
 
@@ -84,162 +81,6 @@ void exchange_cut_answer(struct exchange *exchange)
     client_close(exchange->client, CLOSE_ANSWER_CUT);
 }
 
-/* ---- the request's body ---- */
-
-static void answer_body_fault(struct exchange *exchange)
-{
-    enum body_fault fault = body_framing_fault(&exchange->request_body);
-    exchange_answer(exchange, body_fault_status(fault) == 413 ? CLOSE_BODY_TOO_LARGE
-                                                              : CLOSE_BAD_BODY);
-}
-
-/* Decodes what belongs to the body into exchange->body: PARSE_DONE when it is whole. */
-static enum parse_result take_whole(struct exchange *exchange, struct slice data,
-                                    size_t *used)
-{
-    enum parse_result result = PARSE_MORE;
-    *used = 0;
-    while (result == PARSE_MORE && *used < data.len) {
-        size_t consumed;
-        struct slice payload;
-        result = body_framing_next(&exchange->request_body, slice_from(data, *used),
-                                   &consumed, &payload);
-        *used += consumed;
-        exchange->body_bytes += consumed;
-        buffer_append(&exchange->worker->buffers, &exchange->body, payload);
-    }
-    return result;
-}
-
-static void send_request(struct exchange *exchange);
-
-/* A streamed body: straight into what waits for the endpoint. */
-static size_t take_streamed(struct exchange *exchange, struct slice data)
-{
-    size_t used = min_size(data.len, (size_t)exchange->body_left);
-    exchange->body_left -= used;
-    exchange->body_bytes += used;
-    exchange->moved_at = deadline_now(&exchange->worker->wheel);
-    buffer_append(&exchange->worker->buffers, &exchange->request, slice_to(data, used));
-    if (exchange->state == EXCHANGE_SENDING)
-        send_request(exchange);
-    return used;
-}
-
-static void answer_buffers_full(struct exchange *exchange)
-{
-    exchange_answer_with(
-        exchange, (struct edge_answer){.reason = CLOSE_BUFFERS_FULL, .retry_after = 1});
-}
-
-size_t exchange_take_body(struct exchange *exchange, struct slice data)
-{
-    if (exchange->state != EXCHANGE_BODY)
-        return take_streamed(exchange, data);
-    size_t used;
-    if (!buffer_pool_has_room(&exchange->worker->buffers)) {
-        answer_buffers_full(exchange);
-        return 0;
-    }
-    switch (take_whole(exchange, data, &used)) {
-    case PARSE_BAD:
-        answer_body_fault(exchange);
-        return used;
-    case PARSE_MORE:
-        return used;
-    case PARSE_DONE:
-        exchange_route(exchange, true, buffer_bytes(exchange->body));
-        return used;
-    }
-    unreachable();
-}
-
-bool exchange_wants_body(const struct exchange *exchange)
-{
-    return exchange->state == EXCHANGE_BODY || exchange->body_left > 0;
-}
-
-size_t exchange_body_room(const struct exchange *exchange)
-{
-    if (exchange->state == EXCHANGE_BODY)
-        return EXCHANGE_STREAM_MAX;
-    size_t waiting = buffer_len(exchange->request) - exchange->request_sent;
-    return (size_t)min_size(EXCHANGE_STREAM_MAX - min_size(EXCHANGE_STREAM_MAX, waiting),
-                            (size_t)exchange->body_left);
-}
-
-static uint64_t body_limit(const struct exchange *exchange)
-{
-    return exchange->rule->body_bytes;
-}
-
-/* A body of a known length on other paths streams; `rest` begins with it. */
-static size_t begin_streamed(struct exchange *exchange, struct slice rest)
-{
-    const struct http_request *request = &exchange->worker->request;
-    if (body_limit(exchange) != 0 && request->body_length > body_limit(exchange)) {
-        exchange_answer(exchange, CLOSE_BODY_TOO_LARGE);
-        return 0;
-    }
-    size_t used = min_size(rest.len, (size_t)min_size(request->body_length, SIZE_MAX));
-    exchange->body_left =
-        request->body_length; /* tells alone whether the body was read */
-    (void)!body_framing_start(&exchange->request_body, BODY_NONE, 0, 0, 0);
-    exchange->body_bytes = used;
-    if (request->expects_continue && used < request->body_length &&
-        !client_write(exchange->client, SLICE("HTTP/1.1 100 Continue\r\n\r\n")))
-        return used;
-    exchange->body_left -= used;
-    exchange_route(exchange, false, slice_to(rest, used));
-    return used;
-}
-
-/* A body that is read whole before anything is sent; `rest` begins with it. */
-static size_t begin_whole(struct exchange *exchange, struct slice rest)
-{
-    struct http_request *request = &exchange->worker->request;
-    struct buffer_pool *buffers = &exchange->worker->buffers;
-    size_t used = 0;
-    uint64_t limit = body_limit(exchange);
-    if (limit == 0 || limit > BODY_WHOLE_MAX)
-        limit = BODY_WHOLE_MAX;
-    enum parse_result result =
-        body_framing_start(&exchange->request_body, request->body, request->body_length,
-                           limit, BODY_CHUNKS_MAX);
-    if (result == PARSE_MORE && request->body == BODY_LENGTH &&
-        rest.len >= request->body_length) {
-        /* The common case, in place. */
-        size_t consumed;
-        struct slice payload;
-        result = body_framing_next(&exchange->request_body, rest, &consumed, &payload);
-        check(result == PARSE_DONE && consumed == request->body_length);
-        exchange_route(exchange, false, payload);
-        return consumed;
-    }
-    if (result == PARSE_MORE && !buffer_pool_has_room(buffers)) {
-        answer_buffers_full(exchange);
-        return 0;
-    }
-    if (result == PARSE_MORE)
-        result = take_whole(exchange, rest, &used);
-    switch (result) {
-    case PARSE_BAD:
-        answer_body_fault(exchange);
-        return used;
-    case PARSE_DONE:
-        exchange_route(exchange, false, buffer_bytes(exchange->body));
-        return used;
-    case PARSE_MORE:
-        exchange->state = EXCHANGE_BODY;
-        client_watch(exchange->client, EV_READ);
-        exchange_set_deadline(exchange, BODY_LOOK_MS);
-        if (request->expects_continue)
-            (void)!client_write(exchange->client, SLICE("HTTP/1.1 100 Continue\r\n\r\n"));
-        return used;
-    }
-    unreachable();
-}
-
 /* ---- the endpoint ---- */
 
 static void on_endpoint_ready(struct endpoint_connection *connection, short what);
@@ -273,7 +114,7 @@ static void begin_awaiting(struct exchange *exchange)
 }
 
 /* Writes what waits; a streamed body is pulled from the client as room appears. */
-static void send_request(struct exchange *exchange)
+void exchange_send_request(struct exchange *exchange)
 {
     struct client *client = exchange->client;
     struct endpoint_connection *connection = exchange->connection;
@@ -319,12 +160,13 @@ static void begin_sending(struct exchange *exchange, size_t sent)
     exchange->state = EXCHANGE_SENDING;
     exchange->moved_at = deadline_now(&exchange->worker->wheel);
     exchange->request_sent = (uint32_t)sent;
-    exchange->keeps_endpoint = exchange->method != HTTP_HEAD && !exchange->is_upgrade;
+    exchange->keeps_endpoint =
+        exchange->method != HTTP_HEAD && !exchange->is_upgrade && !exchange->has_odd_body;
     uint32_t limit = deadline_limit(exchange_config(exchange)->timeouts.write_stall);
     if (exchange->body_left > 0)
-        limit = (uint32_t)min_size(limit, BODY_LOOK_MS);
+        limit = (uint32_t)min_size(limit, EXCHANGE_BODY_LOOK_MS);
     exchange_set_deadline(exchange, limit);
-    send_request(exchange);
+    exchange_send_request(exchange);
 }
 
 void exchange_connect(struct exchange *exchange, struct endpoint *endpoint)
@@ -390,7 +232,7 @@ static void on_endpoint_ready(struct endpoint_connection *connection, short what
     if ((what & EV_READ) != 0)
         exchange_read(exchange);
     else if ((what & EV_WRITE) != 0 && exchange->state == EXCHANGE_SENDING)
-        send_request(exchange);
+        exchange_send_request(exchange);
 }
 
 /* ---- failures ---- */
@@ -475,24 +317,6 @@ void exchange_endpoint_failed(struct exchange *exchange, enum close_reason reaso
 
 /* ---- deadlines ---- */
 
-/* After `passed` milliseconds in which the client could have sent. */
-static bool body_is_too_slow(const struct exchange *exchange, uint32_t passed)
-{
-    uint32_t grace = deadline_limit(exchange_config(exchange)->timeouts.request_head);
-    return passed > grace &&
-           (exchange->body_bytes == 0 ||
-            exchange->body_bytes < (uint64_t)(passed - grace) * BODY_RATE / 1000);
-}
-
-static void look_at_body(struct exchange *exchange)
-{
-    uint32_t passed = deadline_now(&exchange->worker->wheel) - exchange->began_at;
-    if (body_is_too_slow(exchange, passed))
-        exchange_answer(exchange, CLOSE_BODY_TIMEOUT);
-    else
-        exchange_set_deadline(exchange, BODY_LOOK_MS);
-}
-
 static void route_again(struct exchange *exchange)
 {
     struct worker *worker = exchange->worker;
@@ -502,7 +326,10 @@ static void route_again(struct exchange *exchange)
         exchange->snapshot = worker_snapshot_ref(worker->current);
         exchange->rule = NULL;
     }
-    exchange_route(exchange, true, buffer_bytes(exchange->body));
+    if (exchange->is_body_unread)
+        exchange_route_unread(exchange);
+    else
+        exchange_route(exchange, true, buffer_bytes(exchange->body));
 }
 
 /* Bytes flow, or should: which side is it that does not move? */
@@ -514,8 +341,7 @@ static void look_at_flow(struct exchange *exchange)
     bool is_client = client_is_blocked(exchange->client) ||
                      (is_sending && exchange_body_room(exchange) > 0);
     if (awaits_body && buffer_len(exchange->request) == exchange->request_sent) {
-        exchange->lagged_ms += BODY_LOOK_MS;
-        if (body_is_too_slow(exchange, exchange->lagged_ms)) {
+        if (exchange_body_is_late(exchange, EXCHANGE_BODY_LOOK_MS)) {
             exchange_answer(exchange, CLOSE_BODY_TIMEOUT);
             return;
         }
@@ -531,7 +357,8 @@ static void look_at_flow(struct exchange *exchange)
     if (passed < limit) {
         uint32_t left = limit - passed;
         exchange_set_deadline(
-            exchange, awaits_body ? (uint32_t)min_size(left, BODY_LOOK_MS) : left);
+            exchange,
+            awaits_body ? (uint32_t)min_size(left, EXCHANGE_BODY_LOOK_MS) : left);
         return;
     }
     if (is_sending && is_client)
@@ -550,7 +377,7 @@ static void on_exchange_due(struct deadline *deadline)
     struct exchange *exchange = client->exchange;
     switch ((enum exchange_state)exchange->state) {
     case EXCHANGE_BODY:
-        look_at_body(exchange);
+        exchange_look_at_body(exchange);
         return;
     case EXCHANGE_WAITING:
         route_again(exchange);
@@ -591,7 +418,6 @@ size_t exchange_begin(struct client *client, struct slice data)
     exchange->client = client;
     exchange->worker = worker;
     exchange->snapshot = worker_snapshot_ref(worker->current);
-    exchange->began_at = deadline_now(&worker->wheel);
     exchange->random_key = timing_random();
     exchange->body_left = 0;
     bool has_body = request->body != BODY_NONE &&
@@ -616,8 +442,8 @@ size_t exchange_begin(struct client *client, struct slice data)
     }
     if (exchange->kind == ROUTE_OTHER && !exchange->is_engine_io &&
         request->body == BODY_LENGTH)
-        return head_len + begin_streamed(exchange, rest);
-    return head_len + begin_whole(exchange, rest);
+        return head_len + exchange_begin_streamed(exchange, rest);
+    return head_len + exchange_begin_whole(exchange, rest);
 }
 
 void exchange_on_client_drained(struct exchange *exchange)

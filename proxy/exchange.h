@@ -23,11 +23,12 @@
  *    edge answer    client_end_exchange
  *
  * Engine.IO bodies, and chunked ones on any path, are read whole (limits.body_bytes) before an endpoint is
- * chosen and go out with Content-Length; other bodies stream. When the client goes away the endpoint's
+ * chosen (what could go nowhere is answered before) and go out with Content-Length; other bodies stream. When the client goes away the endpoint's
  * connection is closed at once; it is never half-closed. A response that ends too early is
  * never completed towards the client. The exchange belongs to its client.
  *
  *   exchange.c            life and states, deadlines, connecting, sending
+ *   exchange_body.c       the request's body: whole or streamed, how fast
  *   exchange_request.c    what the request is: classification, route, the head for the endpoint
  *   exchange_response.c   what comes back: framing, handshake answers, 101
  */

@@ -1,8 +1,8 @@
 /*
- * What the three files of the exchange share; nobody else includes this. exchange.h has the picture.
+ * What the files of the exchange share; nobody else includes this. exchange.h has the picture.
  *
- *      exchange.c ──▶ exchange_request.c ──▶ exchange.c ──▶ exchange_response.c ──▶ client.c
- *      life           which endpoint, what    connect, send   what comes back
+ *      exchange.c ──▶ exchange_body.c ──▶ exchange_request.c ──▶ exchange.c ──▶ exchange_response.c ──▶ client.c
+ *      life           reads the body      which endpoint, what    connect, send   what comes back
  */
 #pragma once
 
@@ -14,6 +14,9 @@
 
 /* Bytes of a streamed request body that wait for the endpoint. */
 #define EXCHANGE_STREAM_MAX 65536u
+
+/* How often a body is looked at that the client has to send. */
+#define EXCHANGE_BODY_LOOK_MS 1000u
 
 enum exchange_state {
     EXCHANGE_BODY,    /* the body is being read whole */
@@ -42,12 +45,12 @@ struct exchange {
     uint64_t body_left; /* of a streamed request body: not yet read from the client */
     struct body_framing request_body;
     struct body_framing response_body;
-    uint64_t body_bytes; /* of the request, received */
-    uint32_t began_at;   /* deadline_now() */
-    uint32_t moved_at;   /* last progress while streaming */
-    uint32_t
-        lagged_ms;  /* so long the client, not the endpoint, held a streamed body up */
-    uint64_t began; /* timing_now() of a handshake */
+    uint64_t body_bytes;      /* of the request, received */
+    uint64_t body_bytes_seen; /* of those, when the body was last looked at */
+    uint64_t body_owed;       /* bytes by which the client is late */
+    uint32_t looked_at;       /* deadline_now(): BODY was looked at, or began */
+    uint32_t moved_at;        /* last progress while streaming */
+    uint64_t began;           /* timing_now() of a handshake */
 
     struct buffer *response;      /* a head that is not whole, or the body that is held */
     struct buffer *response_head; /* of HOLDING: its head as it came */
@@ -68,9 +71,11 @@ struct exchange {
     bool is_engine_io;
     bool is_jsonp;
     bool is_upgrade;
+    bool has_odd_body;   /* of a GET, HEAD or OPTIONS: few servers read it well */
     bool is_persistent;  /* the client's side may stay */
     bool keeps_endpoint; /* the endpoint's side may stay */
     bool was_resent;
+    bool is_body_unread;   /* WAITING: the body is read once there is a way */
     bool is_body_cut;      /* answered before the client had sent its body */
     bool has_answer_begun; /* bytes of the final response went to the client */
     bool is_tls_client;    /* https at the outermost trusted hop */
@@ -110,6 +115,9 @@ void exchange_endpoint_failed(struct exchange *exchange, enum close_reason reaso
 /* The response ends here although it is not whole: the client must not take it for whole. */
 void exchange_cut_answer(struct exchange *exchange);
 
+/* Writes what waits; a streamed body is pulled from the client as room appears. */
+void exchange_send_request(struct exchange *exchange);
+
 /* How long the endpoint may be silent, in milliseconds. */
 uint32_t exchange_poll_limit(const struct exchange *exchange);
 
@@ -117,6 +125,22 @@ static inline const struct proxy_config *exchange_config(const struct exchange *
 {
     return exchange->snapshot->snapshot->config;
 }
+
+/* ---- exchange_body.c ---- */
+
+/* Begin the body of the worker's request; `rest` begins with it. How many bytes of it belong to the body. The first: one
+ * of a known length on other paths, which streams; the second: one that is read whole before anything is sent. */
+size_t exchange_begin_streamed(struct exchange *exchange, struct slice rest);
+size_t exchange_begin_whole(struct exchange *exchange, struct slice rest);
+
+/* WAITING with an unread body: is there a way by now? */
+void exchange_route_unread(struct exchange *exchange);
+
+/* Is the body too slow, after `passed` milliseconds more in which the client could have sent? */
+bool exchange_body_is_late(struct exchange *exchange, uint32_t passed) MUST_CHECK;
+
+/* The deadline of BODY. */
+void exchange_look_at_body(struct exchange *exchange);
 
 /* ---- exchange_request.c ---- */
 
@@ -126,6 +150,13 @@ bool exchange_classify(struct exchange *exchange) MUST_CHECK;
 /* Chooses an endpoint for the worker's request (parsed from exchange->head when `parses`), writes the head for
  * it and connects. The body, if it was read whole, is `body`. */
 void exchange_route(struct exchange *exchange, bool parses, struct slice body);
+
+/* Could the worker's request go anywhere now? False: answered, or (EXCHANGE_WAITING, with the body unread) not
+ * yet known. */
+bool exchange_has_way(struct exchange *exchange) MUST_CHECK;
+
+/* Parses exchange->head again, and finds the rule of a newer snapshot. False: answered. */
+bool exchange_prepare_again(struct exchange *exchange) MUST_CHECK;
 
 /* ---- exchange_response.c ---- */
 

@@ -131,6 +131,12 @@ static bool takes_handshake(struct exchange *exchange)
     return false;
 }
 
+static bool has_body(const struct http_request *request)
+{
+    return request->body != BODY_NONE &&
+           (request->body != BODY_LENGTH || request->body_length > 0);
+}
+
 static bool classify_engine_io(struct exchange *exchange, struct http_request *request)
 {
     struct engine_query *query = &exchange->worker->query;
@@ -142,6 +148,10 @@ static bool classify_engine_io(struct exchange *exchange, struct http_request *r
     if (!origin_is_allowed(exchange_config(exchange),
                            value_of(request, HTTP_FIELD_ORIGIN)))
         return refuse(exchange, CLOSE_FORBIDDEN);
+    if (request->method == HTTP_POST && query->sid.len == 0)
+        return refuse(exchange, CLOSE_NO_SESSION);
+    if (request->method != HTTP_POST && has_body(request))
+        return refuse(exchange, CLOSE_UNEXPECTED_BODY);
     exchange->version = (uint8_t)query->version;
     exchange->is_jsonp = query->is_jsonp;
     bool is_bundle = query->sid.len == 0 && query->version == ENGINE_VERSION_ABSENT &&
@@ -213,6 +223,9 @@ bool exchange_classify(struct exchange *exchange)
     exchange->is_persistent = request->is_persistent;
     exchange->is_upgrade = request->is_websocket;
     exchange->kind = ROUTE_OTHER;
+    exchange->has_odd_body = has_body(request) && (request->method == HTTP_GET ||
+                                                   request->method == HTTP_HEAD ||
+                                                   request->method == HTTP_OPTIONS);
     if (request->is_websocket)
         memcpy(exchange->websocket_key, request->websocket_key.data, WS_KEY_LEN);
 
@@ -386,7 +399,7 @@ static bool write_request(struct exchange *exchange, const struct route *route,
     struct slice own_cookie =
         slice_from_text(route_cookie_options(config, exchange->rule)->name);
     char ip[CLIENT_IP_SIZE], id[REQUEST_ID_LEN];
-    bool has_body =
+    bool shows_body =
         request->body != BODY_NONE &&
         (body.len > 0 || exchange->body_left > 0 || request->method != HTTP_GET);
     struct request_edits edits = {
@@ -403,7 +416,7 @@ static bool write_request(struct exchange *exchange, const struct route *route,
         .strip_cookies = &own_cookie,
         .strip_cookie_count = 1,
         .identity_encoding = exchange->kind == ROUTE_HANDSHAKE && !exchange->is_upgrade,
-        .body = has_body ? BODY_LENGTH : BODY_NONE,
+        .body = shows_body ? BODY_LENGTH : BODY_NONE,
         .body_length = exchange->body_left > 0 ? request->body_length : body.len,
         .connection = exchange->is_upgrade           ? HEAD_CONNECTION_UPGRADE
                       : request->method == HTTP_HEAD ? HEAD_CONNECTION_CLOSE
@@ -464,16 +477,53 @@ static bool parse_again(struct exchange *exchange)
             engine_query_parse(worker->request.query, &worker->query) == PARSE_DONE);
 }
 
+/* A newer snapshot has other rules. False: answered. */
+static bool find_rule(struct exchange *exchange)
+{
+    if (exchange->rule == NULL)
+        exchange->rule = match_rule(exchange);
+    if (exchange->rule == NULL)
+        exchange_answer(exchange, CLOSE_NO_ROUTE);
+    return exchange->rule != NULL;
+}
+
+bool exchange_prepare_again(struct exchange *exchange)
+{
+    check(parse_again(exchange)); /* it was good before */
+    return find_rule(exchange);
+}
+
+static void wait_for_route(struct exchange *exchange, const struct route *route)
+{
+    exchange->state = EXCHANGE_WAITING;
+    exchange_set_deadline(exchange,
+                          (uint32_t)min_size(WAIT_STEP_MS, deadline_limit(route->wait)));
+    exchange->moved_at = deadline_now(&exchange->worker->wheel);
+}
+
+bool exchange_has_way(struct exchange *exchange)
+{
+    struct route route;
+    pick(exchange, &route);
+    switch (route.outcome) {
+    case ROUTE_FOUND:
+        return true;
+    case ROUTE_REFUSED:
+        on_refused(exchange, &route);
+        return false;
+    case ROUTE_WAIT:
+        exchange->is_body_unread = true;
+        wait_for_route(exchange, &route);
+        return false;
+    }
+    unreachable();
+}
+
 void exchange_route(struct exchange *exchange, bool parses, struct slice body)
 {
     check(!parses || parse_again(exchange)); /* it was good before */
-    if (exchange->rule == NULL) {            /* a newer snapshot */
-        exchange->rule = match_rule(exchange);
-        if (exchange->rule == NULL) {
-            exchange_answer(exchange, CLOSE_NO_ROUTE);
-            return;
-        }
-    }
+    if (!find_rule(exchange))
+        return;
     if (exchange->endpoint != NULL) {
         endpoint_unref(exchange->endpoint);
         exchange->endpoint = NULL;
@@ -493,10 +543,7 @@ void exchange_route(struct exchange *exchange, bool parses, struct slice body)
         if (exchange->head == NULL)
             buffer_append(&exchange->worker->buffers, &exchange->head,
                           exchange->worker->request_head);
-        exchange->state = EXCHANGE_WAITING;
-        exchange_set_deadline(
-            exchange, (uint32_t)min_size(WAIT_STEP_MS, deadline_limit(route.wait)));
-        exchange->moved_at = deadline_now(&exchange->worker->wheel);
+        wait_for_route(exchange, &route);
         return;
     }
     unreachable();

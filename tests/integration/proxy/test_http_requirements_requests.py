@@ -234,7 +234,7 @@ def test_b27_max_forwards_ends_here_or_is_one_less(edge):
         assert client.ask(get("/a", "Max-Forwards: 3", method="TRACE")).status == 501
 
 
-@pytest.mark.parametrize("path", ["/other", "/socket.io/?EIO=4&transport=polling"])
+@pytest.mark.parametrize("path", ["/other", "/socket.io/?EIO=4&transport=polling&sid=x"])
 def test_b28_expect_100_is_answered_by_the_edge_at_once(edge, path):
     proxy, endpoint = edge
     whole = post(path, b"40", "Expect: 100-continue")

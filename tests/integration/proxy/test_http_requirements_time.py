@@ -32,7 +32,7 @@ def test_b42_a_head_has_a_deadline_that_bytes_do_not_move(edge):
     wait_until(lambda: reason_count(proxy, "head_timeout") == before + 1, "the reason is counted")
 
 
-@pytest.mark.parametrize("path", ["/other", "/socket.io/?EIO=4&transport=polling"])
+@pytest.mark.parametrize("path", ["/other", "/socket.io/?EIO=4&transport=polling&sid=x"])
 def test_b42_a_body_has_a_least_rate(edge, path):
     proxy, endpoint = edge
     data = post(path, b"x" * 3000)

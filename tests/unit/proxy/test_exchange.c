@@ -197,6 +197,65 @@ static void test_a_newer_snapshot_with_the_endpoint_lets_a_request_go_on(void **
     check_it_goes_on("POST", "4hello");
 }
 
+/* Writes all, while the proxy reads. */
+static void send_all(struct rig *rig, const char *bytes, size_t len)
+{
+    uint64_t began = timing_now();
+    while (len > 0) {
+        ssize_t sent = write(rig->client_end, bytes, len);
+        assert_true(timing_now() - began < SECONDS(5));
+        turn(rig);
+        bytes += sent > 0 ? sent : 0;
+        len -= sent > 0 ? (size_t)sent : 0;
+    }
+}
+
+/* The body comes after its request has begun to wait, more of it than is held meanwhile. */
+static void test_a_body_is_read_once_there_is_a_way(void **state)
+{
+    (void)state;
+    enum { BODY = 40000 };
+    char *body = must_calloc(1, BODY + 1), *text = must_calloc(1, BODY + 4096);
+    memset(body, 'b', BODY);
+    struct rig rig;
+    rig_start(&rig, "10s");
+    char suffix[ROUTE_TAG_SUFFIX_LEN], head[512];
+    route_tag_suffix('k',
+                     route_tag_make(&keys.keys[0], SLICE("chat"), SLICE("late"), 5000, 0),
+                     suffix);
+    int len =
+        snprintf(head, sizeof head,
+                 "POST /socket.io/?EIO=4&transport=polling&sid=SSSS%.*s HTTP/1.1\r\n"
+                 "Host: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n",
+                 ROUTE_TAG_SUFFIX_LEN, suffix, BODY);
+    send_all(&rig, head, (size_t)len);
+    send_all(&rig, body, BODY / 2);
+    for (int i = 0; i < 20; i++)
+        turn(&rig);
+    assert_int_equal(read(rig.client_end, text, 100), -1); /* no 100 Continue yet */
+    assert_true(rig.process.buffered_bytes + rig.worker->buffers.own < BODY);
+    publish_late(&rig);
+    read_some(&rig, rig.client_end, text, 100);
+    assert_memory_equal(text, "HTTP/1.1 100 ", 13);
+    send_all(&rig, body, BODY - BODY / 2);
+    int endpoint_end = accept_late(&rig);
+    size_t got = 0;
+    uint64_t began = timing_now();
+    while (strstr(text, "\r\n\r\n") == NULL ||
+           strlen(strstr(text, "\r\n\r\n") + 4) < BODY) {
+        ssize_t more = read(endpoint_end, text + got, BODY + 4095 - got);
+        got += more > 0 ? (size_t)more : 0;
+        text[got] = '\0';
+        assert_true(timing_now() - began < SECONDS(5));
+        turn(&rig);
+    }
+    assert_string_equal(strstr(text, "\r\n\r\n") + 4, body);
+    close(endpoint_end);
+    rig_stop(&rig);
+    free(body);
+    free(text);
+}
+
 /* A request with a head of more than 1 KiB waits, and goes on with another configuration: "" or what stands
  * behind the upstreams. Its routes are `routes`. */
 static void change_config_while_it_waits(struct rig *rig, const char *routes,
@@ -307,6 +366,7 @@ int main(void)
     metrics_init(proxy_metric_rows, PROXY_METRIC_COUNT);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_newer_snapshot_with_the_endpoint_lets_a_request_go_on),
+        cmocka_unit_test(test_a_body_is_read_once_there_is_a_way),
         cmocka_unit_test(
             test_a_request_that_waits_outlives_smaller_limits_and_other_paths),
         cmocka_unit_test(test_a_request_that_waits_is_told_when_no_route_is_left),
