@@ -81,7 +81,7 @@ static const char *read_weight(const json_t *value, struct endpoint_spec *spec)
 {
     if (!json_is_integer(value) || json_integer_value(value) < 0 ||
         json_integer_value(value) > ENDPOINT_WEIGHT_MAX)
-        return "must be an integer of 0..64";
+        return "must be an integer of 0.." TEXT_OF(ENDPOINT_WEIGHT_MAX);
     spec->weight = (unsigned)json_integer_value(value);
     return NULL;
 }

@@ -273,9 +273,9 @@ static const struct {
      "upstreams: [{name: chat, discovery: {static: [\"http://h:1\"]}}]\n" ROUTES,
      "p.yaml:2:47: upstreams[0].discovery.static[0].address"},
     {LISTENERS "upstreams: [{name: chat, discovery: {static: [{address: \"h:1\", weight: "
-               "65}]}}]\n" ROUTES,
-     "p.yaml:2:72: upstreams[0].discovery.static[0].weight: \"65\" is out of range "
-     "(0..64)"},
+               "101}]}}]\n" ROUTES,
+     "p.yaml:2:72: upstreams[0].discovery.static[0].weight: \"101\" is out of range "
+     "(0..100)"},
     {LISTENERS UPSTREAM("    affinity: {cookie: {name: \"a b\"}}") ROUTES,
      "p.yaml:5:31: upstreams[0].affinity.cookie.name: \"a b\" must be a token (RFC 9110 "
      "5.6.2)"},
