@@ -22,7 +22,7 @@
 
 #define TICK       MILLISECONDS(100)
 #define DRAIN_TICK MILLISECONDS(20)
-#define SETTLE     MILLISECONDS(50) /* several files of one mount change together */
+#define SETTLE     MILLISECONDS(50) /* files that change one after the other */
 
 /* What a message may grow to, in payload limits, when it is written in another dialect: texts in JSON's escapes take
  * up to three times as much (control characters six times), attachments a third more. */
@@ -393,18 +393,27 @@ static void on_reload(void *argument)
     free(text);
 }
 
+static void reload_soon(struct broker *broker)
+{
+    struct timeval wait = timing_to_timeval(SETTLE);
+    check(event_add(broker->settled, &wait) == 0);
+}
+
 static void on_settled(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
 {
     struct broker *broker = argument;
-    if (lifecycle_phase(broker->lifecycle) == LIFECYCLE_READY)
+    if (lifecycle_phase(broker->lifecycle) != LIFECYCLE_READY)
+        return;
+    if (watched_files_are_busy(broker->files))
+        reload_soon(broker);
+    else
         on_reload(broker);
 }
 
-static void on_file_change(void *argument, const char *path UNUSED)
+static void on_file_change(void *argument, const char *path UNUSED, bool more)
 {
-    struct broker *broker = argument;
-    struct timeval wait = timing_to_timeval(SETTLE);
-    check(event_add(broker->settled, &wait) == 0);
+    if (!more)
+        reload_soon(argument);
 }
 
 /* ── public ── */

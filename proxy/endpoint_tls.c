@@ -1,10 +1,10 @@
 #include "proxy/endpoint_tls.h"
 
-#include "shared/file_watch.h"
 #include "shared/log.h"
 #include "shared/slice.h"
 #include "shared/stream.h"
 #include "shared/tls.h"
+#include "shared/watched_files.h"
 
 #include "proxy/endpoint.h"
 #include "proxy/proxy_config.h"
@@ -17,7 +17,8 @@
 struct endpoint_tls_files {
     const struct upstream_config *config; /* borrowed */
     struct endpoint_tls *newest;          /* one holder */
-    struct file_watch *watches[3];        /* ca, cert, key; NULL: not given */
+    struct watched_files *watched;        /* ca, cert, key */
+    char *trouble;                        /* what was logged last; NULL: nothing */
     endpoint_tls_cb on_change;
     void *argument;
 };
@@ -90,18 +91,31 @@ void endpoint_tls_start(const struct endpoint_tls *tls, const struct endpoint *e
 
 /* ---- the files ---- */
 
-static void on_file(void *argument)
+/* Says it once: a certificate may wait long for its key. */
+static void on_trouble(struct endpoint_tls_files *files, char *error)
 {
-    struct endpoint_tls_files *files = argument;
-    char *error;
-    struct endpoint_tls *tls = endpoint_tls_read(files->config, &error);
-    if (tls == NULL) {
+    if (files->trouble == NULL || strcmp(files->trouble, error) != 0)
         log_error(LOG_SUBJECT("upstream"),
                   "TLS files have changed and are not good: the ones before stay in use",
                   LOG_TEXT("upstream", files->config->name), LOG_TEXT("why", error));
-        free(error);
+    free(files->trouble);
+    files->trouble = error;
+}
+
+static void on_file(void *argument, const char *path, bool more)
+{
+    (void)path;
+    struct endpoint_tls_files *files = argument;
+    char *error;
+    if (more)
+        return;
+    struct endpoint_tls *tls = endpoint_tls_read(files->config, &error);
+    if (tls == NULL) {
+        on_trouble(files, error);
         return;
     }
+    free(files->trouble);
+    files->trouble = NULL;
     log_info(LOG_SUBJECT("upstream"), "TLS files have changed",
              LOG_TEXT("upstream", files->config->name));
     endpoint_tls_unref(files->newest);
@@ -125,10 +139,12 @@ struct endpoint_tls_files *endpoint_tls_files_new(struct event_base *base,
     files->newest = newest;
     files->on_change = on_change;
     files->argument = argument;
-    const char *paths[] = {config->tls.ca, config->tls.cert, config->tls.key};
-    for (size_t i = 0; i < ARRAY_LEN(paths); i++)
-        if (paths[i][0] != '\0')
-            files->watches[i] = file_watch_new(base, paths[i], on_file, files);
+    files->watched = watched_files_new(base, on_file, files);
+    watched_files_begin(files->watched);
+    watched_files_add(files->watched, config->tls.ca);
+    watched_files_add(files->watched, config->tls.cert);
+    watched_files_add(files->watched, config->tls.key);
+    watched_files_end(files->watched);
     return files;
 }
 
@@ -136,9 +152,8 @@ void endpoint_tls_files_free(struct endpoint_tls_files *files)
 {
     if (files == NULL)
         return;
-    for (size_t i = 0; i < ARRAY_LEN(files->watches); i++)
-        if (files->watches[i] != NULL)
-            file_watch_free(files->watches[i]);
+    watched_files_free(files->watched);
+    free(files->trouble);
     endpoint_tls_unref(files->newest);
     free(files);
 }

@@ -25,7 +25,7 @@
 #include <xxhash.h>
 
 #define ERROR_SIZE 1024
-#define SETTLE     MILLISECONDS(50) /* several files of one mount change together */
+#define SETTLE     MILLISECONDS(50) /* files that change one after the other */
 
 struct waiting_call {
     STAILQ_ENTRY(waiting_call) entry;
@@ -153,13 +153,19 @@ static bool prepare(struct reload *reload, struct prepared *prepared, FILE *erro
 
 static void on_settled(evutil_socket_t fd, short what, void *argument);
 
-static void on_file_change(void *argument, const char *path)
+static void look_soon(struct reload *reload)
+{
+    struct timeval wait = timing_to_timeval(SETTLE);
+    event_add(&reload->settled, &wait);
+}
+
+static void on_file_change(void *argument, const char *path, bool more)
 {
     struct reload *reload = argument;
-    struct timeval wait = timing_to_timeval(SETTLE);
     if (strcmp(path, reload->path) != 0)
         reload->others_changed = true;
-    event_add(&reload->settled, &wait);
+    if (!more)
+        look_soon(reload);
 }
 
 static void watch_files(struct reload *reload)
@@ -327,7 +333,9 @@ static void on_settled(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd, (void)what;
     struct reload *reload = argument;
-    if (is_news(reload))
+    if (watched_files_are_busy(reload->files))
+        look_soon(reload);
+    else if (is_news(reload))
         reload_begin(reload, "a changed file");
 }
 

@@ -1,8 +1,10 @@
 #include "shared/watched_files.h"
 
 #include "shared/file_watch.h"
+#include "shared/timing.h"
 
-#include <stdbool.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -11,6 +13,7 @@ struct watched_file {
     struct watched_files *files; /* borrowed */
     char *path;
     bool is_kept;
+    bool has_changed; /* and was not reported */
     struct file_watch *watch;
     SLIST_ENTRY(watched_file) entry;
 };
@@ -19,13 +22,54 @@ struct watched_files {
     struct event_base *base; /* borrowed */
     watched_files_cb on_change;
     void *argument;
+    struct event again;
     SLIST_HEAD(, watched_file) list;
 };
+
+bool watched_files_are_busy(const struct watched_files *files)
+{
+    struct watched_file *file;
+    SLIST_FOREACH(file, &files->list, entry)
+    if (file_watch_is_busy(file->watch))
+        return true;
+    return false;
+}
+
+static struct watched_file *next_changed(struct watched_files *files)
+{
+    struct watched_file *file;
+    SLIST_FOREACH(file, &files->list, entry)
+    if (file->has_changed)
+        return file;
+    return NULL;
+}
+
+static void report(struct watched_files *files)
+{
+    if (watched_files_are_busy(files)) {
+        struct timeval wait = timing_to_timeval(FILE_WATCH_AGAIN);
+        event_add(&files->again, &wait);
+        return;
+    }
+    for (struct watched_file *file = next_changed(files), *next; file != NULL;
+         file = next) {
+        file->has_changed = false;
+        next = next_changed(files);
+        files->on_change(files->argument, file->path, next != NULL);
+    }
+}
+
+static void on_again(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd, (void)what;
+    report(argument);
+}
 
 static void on_file(void *argument)
 {
     struct watched_file *file = argument;
-    file->files->on_change(file->files->argument, file->path);
+    file->has_changed = true;
+    report(file->files);
 }
 
 struct watched_files *watched_files_new(struct event_base *base,
@@ -36,6 +80,7 @@ struct watched_files *watched_files_new(struct event_base *base,
     files->on_change = on_change;
     files->argument = argument;
     SLIST_INIT(&files->list);
+    event_assign(&files->again, base, -1, 0, on_again, files);
     return files;
 }
 
@@ -43,6 +88,7 @@ void watched_files_free(struct watched_files *files)
 {
     watched_files_begin(files);
     watched_files_end(files);
+    event_del(&files->again);
     free(files);
 }
 

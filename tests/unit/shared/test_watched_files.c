@@ -33,7 +33,7 @@ static void write_file(const char *name, const char *text)
     fclose(file);
 }
 
-static void on_change(void *argument UNUSED, const char *path)
+static void on_change(void *argument UNUSED, const char *path, bool more UNUSED)
 {
     const char *name = strrchr(path, '/') + 1;
     if (strstr(told, name) == NULL)
@@ -85,10 +85,47 @@ static void test_only_the_files_of_the_newest_list_are_followed(void **state UNU
     assert_int_equal(0, system(command));
 }
 
+/* A certificate and its key: neither is told while the other is half there. */
+static void test_what_changes_together_is_told_together(void **state UNUSED)
+{
+    char own_folder[] = "/tmp/sidrail-watched-files-XXXXXX";
+    assert_non_null(mkdtemp(own_folder));
+    memcpy(folder, own_folder, sizeof(folder));
+    base = event_base_new();
+    told[0] = '\0';
+    struct watched_files *files = watched_files_new(base, on_change, NULL);
+    watched_files_begin(files);
+    watched_files_add(files, in_folder("one"));
+    watched_files_add(files, in_folder("two"));
+    watched_files_end(files);
+    FILE *half = fopen(in_folder("two"), "we");
+    fputs("ha", half);
+    fflush(half);
+    write_file("one", "1");
+    for (int i = 0; i < 30; i++) {
+        struct timeval wait = timing_to_timeval(MILLISECONDS(20));
+        event_base_loopexit(base, &wait);
+        event_base_dispatch(base);
+    }
+    assert_string_equal("", told);
+    assert_true(watched_files_are_busy(files));
+    fputs("lf", half);
+    fclose(half);
+    turn_until_told("one");
+    assert_non_null(strstr(told, "two"));
+    assert_false(watched_files_are_busy(files));
+    watched_files_free(files);
+    event_base_free(base);
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(0, system(command));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_only_the_files_of_the_newest_list_are_followed),
+        cmocka_unit_test(test_what_changes_together_is_told_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
