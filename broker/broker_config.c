@@ -12,7 +12,6 @@
 #include "shared/rendezvous.h"
 #include "shared/timing.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 /* Enough for any password, and small enough that a wrong path (a log file) is noticed. */
@@ -393,21 +392,14 @@ const struct option_table broker_config_table =
 
 /* ── passwords ── */
 
-/* The lines of a file, without empty ones; false with errno. */
-static bool read_lines(const char *path, struct text_list *lines)
+/* The lines of a file, without empty ones. */
+static bool read_lines(const char *path, struct text_list *lines, char why[FILE_WHY_SIZE])
 {
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
+    char *text;
+    size_t len;
+    if (!file_read(path, PASSWORD_FILE_MAX, &text, &len, NULL, why))
         return false;
-    char *text = must_calloc(1, PASSWORD_FILE_MAX + 1);
-    size_t len = fread(text, 1, PASSWORD_FILE_MAX + 1, file);
-    bool ok = ferror(file) == 0;
-    fclose(file);
-    if (ok && len > PASSWORD_FILE_MAX) {
-        errno = EFBIG;
-        ok = false;
-    }
-    struct slice rest = slice_of(text, ok ? len : 0);
+    struct slice rest = slice_of(text, len);
     struct slice line;
     while (slice_cut(&rest, '\n', &line)) {
         if (line.len > 0 && line.data[line.len - 1] == '\r')
@@ -417,9 +409,9 @@ static bool read_lines(const char *path, struct text_list *lines)
         lines->items = must_realloc(lines->items, (lines->count + 1) * sizeof(char *));
         lines->items[lines->count++] = slice_dup(line);
     }
-    explicit_bzero(text, PASSWORD_FILE_MAX);
+    explicit_bzero(text, len);
     free(text);
-    return ok;
+    return true;
 }
 
 static void lines_free(struct text_list *lines)
@@ -435,6 +427,7 @@ static void lines_free(struct text_list *lines)
 static bool load_passwords(struct broker_config *config, FILE *errors)
 {
     bool ok = true;
+    char why[FILE_WHY_SIZE];
     for (size_t i = 0; i < config->listeners.count; i++) {
         struct broker_listener_config *listener =
             OPTION_ITEM(config->listeners, broker_listener_config, i);
@@ -442,37 +435,37 @@ static bool load_passwords(struct broker_config *config, FILE *errors)
             struct broker_user_config *user =
                 OPTION_ITEM(listener->users, broker_user_config, j);
             user->classes = broker_user_classes(user);
-            bool is_read = read_lines(user->password_file, &user->passwords);
+            bool is_read = read_lines(user->password_file, &user->passwords, why);
             if (is_read && user->passwords.count > 0)
                 continue;
             fprintf(errors, "listeners[%zu].users[%zu].password_file: %s: %s\n", i, j,
-                    user->password_file, is_read ? "holds no password" : strerror(errno));
+                    user->password_file, is_read ? "holds no password" : why);
             ok = false;
         }
     }
     for (size_t i = 0; i < config->shards.count; i++) {
         char *password;
         const struct broker_shard_config *shard = broker_config_shard(config, i);
-        if (broker_config_shard_password(shard, &password)) {
+        if (broker_config_shard_password(shard, &password, why)) {
             free(password);
             continue;
         }
         fprintf(errors, "shards[%zu].password_file: %s: %s\n", i, shard->password_file,
-                strerror(errno));
+                why);
         ok = false;
     }
     return ok;
 }
 
 bool broker_config_shard_password(const struct broker_shard_config *shard,
-                                  char **password)
+                                  char **password, char why[FILE_WHY_SIZE])
 {
     if (shard->password_file[0] == '\0') {
         *password = must_strdup(shard->url_password != NULL ? shard->url_password : "");
         return true;
     }
     struct text_list lines = {0};
-    bool ok = read_lines(shard->password_file, &lines);
+    bool ok = read_lines(shard->password_file, &lines, why);
     if (ok)
         *password = must_strdup(lines.count > 0 ? lines.items[0] : "");
     lines_free(&lines);

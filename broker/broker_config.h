@@ -5,6 +5,7 @@
 #pragma once
 
 #include "broker/partition_map.h"
+#include "shared/file_read.h"
 #include "shared/options.h"
 
 #include <stdio.h>
@@ -137,10 +138,10 @@ void broker_shard_config_free(struct broker_shard_config *shard);
 void broker_shard_config_replace(struct broker_shard_config *shard,
                                  const struct broker_shard_config *from);
 
-/* The password for a shard: from the file, else from the URL; "" for none. False: the file cannot be read.
- * The caller frees it. */
+/* The password for a shard: from the file, else from the URL; "" for none. False: the file cannot be read,
+ * `why` says why. The caller frees *password. */
 bool broker_config_shard_password(const struct broker_shard_config *shard,
-                                  char **password) MUST_CHECK;
+                                  char **password, char why[FILE_WHY_SIZE]) MUST_CHECK;
 
 static inline size_t broker_config_shard_count(const struct broker_config *config)
 {

@@ -202,10 +202,10 @@ static void add_channel(struct link *link, struct slice channel, bool is_new)
 
 static bool send_start(struct link *link)
 {
-    char *password;
-    if (!broker_config_shard_password(link->config.shard, &password)) {
+    char *password, why[FILE_WHY_SIZE];
+    if (!broker_config_shard_password(link->config.shard, &password, why)) {
         snprintf(link->reason_text, sizeof(link->reason_text), "%s: %s",
-                 link->config.shard->password_file, strerror(errno));
+                 link->config.shard->password_file, why);
         link_close(link, CLOSE_LINK_PASSWORD);
         return false;
     }

@@ -59,7 +59,7 @@ static void begin(struct k8s_source *source);
 static char *read_small_file(const char *path)
 {
     char text[TOKEN_MAX];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     ssize_t len = fd >= 0 ? read(fd, text, sizeof text) : -1;
     int error = errno;
     if (fd >= 0)

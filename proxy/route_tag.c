@@ -1,15 +1,11 @@
 #include "proxy/route_tag.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static const char TAG_PURPOSE[] = "sidrail-tag-1";
 static const char ALPHABET[] =

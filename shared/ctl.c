@@ -332,9 +332,7 @@ static int connect_to(const char *path, char why[NET_WHY_SIZE])
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd >= 0 && connect(fd, &address.socket.any, address.len) == 0)
         return fd;
-    char text[64];
-    snprintf(why, NET_WHY_SIZE, "%.150s: %s", path,
-             strerror_r(errno, text, sizeof(text)));
+    snprintf(why, NET_WHY_SIZE, "%.150s: %s", path, strerror(errno));
     if (fd >= 0)
         close(fd);
     return -1;

@@ -1,13 +1,13 @@
 #include "shared/key_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include "shared/file_read.h"
+
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define KEY_FILE_MAX ((size_t)65536)
 
@@ -81,48 +81,21 @@ bool file_keys_parse(struct slice text, struct file_keys *keys, char *error,
     return keys->count > 0;
 }
 
-/* The whole file, or false with errno (EFBIG when it is too long). */
-static bool read_file(const char *path, char *text, size_t *len, mode_t *mode)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    struct stat about;
-    ssize_t got = fstat(fd, &about);
-    *len = 0;
-    while (got >= 0 && *len < KEY_FILE_MAX) {
-        got = read(fd, text + *len, KEY_FILE_MAX - *len);
-        if (got == 0)
-            break;
-        if (got < 0 && errno == EINTR)
-            got = 0;
-        else if (got > 0)
-            *len += (size_t)got;
-    }
-    int reason = got < 0 ? errno : *len == KEY_FILE_MAX ? EFBIG : 0;
-    close(fd);
-    *mode = about.st_mode;
-    errno = reason;
-    return reason == 0;
-}
-
 bool file_keys_load(const char *path, struct file_keys *keys, bool *is_readable_by_others,
                     char *error, size_t error_size)
 {
-    char *text = must_calloc(1, KEY_FILE_MAX);
+    char *text, why[FILE_WHY_SIZE];
     size_t len;
-    mode_t mode;
-    char why[128];
-    bool loaded = read_file(path, text, &len, &mode);
-    if (!loaded) {
-        snprintf(error, error_size, "%s: %s", path, strerror(errno));
-    } else {
-        *is_readable_by_others = (mode & S_IROTH) != 0;
-        loaded = file_keys_parse(slice_of(text, len), keys, why, sizeof(why));
-        if (!loaded)
-            snprintf(error, error_size, "%s: %s", path, why);
+    unsigned mode;
+    if (!file_read(path, KEY_FILE_MAX, &text, &len, &mode, why)) {
+        snprintf(error, error_size, "%s: %s", path, why);
+        return false;
     }
-    OPENSSL_cleanse(text, KEY_FILE_MAX);
+    *is_readable_by_others = (mode & S_IROTH) != 0;
+    bool loaded = file_keys_parse(slice_of(text, len), keys, why, sizeof(why));
+    if (!loaded)
+        snprintf(error, error_size, "%s: %s", path, why);
+    OPENSSL_cleanse(text, len);
     free(text);
     return loaded;
 }

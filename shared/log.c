@@ -187,8 +187,7 @@ void log_line_add(struct log_line *line, struct log_field field)
         put_text(line, field.value.number ? "true" : "false");
         break;
     case LOG_FIELD_ERRNO:
-        put_value(line, slice_from_text(
-                            strerror_r((int)field.value.number, text, sizeof(text))));
+        put_value(line, slice_from_text(strerror((int)field.value.number)));
         break;
     }
 }

@@ -16,9 +16,8 @@
 
 static int fail(char why[NET_WHY_SIZE], const char *what, int error, int fd)
 {
-    char text[64];
     snprintf(why, NET_WHY_SIZE, "%s%s%s", what, what[0] != '\0' ? ": " : "",
-             strerror_r(error, text, sizeof(text)));
+             strerror(error));
     if (fd >= 0)
         close(fd);
     return -1;

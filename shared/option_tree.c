@@ -1,15 +1,20 @@
 #include "shared/option_tree.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include "shared/file_read.h"
+
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define WHY_SIZE  256
 #define VALUE_MAX 65536 /* of one scalar after ${NAME} */
 #define INDEX_MAX 4096  /* of a list in a flag's path */
+
+/* More than any configuration has, and little enough to be read in a moment. */
+#define DEPTH_MAX      32
+#define NODES_MAX      100000
+#define KEYS_MAX       1000
+#define ANCHORS_MAX    1000
+#define DIRECTIVES_MAX 8
 
 void option_tree_init(struct option_tree *tree)
 {
@@ -29,41 +34,7 @@ void option_tree_cleanup(struct option_tree *tree)
 
 bool option_tree_read_file(const char *path, char **text, size_t *len, char why[256])
 {
-    char problem[128];
-    struct stat found;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &found) != 0) {
-        snprintf(why, WHY_SIZE, "%s", strerror_r(errno, problem, sizeof(problem)));
-        if (fd >= 0)
-            close(fd);
-        return false;
-    }
-    *text = must_calloc(1, OPTION_FILE_MAX + 1);
-    *len = 0;
-    ssize_t got = 0;
-    if (S_ISDIR(found.st_mode)) {
-        errno = EISDIR;
-        got = -1;
-    }
-    while (got >= 0 && *len <= OPTION_FILE_MAX) {
-        got = read(fd, *text + *len, OPTION_FILE_MAX + 1 - *len);
-        if (got < 0 && errno == EINTR)
-            got = 0;
-        else if (got <= 0)
-            break;
-        *len += (size_t)got;
-    }
-    int error = errno;
-    close(fd);
-    if (got >= 0 && *len <= OPTION_FILE_MAX)
-        return true;
-    if (got < 0)
-        snprintf(why, WHY_SIZE, "%s", strerror_r(error, problem, sizeof(problem)));
-    else
-        snprintf(why, WHY_SIZE, "is larger than 1 MiB");
-    free(*text);
-    *text = NULL;
-    return false;
+    return file_read(path, OPTION_FILE_MAX, text, len, NULL, why);
 }
 
 /* Line and column (from 1) of a byte; libyaml's reader errors know only the byte. */
@@ -91,8 +62,15 @@ static bool is_clean_text(struct slice yaml, struct option_spot *spot, char why[
             byte == 0x7f;
         if (len == 0 || is_control) {
             *spot = spot_of_offset(yaml, i);
-            snprintf(why, WHY_SIZE,
-                     len == 0 ? "the file is not UTF-8" : "a control byte");
+            bool is_wide = i == 0 && (slice_starts_with(yaml, SLICE("\xff\xfe")) ||
+                                      slice_starts_with(yaml, SLICE("\xfe\xff")));
+            if (is_wide)
+                snprintf(why, WHY_SIZE, "the file is UTF-16: write it as UTF-8");
+            else if (len == 0)
+                snprintf(why, WHY_SIZE, "the file is not UTF-8: byte 0x%02x",
+                         (unsigned)(unsigned char)byte);
+            else
+                snprintf(why, WHY_SIZE, "a control byte, 0x%02x", (unsigned)byte);
             return false;
         }
         i += len;
@@ -114,19 +92,117 @@ static void parser_problem(const yaml_parser_t *parser, struct slice yaml,
              has_context ? ", " : "", has_context ? parser->context : "");
 }
 
-/* Is there a second document? */
-static bool has_more(yaml_parser_t *parser, struct option_spot *spot)
+/* ── the first pass: nothing is built from what is too much ── */
+
+struct measure {
+    size_t nodes, anchors, documents, depth;
+    size_t keys[DEPTH_MAX + 1]; /* of the mappings around; doubled: keys and values */
+    bool is_mapping[DEPTH_MAX + 1];
+};
+
+static const char *measure_node(struct measure *measure, const unsigned char *anchor)
 {
-    yaml_document_t next;
-    if (!yaml_parser_load(parser, &next))
-        return false; /* an error behind the first document is told by the caller's parser state */
-    yaml_node_t *root = yaml_document_get_root_node(&next);
-    bool is_more = root != NULL;
-    if (is_more)
-        *spot = (struct option_spot){.line = next.start_mark.line + 1,
-                                     .column = next.start_mark.column + 1};
-    yaml_document_delete(&next);
-    return is_more;
+    measure->anchors += anchor != NULL;
+    if (++measure->nodes > NODES_MAX)
+        return "more than " TEXT_OF(NODES_MAX) " values";
+    if (measure->anchors > ANCHORS_MAX)
+        return "more than " TEXT_OF(ANCHORS_MAX) " anchors";
+    if (measure->is_mapping[measure->depth] &&
+        ++measure->keys[measure->depth] > 2 * KEYS_MAX)
+        return "more than " TEXT_OF(KEYS_MAX) " keys in one mapping";
+    return NULL;
+}
+
+static const char *measure_begin(struct measure *measure, const unsigned char *anchor,
+                                 bool is_mapping)
+{
+    const char *why = measure_node(measure, anchor);
+    if (why != NULL)
+        return why;
+    if (measure->depth == DEPTH_MAX)
+        return "more than " TEXT_OF(DEPTH_MAX) " levels of nesting";
+    measure->depth++;
+    measure->is_mapping[measure->depth] = is_mapping;
+    measure->keys[measure->depth] = 0;
+    return NULL;
+}
+
+/* What is too much about this event; NULL: nothing. */
+static const char *measure_event(struct measure *measure, const yaml_event_t *event)
+{
+    if (event->type == YAML_DOCUMENT_START_EVENT)
+        return ++measure->documents > 1 ? "a second document begins (only one is read)"
+                                        : NULL;
+    if (event->type == YAML_SCALAR_EVENT)
+        return measure_node(measure, event->data.scalar.anchor);
+    if (event->type == YAML_ALIAS_EVENT)
+        return measure_node(measure, NULL);
+    if (event->type == YAML_SEQUENCE_START_EVENT)
+        return measure_begin(measure, event->data.sequence_start.anchor, false);
+    if (event->type == YAML_MAPPING_START_EVENT)
+        return measure_begin(measure, event->data.mapping_start.anchor, true);
+    if (event->type == YAML_SEQUENCE_END_EVENT || event->type == YAML_MAPPING_END_EVENT)
+        measure->depth--;
+    return NULL;
+}
+
+static void parser_begin(yaml_parser_t *parser, struct slice yaml)
+{
+    check(yaml_parser_initialize(parser));
+    yaml_parser_set_encoding(parser, YAML_UTF8_ENCODING);
+    yaml_parser_set_input_string(parser, (const unsigned char *)yaml.data, yaml.len);
+}
+
+/* libyaml takes any depth and number, some of them in quadratic time: its events are counted before it may build a
+ * document. Errors of the grammar are found here too. */
+static bool is_moderate(struct slice yaml, struct option_spot *spot, char why[256])
+{
+    yaml_parser_t parser;
+    yaml_event_t event;
+    struct measure measure = {0};
+    const char *excess = NULL;
+    bool is_read = true, is_end = false;
+    parser_begin(&parser, yaml);
+    while (is_read && excess == NULL && !is_end) {
+        is_read = yaml_parser_parse(&parser, &event);
+        if (!is_read)
+            break;
+        excess = measure_event(&measure, &event);
+        is_end = event.type == YAML_STREAM_END_EVENT;
+        if (excess != NULL)
+            *spot = (struct option_spot){.line = event.start_mark.line + 1,
+                                         .column = event.start_mark.column + 1};
+        yaml_event_delete(&event);
+    }
+    if (!is_read)
+        parser_problem(&parser, yaml, spot, why);
+    else if (excess != NULL)
+        snprintf(why, WHY_SIZE, "%s", excess);
+    else if (measure.documents == 0)
+        snprintf(why, WHY_SIZE, "is empty");
+    yaml_parser_delete(&parser);
+    return is_read && excess == NULL && measure.documents > 0;
+}
+
+/* Directives come before anything else; libyaml compares each %TAG with all others. */
+static bool has_few_directives(struct slice yaml, struct option_spot *spot, char why[256])
+{
+    size_t count = 0, number = 0;
+    struct slice line;
+    while (slice_cut(&yaml, '\n', &line)) {
+        number++;
+        bool is_directive = line.len > 0 && line.data[0] == '%';
+        count += is_directive;
+        if (count > DIRECTIVES_MAX) {
+            *spot = (struct option_spot){.line = number, .column = 1};
+            snprintf(why, WHY_SIZE, "more than %d directives", DIRECTIVES_MAX);
+            return false;
+        }
+        line = slice_trim(line);
+        if (!is_directive && line.len > 0 && line.data[0] != '#' && line.data[0] != '\r')
+            return true;
+    }
+    return true;
 }
 
 bool option_tree_read(struct option_tree *tree, const char *name, struct slice yaml,
@@ -140,28 +216,18 @@ bool option_tree_read(struct option_tree *tree, const char *name, struct slice y
         snprintf(why, WHY_SIZE, "is larger than 1 MiB");
         return false;
     }
-    if (!is_clean_text(yaml, spot, why))
+    if (slice_starts_with(yaml, SLICE("\xef\xbb\xbf"))) /* a byte order mark */
+        yaml = slice_from(yaml, 3);
+    if (!is_clean_text(yaml, spot, why) || !has_few_directives(yaml, spot, why) ||
+        !is_moderate(yaml, spot, why))
         return false;
     yaml_parser_t parser;
-    check(yaml_parser_initialize(&parser));
-    yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&parser, (const unsigned char *)yaml.data, yaml.len);
-    bool is_read = yaml_parser_load(&parser, &tree->document);
-    tree->has_document = is_read;
-    if (!is_read) {
+    parser_begin(&parser, yaml);
+    tree->has_document = yaml_parser_load(&parser, &tree->document);
+    if (!tree->has_document) /* an alias of nothing: events do not know */
         parser_problem(&parser, yaml, spot, why);
-    } else if (yaml_document_get_root_node(&tree->document) == NULL) {
-        is_read = false;
-        snprintf(why, WHY_SIZE, "is empty");
-    } else if (has_more(&parser, spot)) {
-        is_read = false;
-        snprintf(why, WHY_SIZE, "a second document begins (only one is read)");
-    } else if (parser.error != YAML_NO_ERROR) {
-        is_read = false;
-        parser_problem(&parser, yaml, spot, why);
-    }
     yaml_parser_delete(&parser);
-    return is_read;
+    return tree->has_document;
 }
 
 /* ── looking ── */

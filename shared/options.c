@@ -160,6 +160,10 @@ static void note_unknown(struct option_place *place, struct slice prefix,
         note(place->options, spot, "merge keys (<<) are not supported");
         return;
     }
+    if (place->options->errors.count == OPTION_ERRORS_MAX) {
+        place->options->errors.more++; /* not shown: not worth the search */
+        return;
+    }
     size_t distance;
     struct slice nearest = option_table_nearest(place->table, prefix, key, &distance);
     bool is_close = distance <= max_size(1, nearest.len / 3);

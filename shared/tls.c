@@ -1,5 +1,6 @@
 #include "shared/tls.h"
 
+#include "shared/file_read.h"
 #include "shared/slice.h"
 #include "shared/tls_sessions.h"
 
@@ -14,12 +15,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     TICKET_NAME_BYTES = 16,
     TICKET_KEY_BYTES = 32,
     TICKET_BYTES = TICKET_NAME_BYTES + 2 * TICKET_KEY_BYTES,
     TICKET_KEYS_MAX = 8,
+    TICKET_FILE_MAX = 65536, /* bytes, comments included */
     ALPN_MAX = 32,
 };
 
@@ -53,20 +56,16 @@ static bool say(char **error, const char *what, const char *path)
     return false;
 }
 
-/* OpenSSL says "no such file" in its own words; the system's are clearer. */
+/* OpenSSL says "no such file" in its own words; the system's are clearer. And it would wait for a FIFO's writer. */
 static bool can_open(const char *what, const char *path, char **error)
 {
-    FILE *file = fopen(path, "re");
-    if (file == NULL) {
-        *error = must_printf("cannot open %s %s: %s", what, path, strerror(errno));
-        return false;
-    }
-    /* a directory opens, and fails at the first read */
-    bool is_readable = fgetc(file) != EOF || !ferror(file);
-    if (!is_readable)
-        *error = must_printf("cannot read %s %s: %s", what, path, strerror(errno));
-    fclose(file);
-    return is_readable;
+    char why[FILE_WHY_SIZE];
+    int fd = file_open(path, NULL, why);
+    if (fd < 0)
+        *error = must_printf("cannot open %s %s: %s", what, path, why);
+    else
+        close(fd);
+    return fd >= 0;
 }
 
 static bool load_certificate(SSL_CTX *variant, const char *cert, const char *key,
@@ -142,39 +141,43 @@ static bool parse_ticket_key(struct slice line, struct ticket_key *key)
     return true;
 }
 
+/* What is wrong with a line of the file of ticket keys; NULL: nothing. */
+static char *take_ticket_key(struct tls_context *context, struct slice line)
+{
+    if (context->ticket_key_count == TICKET_KEYS_MAX)
+        return must_printf("more than %d ticket keys", TICKET_KEYS_MAX);
+    if (!parse_ticket_key(line, &context->ticket_keys[context->ticket_key_count]))
+        return must_printf("a ticket key is %d hex digits", 2 * TICKET_BYTES);
+    context->ticket_key_count++;
+    return NULL;
+}
+
 static bool load_ticket_keys(struct tls_context *context, const char *path, char **error)
 {
-    FILE *file = fopen(path, "re");
-    if (file == NULL) {
-        *error = must_printf("cannot open ticket keys %s: %s", path, strerror(errno));
+    char *text, why[FILE_WHY_SIZE];
+    size_t len;
+    if (!file_read(path, TICKET_FILE_MAX, &text, &len, NULL, why)) {
+        *error = must_printf("cannot open ticket keys %s: %s", path, why);
         return false;
     }
-    char text[512];
     unsigned number = 0;
-    while (*error == NULL && fgets(text, sizeof(text), file) != NULL) {
+    struct slice rest = slice_of(text, len), line;
+    char *wrong = NULL;
+    while (wrong == NULL && slice_cut(&rest, '\n', &line)) {
         number++;
-        struct slice line = slice_from_text(text);
-        while (line.len > 0 && strchr("\r\n", line.data[line.len - 1]) != NULL)
-            line.len--;
         line = slice_trim(line);
-        if (line.len == 0 || line.data[0] == '#')
-            continue;
-        if (context->ticket_key_count == TICKET_KEYS_MAX)
-            *error = must_printf("%s:%u: more than %d ticket keys", path, number,
-                                 TICKET_KEYS_MAX);
-        else if (!parse_ticket_key(line,
-                                   &context->ticket_keys[context->ticket_key_count]))
-            *error = must_printf("%s:%u: a ticket key is %d hex digits", path, number,
-                                 2 * TICKET_BYTES);
-        else
-            context->ticket_key_count++;
+        if (line.len > 0 && line.data[line.len - 1] == '\r')
+            line.len--;
+        if (line.len > 0 && line.data[0] != '#')
+            wrong = take_ticket_key(context, line);
     }
-    if (*error == NULL && ferror(file))
-        *error = must_printf("cannot read ticket keys %s: %s", path, strerror(errno));
-    fclose(file);
-    OPENSSL_cleanse(text, sizeof(text));
-    if (*error == NULL && context->ticket_key_count == 0)
+    OPENSSL_cleanse(text, len);
+    free(text);
+    if (wrong != NULL)
+        *error = must_printf("%s:%u: %s", path, number, wrong);
+    else if (context->ticket_key_count == 0)
         *error = must_printf("%s: no ticket key in it", path);
+    free(wrong);
     return *error == NULL;
 }
 

@@ -77,8 +77,8 @@ static void test_urls_of_shards_are_taken_apart(void **state UNUSED)
             assert_null(shard->host);
             assert_string_equal(rows[i].url, shard->unix_path);
         }
-        char *password;
-        assert_true(broker_config_shard_password(shard, &password));
+        char *password, why[FILE_WHY_SIZE];
+        assert_true(broker_config_shard_password(shard, &password, why));
         assert_string_equal(rows[i].password != NULL ? rows[i].password : "", password);
         free(password);
         broker_config_release(config);

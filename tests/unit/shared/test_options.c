@@ -9,6 +9,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
 
 struct endpoint_config {
     char *address;
@@ -238,9 +240,11 @@ static const struct bad_case bad_cases[] = {
      "f.yaml:2:1: YAML: found character that cannot start any token, "
      "while scanning for the next token\n"},
     {"path: *nowhere\n", "f.yaml:1:7: YAML: found undefined alias\n"},
-    {"is_on: true\npath: \"\xff\"\n", "f.yaml:2:8: the file is not UTF-8\n"},
-    {"\xff\xfe{\0}", "f.yaml:1:1: the file is not UTF-8\n"},
-    {"path: \"\x01\"\n", "f.yaml:1:8: a control byte\n"},
+    {"is_on: true\npath: \"\xff\"\n", "f.yaml:2:8: the file is not UTF-8: byte 0xff\n"},
+    {"\xff\xfe{\0}", "f.yaml:1:1: the file is UTF-16: write it as UTF-8\n"},
+    {"path: \"\x01\"\n", "f.yaml:1:8: a control byte, 0x01\n"},
+    {"%YAML 1.1\n---\n{}\n...\n---\n",
+     "f.yaml:5:1: a second document begins (only one is read)\n"},
     {"path: \"/\\0\"\n", "f.yaml:1:7: path: holds a NUL byte\n"},
     {"tread: 1\n", "f.yaml:1:1: unknown key \"tread\" (did you mean \"threads\"?)\n"},
     {"limits:\n  byte: 1\n",
@@ -455,8 +459,101 @@ static void test_a_file_that_cannot_be_read_is_one_clear_line(void **state)
     expect_file_error("/nonexistent/x.yaml",
                       "/nonexistent/x.yaml: No such file or directory");
     expect_file_error("/proc", "/proc: Is a directory");
-    expect_file_error("/dev/zero", "/dev/zero: is larger than 1 MiB");
-    expect_file_error("/dev/null", "/dev/null:1:1: is empty");
+    expect_file_error("/dev/zero", "/dev/zero: is not a regular file");
+    expect_file_error("/dev/null", "/dev/null: is not a regular file");
+    char path[] = "/tmp/sidrail-options-XXXXXX", expected[128];
+    assert_non_null(mkdtemp(path));
+    assert_int_equal(0, rmdir(path));
+    assert_int_equal(0, mkfifo(path, 0600)); /* without a writer: open() would wait */
+    snprintf(expected, sizeof(expected), "%s: is not a regular file", path);
+    expect_file_error(path, expected);
+    assert_int_equal(0, unlink(path));
+}
+
+/* `count` times `part`, each with its number for a %zu in it. */
+static char *repeated(const char *before, const char *part, size_t count,
+                      const char *behind)
+{
+    char *yaml = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&yaml, &len);
+    fputs(before, out);
+    for (size_t i = 0; i < count; i++)
+        for (const char *c = part; *c != '\0'; c++)
+            if (*c == '#')
+                fprintf(out, "%zu", i);
+            else
+                fputc(*c, out);
+    fputs(behind, out);
+    fclose(out);
+    return yaml;
+}
+
+/* Each of these took libyaml, or the walk, between seconds and minutes. */
+static void test_what_is_too_much_is_refused_at_once(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *before, *part;
+        size_t count;
+        const char *behind, *error;
+    } excesses[] = {
+        {"path: ", "[", 1000000, "", "f.yaml:1:38: more than 32 levels of nesting"},
+        {"path: ", "{", 1000000, "", "f.yaml:1:38: more than 32 levels of nesting"},
+        {"path:\n  ", "- ", 500000, "x\n", "f.yaml:2:65: more than 32 levels of nesting"},
+        {"", "? ", 500000, "x\n", "f.yaml:1:65: more than 32 levels of nesting"},
+        {"", "a#: 1\n", 100000, "", "f.yaml:1001:1: more than 1000 keys in one mapping"},
+        {"listeners: [{a", ",b#: 1", 100000, "}]", " more than 1000 keys in one mapping"},
+        {"trusted:\n", "- a\n", 200000, "", "f.yaml:99999:3: more than 100000 values"},
+        {"trusted:\n", "- &a# a\n", 60000, "", "f.yaml:1002:3: more than 1000 anchors"},
+        {"", "%TAG !a#! x\n", 60000, "---\n{}\n", "f.yaml:9:1: more than 8 directives"},
+        {"{}\n", "---\n", 200000, "", "f.yaml:2:1: a second document begins"},
+        {"trusted: [", "&a [*a],", 100000, "]", "more than 1000 anchors"},
+        {"", " ", 1048577, "", "f.yaml:1:1: is larger than 1 MiB"},
+        {"", "#", 1000000, "", "f.yaml:1:1: is empty"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(excesses); i++) {
+        struct everything all;
+        char *yaml = i + 1 == ARRAY_LEN(excesses)
+                         ? must_printf("#%0999999d\n", 0)
+                         : repeated(excesses[i].before, excesses[i].part,
+                                    excesses[i].count, excesses[i].behind);
+        clock_t begin = clock();
+        char *errors = errors_of(yaml, &all);
+        double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+        if (errors == NULL || strstr(errors, excesses[i].error) == NULL)
+            fail_msg("row %zu: expected %s, found %.200s", i, excesses[i].error, errors);
+        if (seconds > 10)
+            fail_msg("row %zu took %.1f s", i, seconds);
+        free(errors);
+        free(yaml);
+    }
+}
+
+/* Values that are all wrong, many times over through aliases. */
+static void test_many_mistakes_are_found_in_a_moment(void **state)
+{
+    (void)state;
+    struct everything all;
+    char *keys = repeated("listeners: [&l {address: a", ",unknown#: x", 990, "}");
+    char *yaml = repeated(keys, ", *l", 3, "]\n");
+    clock_t begin = clock();
+    char *errors = errors_of(yaml, &all);
+    assert_non_null(errors);
+    assert_non_null(strstr(errors, "more errors"));
+    assert_true(clock() - begin < 10 * CLOCKS_PER_SEC);
+    free(errors);
+    free(yaml);
+    free(keys);
+}
+
+static void test_a_byte_order_mark_is_skipped(void **state)
+{
+    (void)state;
+    struct everything all;
+    assert_null(errors_of("\xef\xbb\xbfthreads: 2\n", &all));
+    assert_int_equal(2, all.threads);
+    options_cleanup(&table, &all);
 }
 
 static void test_print_has_one_row_for_each_option(void **state)
@@ -548,6 +645,9 @@ int main(void)
         cmocka_unit_test(test_a_hundred_errors_are_shown_and_the_rest_is_counted),
         cmocka_unit_test(test_flags_are_read_by_the_same_rows),
         cmocka_unit_test(test_a_file_that_cannot_be_read_is_one_clear_line),
+        cmocka_unit_test(test_what_is_too_much_is_refused_at_once),
+        cmocka_unit_test(test_many_mistakes_are_found_in_a_moment),
+        cmocka_unit_test(test_a_byte_order_mark_is_skipped),
         cmocka_unit_test(test_print_has_one_row_for_each_option),
         cmocka_unit_test(test_compare_names_what_differs),
         cmocka_unit_test(test_arbitrary_bytes_neither_crash_nor_leak),
