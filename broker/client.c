@@ -23,6 +23,12 @@
 /* So much is written whatever the window says. */
 #define WINDOW_BYTES ((size_t)64 * 1024)
 
+/* Requests of one client in one turn, while others wait; looked at after so many, and after each long one. */
+#define TAKE_WITHIN  MILLISECONDS(2)
+#define LOOK_EVERY   16
+#define LONG_REQUEST 64 /* arguments */
+#define LONG_REPLIES ((size_t)16 * 1024)
+
 #define SWEEP_EVERY SECONDS(1)
 
 #define FOREIGN_LOG_EVERY SECONDS(60)
@@ -130,11 +136,23 @@ static bool may_begin(struct client *client, struct slice input, uint64_t now)
     return false;
 }
 
+/* Is it the others' turn? In a pass of those that wait it is after each request. */
+static bool is_over(const struct client_set *set, const struct resp_request *request,
+                    unsigned taken, uint64_t since)
+{
+    if (set->waiting.current != NULL)
+        return true;
+    bool looks = taken % LOOK_EVERY == 0 || request->argc > LONG_REQUEST ||
+                 evbuffer_get_length(set->reply) > LONG_REPLIES;
+    return looks && timing_now() - since > TAKE_WITHIN;
+}
+
 /* Gives whole requests to the owner; returns how many bytes are done with. */
 static size_t take_requests(struct client *client, struct slice input)
 {
     struct client_set *set = client->set;
     size_t done = 0;
+    unsigned taken = 0;
     batch_clock_start();
     uint64_t now = batch_now();
     while (client->state == CLIENT_OPEN && client->output.bytes <= OUTPUT_PAUSE) {
@@ -155,6 +173,7 @@ static size_t take_requests(struct client *client, struct slice input)
         enum client_verdict verdict = CLIENT_GO_ON;
         if (request.argc > 0) {
             client->facts.active_at = now;
+            client_wait_for(client, CLIENT_WAITS_ALONE, client->facts.id);
             verdict = set->callbacks.on_request(set->callbacks.context, client,
                                                 request.argc, request.argv, set->reply);
         }
@@ -172,10 +191,15 @@ static size_t take_requests(struct client *client, struct slice input)
         if (client->facts.waits_since != 0)
             go_on(client);
         done += request.consumed;
+        bool yields = done < input.len && is_over(set, &request, ++taken, now);
         client_reply_partly(client, set->reply);
         if (verdict == CLIENT_FINISH) {
             queue_reply(client, now);
             finish(client, CLOSE_QUIT);
+        }
+        if (yields && client->state == CLIENT_OPEN) {
+            client_yield(client);
+            break;
         }
     }
     queue_reply(client, now);
@@ -217,7 +241,7 @@ static void input_grow(struct client *client)
     client->input = must_realloc(client->input, client->input_size);
 }
 
-static void take_input(struct client *client)
+void client_take_input(struct client *client)
 {
     if (client->input != NULL) {
         size_t done = take_requests(client, slice_of(client->input, client->input_len));
@@ -263,7 +287,7 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
     if (client->input != NULL) {
         client->input_len += (size_t)len;
         if (client->input_len >= resp_wanted(&client->parser))
-            take_input(client);
+            client_take_input(client);
     } else {
         size_t done = take_requests(client, slice_of(set->scratch, (size_t)len));
         keep_input(client, slice_of(set->scratch + done, (size_t)len - done));
@@ -297,11 +321,13 @@ static void after_write(struct client *client, enum output_result result)
 /* A client that was paused because it took no replies goes on. */
 static void unpause(struct client *client)
 {
-    if (client->state != CLIENT_OPEN || client->is_reading ||
+    if (client->state != CLIENT_OPEN || client->is_reading || client->yields ||
         client->facts.waits_since != 0 || client->output.bytes > OUTPUT_PAUSE / 2)
         return;
-    client_set_reading(client, true);
-    take_input(client);
+    if (client->input != NULL)
+        client_yield(client); /* one that reads fast would keep the turn from its end */
+    else
+        client_set_reading(client, true);
 }
 
 static void flush(struct client *client)
@@ -366,10 +392,6 @@ static void work(struct client *client)
 {
     if (client->is_slow)
         judge(client);
-    if (client->resumes && client->state == CLIENT_OPEN) {
-        client->resumes = false;
-        take_input(client);
-    }
     if (client->state != CLIENT_CLOSED && !client->is_blocked)
         flush(client);
 }
@@ -401,7 +423,8 @@ static void free_closed(struct client_set *set)
 static void end_turn(void *context)
 {
     struct client_set *set = context;
-    /* Work may make others dirty (a resumed PUBLISH); they are done in the same pass. */
+    client_resume_waiting(set);
+    /* Work may make others dirty (a PUBLISH); they are done in the same pass. */
     struct client *client;
     while ((client = TAILQ_FIRST(&set->dirty)) != NULL) {
         TAILQ_REMOVE(&set->dirty, client, of_work);
@@ -515,7 +538,8 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     TAILQ_INIT(&set->open);
     TAILQ_INIT(&set->dirty);
     TAILQ_INIT(&set->lagging);
-    TAILQ_INIT(&set->waiting);
+    client_waiting_init(&set->waiting);
+    TAILQ_INIT(&set->yielding);
     TAILQ_INIT(&set->behind);
     TAILQ_INIT(&set->ending);
     TAILQ_INIT(&set->parked);
@@ -537,6 +561,8 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     set->look_behind = event_new(base, -1, 0, client_on_look_behind, set);
     check(set->reply != NULL && set->sweep != NULL && set->resume_soon != NULL &&
           set->look_behind != NULL && set->end_tick != NULL && set->mark_tick != NULL);
+    set->go_on = event_new(base, -1, 0, client_on_go_on, set);
+    check(set->go_on != NULL);
     client_begin_marks(set);
     struct timeval every = timing_to_timeval(SWEEP_EVERY);
     check(event_add(set->sweep, &every) == 0);
@@ -565,6 +591,7 @@ void client_set_free(struct client_set *set)
     event_free(set->sweep);
     event_free(set->resume_soon);
     event_free(set->look_behind);
+    event_free(set->go_on);
     evbuffer_free(set->reply);
     chunk_writer_cleanup(&set->replies);
     dialect_book_free(set->dialects);
@@ -705,21 +732,6 @@ void client_deliver(struct client *client, struct span message, uint64_t now)
     client->is_lagging = true;
     TAILQ_INSERT_TAIL(&set->lagging, client, of_work);
     window_wait(&set->window);
-}
-
-void client_set_resume(struct client_set *set)
-{
-    struct client *first = TAILQ_FIRST(&set->waiting);
-    if (first == NULL)
-        return;
-    TAILQ_REMOVE(&set->waiting, first, of_waiting);
-    TAILQ_INSERT_TAIL(&set->waiting, first, of_waiting);
-    struct client *client;
-    TAILQ_FOREACH(client, &set->waiting, of_waiting)
-    {
-        client->resumes = true;
-        client_make_dirty(client);
-    }
 }
 
 struct client_facts *client_facts(struct client *client)

@@ -77,7 +77,21 @@ struct client_facts {
     struct publish_ticket ticket;    /* of the PUBLISH whose answer waits for its shard */
     unsigned ticket_receivers;       /* what that answer will be */
     struct transaction *transaction; /* owned: after MULTI; NULL: none */
-    uint64_t waits_since;            /* since when its request waits; 0: it does not */
+    bool has_begun;           /* the request that waits has done what is done once */
+    struct publish_wait wait; /* of the PUBLISH that waits */
+    uint64_t waits_for;       /* before WAIT: client_wait_for() */
+    uint64_t waits_since;     /* since when its request waits; 0: it does not */
+};
+
+/* What a request waits for. Those that wait for the same are tried in their order: while the first waits, so do the
+ * others. */
+enum client_wait {
+    CLIENT_WAITS_ALONE, /* the default */
+    CLIENT_WAITS_FOR_SUBSCRIPTIONS,
+    CLIENT_WAITS_FOR_ANSWER,  /* `which`: the partition */
+    CLIENT_WAITS_FOR_READERS, /* the channel's hash */
+    CLIENT_WAITS_FOR_ANY_SHARD,
+    CLIENT_WAITS_FOR_SHARD, /* the shard's index */
 };
 
 /* DISTRUST: nothing it sends was meant for us; ended at once, without an answer. */
@@ -185,8 +199,11 @@ bool client_is_parked(const struct client *client);
  * longer is, or is stuck. */
 enum pace client_pace(struct client *client, uint64_t now);
 
-/* Requests that wait are given to on_request again, at the end of this loop turn; each time another client is
- * the first. */
+/* For a handler that answers WAIT: what for. Of `which` the lower 56 bits tell things of one kind apart. */
+void client_wait_for(struct client *client, enum client_wait kind, uint64_t which);
+
+/* Requests that wait are given to on_request again, at the end of this loop turn: of those that wait for the same the
+ * longest waiting one first, and the others while they are answered. */
 void client_set_resume(struct client_set *set);
 
 /* The same in the next turn of the loop. */

@@ -34,7 +34,7 @@ void client_on_look_behind(evutil_socket_t fd UNUSED, short what UNUSED, void *a
     struct client_set *set = argument;
     uint64_t now = timing_now();
     set->looks_behind = false;
-    if (TAILQ_EMPTY(&set->waiting))
+    if (!client_set_has_waiting(set))
         return;
     struct client *next;
     for (struct client *client = TAILQ_FIRST(&set->behind); client != NULL;

@@ -47,7 +47,7 @@ struct client {
     bool is_blocked; /* writable is added: the socket is full */
     bool is_dirty;   /* on set->dirty */
     bool is_lagging; /* on set->lagging */
-    bool resumes;    /* its request is to be looked at again */
+    bool yields;     /* on set->yielding: the rest of its input comes in the next turn */
     bool is_slow;    /* over slow_bytes: ends or is trimmed at the end of the turn */
     bool is_kept;    /* its pod is known: `replay` has what it has not acknowledged */
     bool is_exact;   /* kept until the pod says that it has handled it */
@@ -73,9 +73,20 @@ struct client {
     struct client_facts facts;
     struct subscriber subscriber;
     TAILQ_ENTRY(client) of_set;
-    TAILQ_ENTRY(client) of_waiting; /* its request waits */
+    struct client_queue *queue;     /* its request waits in this; NULL: it does not */
+    TAILQ_ENTRY(client) of_waiting; /* of the queue */
     TAILQ_ENTRY(client) of_behind;
+    TAILQ_ENTRY(client) of_yielding;
     TAILQ_ENTRY(client) of_work; /* dirty, lagging or closed */
+};
+
+/* See client_wait.c. */
+struct client_waiting {
+    struct client_queue *by_key;
+    TAILQ_HEAD(, client_queue) queues; /* the next to look at first */
+    struct client_queue *current;      /* is looked at; NULL: none, or it is gone */
+    uint64_t pass;
+    bool is_due; /* client_set_resume() */
 };
 
 struct client_set {
@@ -90,7 +101,9 @@ struct client_set {
     size_t parked_bytes;
     struct event *end_tick;
     struct event *mark_tick;
-    struct client_list waiting; /* for client_set_resume */
+    struct client_waiting waiting;
+    struct client_list yielding;
+    struct event *go_on; /* with those that yield, when others have been looked at */
     struct event *resume_soon;
     struct client_list behind; /* subscribers that are, when last looked */
     struct event *look_behind; /* while there are some, and others wait */
@@ -120,6 +133,9 @@ struct client_set {
 /* ── client.c ── */
 
 struct log_subject client_subject(const struct client *client);
+
+/* Gives its kept input to on_request, request by request. */
+void client_take_input(struct client *client);
 
 /* Queues a heartbeat. */
 void client_beat(struct client *client, uint64_t now);
@@ -151,9 +167,24 @@ void client_make_dirty(struct client *client);
 /* True only of OPEN and GREETING. */
 void client_set_reading(struct client *client, bool reads);
 
-/* Its request waits since `now` (from the first time on), or no more. Neither changes whether it is read from. */
+/* ── client_wait.c ── */
+
+void client_waiting_init(struct client_waiting *waiting);
+
+/* Its request waits for facts.waits_for, since `now` where it did not wait before; or it waits no more. Neither changes
+ * whether it is read from. */
 void client_begin_to_wait(struct client *client, uint64_t now);
 void client_cease_to_wait(struct client *client);
+
+/* Input is left, and it is the others' turn: it is read from no more until that is done with, in a later turn. */
+void client_yield(struct client *client);
+void client_cease_to_yield(struct client *client);
+void client_on_go_on(evutil_socket_t fd, short what, void *set);
+
+bool client_set_has_waiting(const struct client_set *set);
+
+/* At the end of a turn, after client_set_resume(): the first of each queue is tried, and more while they go on. */
+void client_resume_waiting(struct client_set *set);
 
 /* ── client_pace.c ── */
 

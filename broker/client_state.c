@@ -45,9 +45,9 @@ static void leave_work(struct client *client)
 /* It asks for nothing more, and nobody waits for it. */
 static void leave_open(struct client *client)
 {
-    client->resumes = false;
     client_set_reading(client, false);
     client_cease_to_wait(client);
+    client_cease_to_yield(client);
     client_cease_to_watch(client);
 }
 
@@ -103,21 +103,4 @@ void client_set_reading(struct client *client, bool reads)
         event_del(&client->readable);
     if (reads && stream_has_pending(&client->stream))
         event_active(&client->readable, EV_READ, 0);
-}
-
-void client_begin_to_wait(struct client *client, uint64_t now)
-{
-    if (client->facts.waits_since != 0)
-        return;
-    check(client->state == CLIENT_OPEN);
-    client->facts.waits_since = now;
-    TAILQ_INSERT_TAIL(&client->set->waiting, client, of_waiting);
-}
-
-void client_cease_to_wait(struct client *client)
-{
-    if (client->facts.waits_since == 0)
-        return;
-    client->facts.waits_since = 0;
-    TAILQ_REMOVE(&client->set->waiting, client, of_waiting);
 }

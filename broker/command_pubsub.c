@@ -23,10 +23,12 @@
 
 #define SUBSCRIBE_WAIT_MAX SECONDS(1)
 
-/* For how long the request has waited, microseconds. */
+/* For how long the request has waited, microseconds; 0 only when it comes for the first time. */
 static uint64_t waited(const struct command_call *call)
 {
-    return call->waits_since == 0 ? 0 : timing_now() - call->waits_since;
+    uint64_t since = call->waits_since;
+    uint64_t now = timing_now();
+    return since == 0 ? 0 : now > since ? now - since : 1;
 }
 
 /* ── interests ── */
@@ -88,6 +90,7 @@ static bool greet(struct command_call *call)
 static void subscribe(struct command_call *call, enum interest_kind kind)
 {
     if (call->context->refuses_subscribers) {
+        call->facts->has_begun = false;
         command_refuse(call, "ERR the broker is shutting down");
         return;
     }
@@ -96,11 +99,16 @@ static void subscribe(struct command_call *call, enum interest_kind kind)
     struct interest_table *table = call->context->interest;
     struct subscriber *subscriber = client_subscriber(call->client);
     bool added;
-    for (size_t i = 1; i < call->argc; i++)
+    for (size_t i = 1; i < call->argc && !call->facts->has_begun; i++)
         interest_add(table, subscriber, kind, call->argv[i], &added);
     bool was_subscriber = interest_count(call) > 0;
     client_identify(call->client);
-    if (must_wait(call) || (!was_subscriber && !client_inherit(call->client))) {
+    bool is_early = must_wait(call);
+    if (is_early)
+        client_wait_for(call->client, CLIENT_WAITS_FOR_SUBSCRIPTIONS, 0);
+    call->facts->has_begun =
+        is_early || (!was_subscriber && !client_inherit(call->client));
+    if (call->facts->has_begun) {
         call->verdict = CLIENT_WAIT;
         return;
     }
@@ -176,6 +184,9 @@ static void await_answer(struct command_call *call)
     case ANSWER_DUE:
         if (waited(call) < PUBLISH_ANSWER_WITHIN) {
             call->verdict = CLIENT_WAIT;
+            if (facts->ticket.count == 1) /* of a partition they come in order */
+                client_wait_for(call->client, CLIENT_WAITS_FOR_ANSWER,
+                                facts->ticket.places[0].partition);
             return;
         }
         command_refuse(call, "ERR accepted, and not confirmed by its shard in time");
@@ -190,6 +201,26 @@ static void await_answer(struct command_call *call)
     facts->ticket.count = 0;
 }
 
+static void wait_to_publish(struct command_call *call, const struct publish_wait *wait)
+{
+    call->facts->wait = *wait;
+    call->verdict = CLIENT_WAIT;
+    switch (wait->what) {
+    case PUBLISH_WAITS_FOR_READERS:
+        client_wait_for(call->client, CLIENT_WAITS_FOR_READERS, wait->which);
+        return;
+    case PUBLISH_WAITS_FOR_ANY_SHARD:
+        client_wait_for(call->client, CLIENT_WAITS_FOR_ANY_SHARD, 0);
+        return;
+    case PUBLISH_WAITS_FOR_SHARD:
+        client_wait_for(call->client, CLIENT_WAITS_FOR_SHARD, wait->which);
+        return;
+    case PUBLISH_WAITS_FOR_NOTHING:
+    case PUBLISH_WAITS_FOR_ENTRY:
+        return;
+    }
+}
+
 void command_publish(struct command_call *call)
 {
     if (call->facts->ticket.count > 0) {
@@ -197,12 +228,20 @@ void command_publish(struct command_call *call)
         return;
     }
     struct publish_result result;
+    struct publish_wait wait = call->facts->wait;
+    uint64_t before = waited(call);
+    call->facts->wait = (struct publish_wait){0};
     client_identify(call->client);
+    if (publish_must_wait(call->context->publisher, call->argv[1], before,
+                          call->facts->active_at, &wait)) {
+        wait_to_publish(call, &wait);
+        return;
+    }
     publish_message(call->context->publisher, &call->facts->dialect, &call->facts->echo,
-                    call->argv[1], call->argv[2], waited(call), call->facts->active_at,
+                    call->argv[1], call->argv[2], before, call->facts->active_at,
                     &result);
     if (result.must_wait) {
-        call->verdict = CLIENT_WAIT;
+        wait_to_publish(call, &result.wait);
         return;
     }
     if (result.is_accepted) {

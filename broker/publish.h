@@ -69,8 +69,24 @@ struct publish_ticket {
 
 enum publish_answer { ANSWER_DUE, ANSWER_CONFIRMED, ANSWER_REFUSED };
 
+/* What a message waits for; it is published when publish_must_wait() says that it need not wait any more. */
+enum publish_wait_for {
+    PUBLISH_WAITS_FOR_NOTHING,
+    PUBLISH_WAITS_FOR_READERS, /* every subscriber of the channel that reads is behind */
+    PUBLISH_WAITS_FOR_ANY_SHARD, /* all are full */
+    PUBLISH_WAITS_FOR_SHARD,     /* that of its partition is full */
+    PUBLISH_WAITS_FOR_ENTRY,     /* its client's enter_room is not applied yet */
+};
+
+struct publish_wait {
+    enum publish_wait_for what;
+    uint16_t partition; /* of SHARD */
+    uint64_t which;     /* the same for all that wait for the same channel, or shard */
+};
+
 struct publish_result {
-    bool must_wait; /* nothing was done: the shard is behind; ask again at on_relief */
+    bool must_wait;           /* nothing was done; ask again at on_relief */
+    struct publish_wait wait; /* what for */
     bool is_accepted;
     const uint8_t *
         host_id; /* accepted: its publisher's, 16 bytes, until the next message; or NULL */
@@ -105,7 +121,12 @@ void publisher_go_on_without(struct publisher *publisher, uint64_t origin);
 const struct map_change *publisher_map(const struct publisher *publisher);
 const struct peer_table *publisher_peers(const struct publisher *publisher);
 
-/* `dialect` and `echo` are the client's: it is read by the one, and both learn from it. `waited` is for how long the same message has waited
+/* What can be told without reading the payload: must the message wait? `*wait` says what it waited for so far (zero: it
+ * is new), and then what it waits for. `waited`: for how long, microseconds. Those that wait come before new ones. */
+bool publish_must_wait(const struct publisher *publisher, struct slice channel,
+                       uint64_t waited, uint64_t now, struct publish_wait *wait);
+
+/* After publish_must_wait(). `dialect` and `echo` are the client's: it is read by the one, and both learn from it. `waited` is for how long the same message has waited
  * before, microseconds; `now` as timing_now(). */
 void publish_message(struct publisher *publisher, struct dialect_view *dialect,
                      struct echo_view *echo, struct slice channel, struct slice payload,

@@ -11,6 +11,7 @@
 #include "broker/standing_clock.h"
 
 #include <stdio.h>
+#include <xxhash.h>
 
 /* The partition's number, the envelope's length, and their line ends. */
 #define HEAD_ROOM 64
@@ -113,6 +114,20 @@ static void send_on(struct publisher *publisher, struct envelope *envelope,
         metrics_add(M_DELIVERED_AT_ONCE, receiver_take_own(publisher->receiver, sent));
 }
 
+static bool is_full(const struct publisher *publisher, unsigned partition,
+                    uint64_t waited)
+{
+    return waited < PUBLISH_WAIT_MAX &&
+           shard_set_is_full(publisher->shards, partition, waited > 0);
+}
+
+static struct publish_wait wait_for_shard(const struct publisher *publisher,
+                                          uint16_t partition)
+{
+    const struct shard *shard = shard_of_partition(publisher->shards, partition);
+    return (struct publish_wait){PUBLISH_WAITS_FOR_SHARD, partition, shard_index(shard)};
+}
+
 static bool is_to_rooms(const struct message *message)
 {
     return message->rooms_known &&
@@ -160,14 +175,15 @@ static void publish_over_shards(struct publisher *publisher, const void *client,
     }
     if (is_held(publisher, client, channel, message)) {
         result->must_wait = true;
+        result->wait = (struct publish_wait){.what = PUBLISH_WAITS_FOR_ENTRY};
         return;
     }
     uint16_t partitions[2];
     size_t count = partition_map_route(publisher->map, channel, message, partitions);
     for (size_t i = 0; i < count; i++) {
-        if (waited < PUBLISH_WAIT_MAX &&
-            shard_set_is_full(publisher->shards, partitions[i])) {
+        if (is_full(publisher, partitions[i], waited)) {
             result->must_wait = true;
+            result->wait = wait_for_shard(publisher, partitions[i]);
             return;
         }
         if (is_overloaded(publisher, partitions[i], header_len + payload.len)) {
@@ -202,15 +218,35 @@ static void learn(struct publisher *publisher, struct dialect_view *dialect,
         metrics_add(M_DIALECTS_CORRECTED, 1);
 }
 
+bool publish_must_wait(const struct publisher *publisher, struct slice channel,
+                       uint64_t waited, uint64_t now, struct publish_wait *wait)
+{
+    if (waited < PUBLISH_WAIT_SUBSCRIBERS_MAX &&
+        deliverer_is_behind(publisher->deliverer, channel, now)) {
+        *wait = (struct publish_wait){.what = PUBLISH_WAITS_FOR_READERS,
+                                      .which = XXH3_64bits(channel.data, channel.len)};
+        return true;
+    }
+    if (publisher->shards == NULL || waited >= PUBLISH_WAIT_MAX)
+        return false;
+    if (wait->what == PUBLISH_WAITS_FOR_SHARD) {
+        if (!is_full(publisher, wait->partition, waited))
+            return false;
+        *wait = wait_for_shard(publisher, wait->partition);
+        return true;
+    }
+    if (!shard_set_is_full_everywhere(publisher->shards, waited > 0))
+        return false;
+    *wait = (struct publish_wait){.what = PUBLISH_WAITS_FOR_ANY_SHARD};
+    return true;
+}
+
 void publish_message(struct publisher *publisher, struct dialect_view *dialect,
                      struct echo_view *echo, struct slice channel, struct slice payload,
                      uint64_t waited, uint64_t now, struct publish_result *result)
 {
-    result->must_wait = waited < PUBLISH_WAIT_SUBSCRIBERS_MAX &&
-                        deliverer_is_behind(publisher->deliverer, channel, now);
-    if (result->must_wait)
-        return;
     struct message message;
+    result->must_wait = false;
     if (publisher_knows_channel(publisher, channel))
         message_scan(payload, &publisher->policy, publisher->scratch, &message);
     else

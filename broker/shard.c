@@ -488,11 +488,24 @@ uint64_t shard_heard_at(const struct shard *shard)
     return shard->heard_at;
 }
 
-bool shard_set_is_full(const struct shard_set *set, unsigned partition)
+static bool is_full(const struct shard *shard, bool has_waited)
+{
+    return shard->is_usable && (outbox_waiting_bytes(shard->outbox) > SHARD_FULL_BYTES ||
+                                (shard->was_full && !has_waited));
+}
+
+bool shard_set_is_full(const struct shard_set *set, unsigned partition, bool has_waited)
 {
     const struct shard *shard = shard_of_partition(set, partition);
-    return shard != NULL && shard->is_usable &&
-           outbox_waiting_bytes(shard->outbox) > SHARD_FULL_BYTES;
+    return shard != NULL && is_full(shard, has_waited);
+}
+
+bool shard_set_is_full_everywhere(const struct shard_set *set, bool has_waited)
+{
+    for (size_t i = 0; i < set->count; i++)
+        if (!is_full(set->shards[i], has_waited))
+            return false;
+    return set->count > 0;
 }
 
 bool shard_set_has_waiting(const struct shard_set *set, unsigned partition)

@@ -185,8 +185,12 @@ bool shard_is_complete(const struct shard *shard); /* the subscribing link */
 uint64_t shard_heard_at(const struct shard *shard);
 
 /* The partition's shard is usable and behind: who publishes should wait for on_relief. It bounds the time that a
- * message waits, where the spill bounds what waits for a shard that is down. */
-bool shard_set_is_full(const struct shard_set *set, unsigned partition);
+ * message waits, where the spill bounds what waits for a shard that is down. For a message that has not waited yet it
+ * is full until on_relief: those that wait come first. */
+bool shard_set_is_full(const struct shard_set *set, unsigned partition, bool has_waited);
+
+/* So are all shards: no partition needs to be known. */
+bool shard_set_is_full_everywhere(const struct shard_set *set, bool has_waited);
 
 /* Does any message wait where this partition is sent? */
 bool shard_set_has_waiting(const struct shard_set *set, unsigned partition);

@@ -382,6 +382,11 @@ class Daemon(Server):
         text = pathlib.Path(f"/proc/{self.pid}/smaps_rollup").read_text()
         return int(re.search(r"^Pss:\s+(\d+) kB", text, re.M).group(1)) * 1024
 
+    def cpu_seconds(self):
+        """Of processor time that it has used."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def open_fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 

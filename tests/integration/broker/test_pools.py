@@ -1,11 +1,12 @@
 """Publishers with pools of connections, most of them idle: nobody is starved, and an idle one costs little."""
 import resource
+import selectors
 import threading
 
 import daemons
 import redis
 from daemons import figure, wait_until
-from resp_client import Error, Pod, Raw, emit
+from resp_client import Error, Pod, Raw, command, emit
 
 PODS = 20
 USED = 4
@@ -54,6 +55,44 @@ def test_hundreds_of_pooled_connections_starve_nobody_and_cost_little(broker):
     for pool in pools:
         pool.disconnect()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def publish_all_at_once(port, count, rounds):
+    """Each of `count` connections publishes a long message when its last one is answered, until one of them has been
+    answered `rounds` times. Returns how often each was."""
+    items = [{"id": i, "name": f"user {i}", "values": [1, 2, 3]} for i in range(200)]
+    waits = selectors.DefaultSelector()
+    answers = [0] * count
+    raws = [Raw(port) for _ in range(count)]
+    for who, raw in enumerate(raws):
+        payload = emit(f"room {who}", items)
+        waits.register(raw.socket, selectors.EVENT_READ, (who, raw, command("PUBLISH", "flask-socketio", payload)))
+    for key in list(waits.get_map().values()):
+        key.data[1].send(key.data[2])
+    while max(answers) < rounds:
+        for key, _ in waits.select(20):
+            who, raw, request = key.data
+            assert raw.read() == 0
+            answers[who] += 1
+            raw.send(request)
+    for raw in raws:
+        raw.close()
+    return answers
+
+
+def test_hundreds_that_publish_at_once_cost_no_more_each_and_are_served_in_turn(broker, redis_server):
+    b = broker(shards=redis_server(1))
+    wait_until(lambda: b.status()["shards_up"] == 1, "the shard is up")
+    few, many = 4, 400
+    publish_all_at_once(b.port, few, 5)
+    costs = {}
+    for count, rounds in ((few, 300), (many, 20)):
+        before = b.cpu_seconds()
+        answers = publish_all_at_once(b.port, count, rounds)
+        costs[count] = (b.cpu_seconds() - before) / sum(answers)
+        print(f"{count} publishers: {costs[count] * 1e6:.0f} us each, answered {min(answers)} to {max(answers)} times")
+    assert min(answers) >= max(answers) // 4
+    assert costs[many] < 3 * costs[few]
 
 
 def test_a_pool_that_meets_the_limit_of_clients_is_told_counted_and_goes_on(broker):

@@ -32,6 +32,8 @@ struct world {
     struct deliverer *deliverer;
     struct client_limits limits;
     bool is_held;            /* HOLD waits */
+    unsigned room, tries;    /* ROOM waits while there is none */
+    char order[256];         /* what ROOM named, in the order of their answers */
     unsigned opened, closed; /* clients */
     unsigned char ends[ENDS_MAX];
     unsigned emptied;
@@ -39,10 +41,26 @@ struct world {
     uint64_t random;
 };
 
+static enum client_verdict take_room(struct world *world, struct client *client,
+                                     struct slice name, struct evbuffer *reply)
+{
+    world->tries++;
+    if (world->room == 0) {
+        client_wait_for(client, CLIENT_WAITS_FOR_SHARD, 7);
+        return CLIENT_WAIT;
+    }
+    world->room--;
+    strncat(world->order, name.data, name.len);
+    evbuffer_add(reply, "+ROOM\r\n", 7);
+    return CLIENT_GO_ON;
+}
+
 static enum client_verdict on_request(void *context, struct client *client, size_t argc,
                                       const struct slice *argv, struct evbuffer *reply)
 {
     struct world *world = context;
+    if (slice_equals(argv[0], SLICE("ROOM")))
+        return take_room(world, client, argv[1], reply);
     if (!slice_equals(argv[0], SLICE("HOLD")))
         return command_run(&world->context, client, argc, argv, reply);
     if (world->is_held)
@@ -241,13 +259,61 @@ static void test_who_waits_and_finishes_is_read_from_no_more(void **state UNUSED
     struct client *client = newest(&world);
     client_kill(client);
     assert_int_equal(CLIENT_CLOSED, client->state);
-    assert_true(TAILQ_EMPTY(&world.context.clients->waiting));
+    assert_true(!client_set_has_waiting(world.context.clients));
     world.is_held = false;
     client_set_resume(world.context.clients);
     turns(&world, 3);
     char bytes[16];
     assert_int_equal(0, read(fd, bytes, sizeof(bytes)));
     close(fd);
+    end(&world);
+}
+
+/* ── who waits for the same ── */
+
+static void resume(struct world *world, unsigned room)
+{
+    world->room = room;
+    world->tries = 0;
+    client_set_resume(world->context.clients);
+    turns(world, 3);
+}
+
+static void test_only_as_many_are_tried_as_there_is_room_for(void **state UNUSED)
+{
+    enum { WAITING = 60 };
+    static const char names[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567";
+    struct world world;
+    begin(&world, 1);
+    int fds[WAITING];
+    for (int i = 0; i < WAITING; i++) {
+        char text[64];
+        fds[i] = enter(&world);
+        /* who has had room waits again, behind the others */
+        snprintf(text, sizeof(text), "ROOM %c\r\nROOM !\r\n", names[i]);
+        say(fds[i], text);
+        timing_advance_for_test(10);
+        turns(&world, 2);
+    }
+    assert_int_equal(WAITING, world.tries);
+    resume(&world, 0);
+    assert_int_equal(1, world.tries);
+    resume(&world, 3);
+    assert_int_equal(3 + 3 + 1, world.tries); /* their next requests too, and one more */
+    assert_string_equal("abc", world.order);
+    client_kill(client_find(world.context.clients, 4));
+    resume(&world, 1);
+    assert_string_equal("abce", world.order);
+    resume(&world, WAITING - 5);
+    assert_int_equal(WAITING - 1, strlen(world.order));
+    assert_memory_equal("abcefghij", world.order, 9);
+    assert_string_equal("67", world.order + WAITING - 3);
+    resume(&world, 2);
+    assert_string_equal("!!", world.order + WAITING - 1);
+    for (int i = 0; i < WAITING; i++)
+        close(fds[i]);
+    turns(&world, 3);
     end(&world);
 }
 
@@ -396,7 +462,7 @@ static void finish(struct world *world)
     assert_int_equal(1, world->emptied);
     assert_int_equal(0, client_count(world->context.clients));
     struct client_set *set = world->context.clients;
-    assert_true(TAILQ_EMPTY(&set->waiting) && TAILQ_EMPTY(&set->behind));
+    assert_true(!client_set_has_waiting(set) && TAILQ_EMPTY(&set->behind));
     assert_true(TAILQ_EMPTY(&set->ending) && TAILQ_EMPTY(&set->parked));
     assert_int_equal(0, set->parked_bytes);
 }
@@ -424,6 +490,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_killed_subscriber_whose_request_waits_ends_once),
         cmocka_unit_test(test_who_waits_and_finishes_is_read_from_no_more),
+        cmocka_unit_test(test_only_as_many_are_tried_as_there_is_room_for),
         cmocka_unit_test(test_clients_end_once_in_any_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
