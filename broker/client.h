@@ -45,6 +45,9 @@ struct pod;
 struct transaction;
 struct turn;
 
+/* CLIENT REPLY: all requests are answered, none is, this one is not, the next one will not be. */
+enum client_answers { ANSWERS_ALL, ANSWERS_NONE, ANSWERS_SKIP, ANSWERS_SKIP_NEXT };
+
 /* What a client said about itself, and what it may do. Plain values; handlers of commands change them. */
 struct client_facts {
     uint64_t id;
@@ -70,12 +73,13 @@ struct client_facts {
     bool has_logged_refusal;
     struct pod *pod; /* NULL: not a pod with a client manager; owned by pods.h */
     bool has_logged_missed;
-    uint64_t missed;                 /* messages that its dialect has no form for */
-    struct host_id *host_id;         /* owned by host_ids.h; NULL: none yet */
-    struct dialect_view dialect;     /* after client_identify() */
-    struct echo_view echo;           /* after client_identify(), while connected */
-    struct publish_ticket ticket;    /* of the PUBLISH whose answer waits for its shard */
-    unsigned ticket_receivers;       /* what that answer will be */
+    uint64_t missed;              /* messages that its dialect has no form for */
+    struct host_id *host_id;      /* owned by host_ids.h; NULL: none yet */
+    struct dialect_view dialect;  /* after client_identify() */
+    struct echo_view echo;        /* after client_identify(), while connected */
+    struct publish_ticket ticket; /* of the PUBLISH whose answer waits for its shard */
+    unsigned ticket_receivers;    /* what that answer will be */
+    enum client_answers answers;
     struct transaction *transaction; /* owned: after MULTI; NULL: none */
     bool has_begun;           /* the request that waits has done what is done once */
     struct publish_wait wait; /* of the PUBLISH that waits */

@@ -8,6 +8,7 @@
 #include "broker/transaction.h"
 
 #include <ctype.h>
+#include <event2/buffer.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -21,36 +22,46 @@
 
 static const struct command client_commands[] = {
     {"client|getname", 2, 0, CLASS_CONNECTION, command_client_getname, NULL},
+    {"client|help", 2, 0, CLASS_CONNECTION, command_help, NULL},
     {"client|id", 2, 0, CLASS_CONNECTION, command_client_id, NULL},
     {"client|info", 2, 0, CLASS_CONNECTION, command_client_info, NULL},
     {"client|kill", -3, 0, CLASS_CLIENTS, command_client_kill, NULL},
     {"client|list", -2, 0, CLASS_CLIENTS, command_client_list, NULL},
     {"client|no-evict", 3, 0, CLASS_CONNECTION, command_client_switch, NULL},
     {"client|no-touch", 3, 0, CLASS_CONNECTION, command_client_switch, NULL},
+    {"client|reply", 3, 0, CLASS_CONNECTION, command_client_reply, NULL},
     {"client|setinfo", 4, 0, CLASS_CONNECTION, command_client_setinfo, NULL},
     {"client|setname", 3, 0, CLASS_CONNECTION, command_client_setname, NULL},
+    {"client|tracking", -3, 0, CLASS_CONNECTION, command_client_tracking, NULL},
     {0},
 };
 
 static const struct command command_commands[] = {
     {"command|count", 2, 0, CLASS_CONNECTION, command_command_count, NULL},
     {"command|docs", -2, 0, CLASS_CONNECTION, command_command_docs, NULL},
+    {"command|help", 2, 0, CLASS_CONNECTION, command_help, NULL},
     {0},
 };
 
 static const struct command config_commands[] = {
     {"config|get", -3, 0, CLASS_CONNECTION, command_config_get, NULL},
+    {"config|help", 2, 0, CLASS_CONNECTION, command_help, NULL},
     {0},
 };
 
 static const struct command pubsub_commands[] = {
     {"pubsub|channels", -2, 0, CLASS_PUBSUB, command_pubsub_channels, NULL},
+    {"pubsub|help", 2, 0, CLASS_PUBSUB, command_help, NULL},
     {"pubsub|numpat", 2, 0, CLASS_PUBSUB, command_pubsub_numpat, NULL},
     {"pubsub|numsub", -2, COMMAND_CHANNELS, CLASS_PUBSUB, command_pubsub_numsub, NULL},
+    {"pubsub|shardchannels", -2, 0, CLASS_PUBSUB, command_pubsub_shardchannels, NULL},
+    {"pubsub|shardnumsub", -2, COMMAND_CHANNELS, CLASS_PUBSUB, command_pubsub_shardnumsub,
+     NULL},
     {0},
 };
 
 static const struct command sentinel_commands[] = {
+    {"sentinel|help", 2, 0, CLASS_CONNECTION, command_help, NULL},
     {"sentinel|masters", 2, 0, CLASS_CONNECTION, command_sentinel_masters, NULL},
     {0},
 };
@@ -146,13 +157,12 @@ static bool fits_arity(const struct command *row, size_t argc)
 /* Redis' text: unknown command 'foo', with args beginning with: 'a' 'b' */
 static void refuse_unknown(struct command_call *call)
 {
-    char arguments[ERROR_ARGUMENTS_MAX + 1] = "";
+    char arguments[ERROR_ARGUMENTS_MAX + sizeof("'' ")] = "";
     size_t len = 0;
     for (size_t i = 1; i < call->argc && len < ERROR_ARGUMENTS_MAX; i++) {
         struct slice shown = slice_to(call->argv[i], ERROR_ARGUMENTS_MAX - len);
-        int added = snprintf(arguments + len, sizeof(arguments) - len, "'%.*s' ",
-                             SLICE_ARGS(shown));
-        len = min_size(len + (added > 0 ? (size_t)added : 0), ERROR_ARGUMENTS_MAX);
+        len += (size_t)snprintf(arguments + len, sizeof(arguments) - len, "'%.*s' ",
+                                SLICE_ARGS(shown));
     }
     struct slice name = slice_to(call->argv[0], ERROR_ARGUMENTS_MAX);
     command_refuse(call, "ERR unknown command '%.*s', with args beginning with: %s",
@@ -246,10 +256,48 @@ static bool is_cross_protocol(struct slice name)
            slice_equals_nocase(name, SLICE("Host:"));
 }
 
+void command_begin_answer(struct command_call *call)
+{
+    enum client_answers answers = call->facts->answers;
+    call->reply =
+        answers == ANSWERS_NONE || answers == ANSWERS_SKIP ? evbuffer_new() : call->heard;
+}
+
+void command_end_answer(struct command_call *call)
+{
+    if (call->reply != call->heard)
+        evbuffer_free(call->reply);
+    call->reply = call->heard;
+}
+
+static void run(struct command_call *call)
+{
+    struct client_facts *facts = call->facts;
+    if (facts->transaction != NULL && facts->transaction->is_running) {
+        call->is_judged = true;
+        command_exec_go_on(call);
+        return;
+    }
+    if (!find_row(call) || !is_allowed(call)) {
+        count(call);
+        return;
+    }
+    call->is_judged = true;
+    if (facts->transaction == NULL || (call->row->flags & COMMAND_AT_ONCE) != 0) {
+        command_handle(call);
+        return;
+    }
+    command_queue(call); /* counted when it is run */
+    if (call->is_refused)
+        count(call);
+}
+
 enum client_verdict command_run(struct command_context *context, struct client *client,
                                 size_t argc, const struct slice *argv,
                                 struct evbuffer *reply)
 {
+    if (is_cross_protocol(argv[0]))
+        return CLIENT_DISTRUST;
     struct client_facts *facts = client_facts(client);
     struct command_call call = {
         .context = context,
@@ -258,27 +306,17 @@ enum client_verdict command_run(struct command_context *context, struct client *
         .waits_since = facts->waits_since,
         .argc = argc,
         .argv = argv,
-        .reply = reply,
+        .heard = reply,
         .verdict = CLIENT_GO_ON,
     };
-    if (facts->transaction != NULL && facts->transaction->is_running) {
-        call.is_judged = true;
-        command_exec_go_on(&call);
-        return call.verdict;
-    }
-    if (is_cross_protocol(argv[0]))
-        return CLIENT_DISTRUST;
-    if (!find_row(&call) || !is_allowed(&call)) {
-        count(&call);
-        return CLIENT_GO_ON;
-    }
-    call.is_judged = true;
-    if (facts->transaction == NULL || (call.row->flags & COMMAND_AT_ONCE) != 0) {
-        command_handle(&call);
-        return call.verdict;
-    }
-    command_queue(&call); /* counted when it is run */
-    if (call.is_refused)
-        count(&call);
+    command_begin_answer(&call);
+    run(&call);
+    command_end_answer(&call);
+    if (call.verdict == CLIENT_WAIT)
+        return CLIENT_WAIT;
+    if (facts->answers == ANSWERS_SKIP)
+        facts->answers = ANSWERS_ALL;
+    else if (facts->answers == ANSWERS_SKIP_NEXT)
+        facts->answers = ANSWERS_SKIP;
     return call.verdict;
 }

@@ -43,7 +43,8 @@ struct command_call {
         waits_since; /* since when this request waits, timing_now(); 0: it does not */
     size_t argc;
     const struct slice *argv;
-    struct evbuffer *reply;
+    struct evbuffer *reply;      /* what is written here may be dropped (CLIENT REPLY) */
+    struct evbuffer *heard;      /* what is written here is not */
     enum client_verdict verdict; /* GO_ON unless the handler says otherwise */
     bool is_judged;              /* it is in the table, and allowed */
     bool is_refused;             /* the reply is an error */
@@ -79,6 +80,11 @@ const struct command *command_find(const struct command *table, struct slice nam
 enum client_verdict command_run(struct command_context *context, struct client *client,
                                 size_t argc, const struct slice *argv,
                                 struct evbuffer *reply);
+
+/* Sets `reply` to where the answer goes: to `heard`, or, after CLIENT REPLY OFF or SKIP, to a buffer that
+ * command_end_answer() drops. */
+void command_begin_answer(struct command_call *call);
+void command_end_answer(struct command_call *call);
 
 /* Runs the handler of call->row and counts it, unless it waits. */
 void command_handle(struct command_call *call);

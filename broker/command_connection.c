@@ -69,7 +69,7 @@ void command_auth(struct command_call *call)
         resp_write_simple(call->reply, "OK");
 }
 
-static const char *check_name(struct slice name)
+const char *command_check_name(struct slice name)
 {
     for (size_t i = 0; i < name.len; i++)
         if (name.data[i] < '!' || name.data[i] > '~')
@@ -78,15 +78,10 @@ static const char *check_name(struct slice name)
     return NULL;
 }
 
-static void set_text(char **text, struct slice value)
+void command_set_name(struct command_call *call, struct slice name)
 {
-    free(*text);
-    *text = slice_dup(value);
-}
-
-static void set_name(struct command_call *call, struct slice name)
-{
-    set_text(&call->facts->name, name);
+    free(call->facts->name);
+    call->facts->name = slice_dup(name);
     client_forget_identity(call->client);
 }
 
@@ -132,7 +127,7 @@ void command_hello(struct command_call *call)
         } else if (slice_equals_nocase(word, SLICE("SETNAME")) && i + 1 < call->argc) {
             name = call->argv[i + 1];
             has_name = true;
-            const char *why = check_name(name);
+            const char *why = command_check_name(name);
             if (why != NULL) {
                 command_refuse(call, "%s", why);
                 return;
@@ -153,7 +148,7 @@ void command_hello(struct command_call *call)
         return;
     }
     if (has_name)
-        set_name(call, name);
+        command_set_name(call, name);
     call->facts->protocol = (unsigned)protocol;
     write_hello(call);
 }
@@ -204,191 +199,27 @@ void command_reset(struct command_call *call)
     facts->transaction = NULL;
     facts->protocol = 2;
     facts->database = 0;
-    set_name(call, slice_of("", 0));
+    command_set_name(call, slice_of("", 0));
     facts->user = NULL;
+    facts->answers = ANSWERS_ALL;
     facts->is_authenticated = facts->listener->users.count == 0;
-    resp_write_simple(call->reply, "RESET");
+    resp_write_simple(call->heard, "RESET");
 }
 
 void command_select(struct command_call *call)
 {
     uint64_t database;
-    if (!slice_to_number(call->argv[1], 0, INT32_MAX, &database)) {
+    struct slice text = call->argv[1];
+    bool is_negative = text.len > 1 && text.data[0] == '-';
+    if (!slice_to_number(is_negative ? slice_from(text, 1) : text, 0, INT32_MAX,
+                         &database)) {
         command_refuse(call, "ERR value is not an integer or out of range");
+        return;
+    }
+    if (is_negative) {
+        command_refuse(call, "ERR DB index is out of range");
         return;
     }
     call->facts->database = (int64_t)database; /* pub/sub knows none */
     resp_write_simple(call->reply, "OK");
-}
-
-/* ── CLIENT ── */
-
-void command_client_getname(struct command_call *call)
-{
-    if (call->facts->name[0] == '\0')
-        resp_write_null(call->reply, call->facts->protocol);
-    else
-        resp_write_bulk(call->reply, slice_from_text(call->facts->name));
-}
-
-void command_client_setname(struct command_call *call)
-{
-    const char *why = check_name(call->argv[2]);
-    if (why != NULL) {
-        command_refuse(call, "%s", why);
-        return;
-    }
-    set_name(call, call->argv[2]);
-    resp_write_simple(call->reply, "OK");
-}
-
-void command_client_setinfo(struct command_call *call)
-{
-    if (check_name(call->argv[3]) != NULL) {
-        command_refuse(call,
-                       "ERR %.*s cannot contain spaces, newlines or special characters.",
-                       SLICE_ARGS(slice_to(call->argv[2], 64)));
-        return;
-    }
-    client_forget_identity(call->client);
-    if (slice_equals_nocase(call->argv[2], SLICE("LIB-NAME")))
-        set_text(&call->facts->lib_name, slice_to(call->argv[3], 255));
-    else if (slice_equals_nocase(call->argv[2], SLICE("LIB-VER")))
-        set_text(&call->facts->lib_version, slice_to(call->argv[3], 255));
-    else {
-        command_refuse(call, "ERR Unrecognized option '%.*s'",
-                       SLICE_ARGS(slice_to(call->argv[2], 64)));
-        return;
-    }
-    resp_write_simple(call->reply, "OK");
-}
-
-void command_client_id(struct command_call *call)
-{
-    resp_write_integer(call->reply, (int64_t)call->facts->id);
-}
-
-/* NO-EVICT and NO-TOUCH: nothing is ever evicted or touched here. */
-void command_client_switch(struct command_call *call)
-{
-    if (slice_equals_nocase(call->argv[2], SLICE("ON")) ||
-        slice_equals_nocase(call->argv[2], SLICE("OFF")))
-        resp_write_simple(call->reply, "OK");
-    else
-        command_refuse(call, "ERR syntax error");
-}
-
-/* One client as CLIENT LIST tells it, with Redis' field names. */
-static void write_client(struct evbuffer *out, struct client *client)
-{
-    const struct client_facts *facts = client_facts(client);
-    const struct subscriber *subscriber = client_subscriber(client);
-    unsigned channels = subscriber->counts[INTEREST_CHANNEL];
-    unsigned patterns = subscriber->counts[INTEREST_PATTERN];
-    uint64_t now = timing_now();
-    char peer[ADDRESS_TEXT_SIZE];
-    char local[ADDRESS_TEXT_SIZE];
-    evbuffer_add_printf(
-        out,
-        "id=%llu addr=%s laddr=%s name=%s age=%llu idle=%llu flags=%s db=%lld sub=%u "
-        "psub=%u "
-        "ssub=0 multi=-1 qbuf=%zu qbuf-free=0 obl=0 oll=%u omem=%zu events=r cmd=%s "
-        "user=%s lib-name=%s lib-ver=%s redir=-1 resp=%u\n",
-        (unsigned long long)facts->id, address_text(&facts->peer, peer),
-        address_text(&facts->local, local), facts->name,
-        (unsigned long long)((now - facts->connected_at) / SECONDS(1)),
-        (unsigned long long)((now - facts->active_at) / SECONDS(1)),
-        channels + patterns > 0 ? "P" : "N", (long long)facts->database, channels,
-        patterns, client_input_bytes(client), client_output_bytes(client) > 0 ? 1U : 0U,
-        client_output_bytes(client), facts->last_command,
-        facts->user != NULL ? facts->user->name : "default", facts->lib_name,
-        facts->lib_version, facts->protocol);
-}
-
-static void reply_text(struct command_call *call, struct evbuffer *text)
-{
-    size_t len = evbuffer_get_length(text);
-    const char *bytes = (const char *)evbuffer_pullup(text, -1);
-    resp_write_verbatim(call->reply, call->facts->protocol, slice_of(bytes, len));
-    evbuffer_free(text);
-}
-
-void command_client_info(struct command_call *call)
-{
-    struct evbuffer *text = evbuffer_new();
-    write_client(text, call->client);
-    reply_text(call, text);
-}
-
-/* CLIENT LIST [TYPE normal|pubsub|master|replica] [ID id…] */
-void command_client_list(struct command_call *call)
-{
-    bool has_type = call->argc == 4 && slice_equals_nocase(call->argv[2], SLICE("TYPE"));
-    bool has_ids = call->argc >= 4 && slice_equals_nocase(call->argv[2], SLICE("ID"));
-    if (call->argc > 2 && !has_type && !has_ids) {
-        command_refuse(call, "ERR syntax error");
-        return;
-    }
-    struct evbuffer *text = evbuffer_new();
-    for (struct client *it = client_first(call->context->clients); it != NULL;
-         it = client_next(it)) {
-        const struct subscriber *subscriber = client_subscriber(it);
-        bool is_pubsub = subscriber->counts[0] + subscriber->counts[1] > 0;
-        bool is_shown = call->argc == 2;
-        if (has_type)
-            is_shown = slice_equals_nocase(call->argv[3],
-                                           is_pubsub ? SLICE("pubsub") : SLICE("normal"));
-        for (size_t i = 3; has_ids && i < call->argc; i++) {
-            uint64_t id;
-            is_shown |= slice_to_number(call->argv[i], 1, UINT64_MAX, &id) &&
-                        id == client_facts(it)->id;
-        }
-        if (is_shown)
-            write_client(text, it);
-    }
-    reply_text(call, text);
-}
-
-/* CLIENT KILL addr, or CLIENT KILL ID id | ADDR addr */
-void command_client_kill(struct command_call *call)
-{
-    bool is_old = call->argc == 3;
-    bool by_id = call->argc == 4 && slice_equals_nocase(call->argv[2], SLICE("ID"));
-    bool by_address =
-        call->argc == 4 && slice_equals_nocase(call->argv[2], SLICE("ADDR"));
-    if (!is_old && !by_id && !by_address) {
-        command_refuse(call, "ERR syntax error");
-        return;
-    }
-    struct slice wanted = call->argv[call->argc - 1];
-    uint64_t id = 0;
-    if (by_id && !slice_to_number(wanted, 1, UINT64_MAX, &id)) {
-        command_refuse(call, "ERR client-id should be greater than 0");
-        return;
-    }
-    int64_t killed = 0;
-    struct client *next;
-    for (struct client *it = client_first(call->context->clients); it != NULL;
-         it = next) {
-        next = client_next(it);
-        char peer[ADDRESS_TEXT_SIZE];
-        const struct client_facts *facts = client_facts(it);
-        bool matches =
-            by_id
-                ? facts->id == id
-                : slice_equals(slice_from_text(address_text(&facts->peer, peer)), wanted);
-        if (!matches)
-            continue;
-        killed++;
-        if (it == call->client)
-            call->verdict = CLIENT_FINISH; /* it gets its answer first, as with Redis */
-        else
-            client_kill(it);
-    }
-    if (!is_old)
-        resp_write_integer(call->reply, killed);
-    else if (killed > 0)
-        resp_write_simple(call->reply, "OK");
-    else
-        command_refuse(call, "ERR No such client");
 }

@@ -79,10 +79,10 @@ static bool greet(struct command_call *call)
         host_ids_note(call->context->host_ids, call->client, host_id);
     pods_greet(pods, call->client, channel, call->argv[greeting]);
     for (size_t i = 1; i < call->argc; i++) {
-        resp_write_subscribed(call->reply, call->facts->protocol,
+        resp_write_subscribed(call->heard, call->facts->protocol,
                               subscribe_words[INTEREST_CHANNEL], call->argv[i], i);
         if (i == greeting)
-            pods_write_greeting(pods, call->facts->pod, call->reply);
+            pods_write_greeting(pods, call->facts->pod, call->heard);
     }
     return true;
 }
@@ -114,7 +114,7 @@ static void subscribe(struct command_call *call, enum interest_kind kind)
     }
     for (size_t i = 1; i < call->argc; i++) {
         interest_activate(interest_add(table, subscriber, kind, call->argv[i], &added));
-        resp_write_subscribed(call->reply, call->facts->protocol, subscribe_words[kind],
+        resp_write_subscribed(call->heard, call->facts->protocol, subscribe_words[kind],
                               call->argv[i], interest_count(call));
     }
     if (!was_subscriber) {
@@ -131,7 +131,7 @@ static void unsubscribe_one(struct command_call *call, enum interest_kind kind,
         slice_equals(pod->filter.channel, name))
         pod_free(call->context->pods, pod);
     interest_remove(call->context->interest, client_subscriber(call->client), kind, name);
-    resp_write_subscribed(call->reply, call->facts->protocol, unsubscribe_words[kind],
+    resp_write_subscribed(call->heard, call->facts->protocol, unsubscribe_words[kind],
                           name, interest_count(call));
 }
 
@@ -142,7 +142,7 @@ static void unsubscribe(struct command_call *call, enum interest_kind kind)
     for (size_t i = 1; i < call->argc; i++)
         unsubscribe_one(call, kind, call->argv[i]);
     if (call->argc == 1 && TAILQ_EMPTY(&subscriber->interests[kind]))
-        resp_write_subscribed(call->reply, call->facts->protocol, unsubscribe_words[kind],
+        resp_write_subscribed(call->heard, call->facts->protocol, unsubscribe_words[kind],
                               slice_of(NULL, 0), interest_count(call));
     while (call->argc == 1 && !TAILQ_EMPTY(&subscriber->interests[kind])) {
         struct slice name = TAILQ_FIRST(&subscriber->interests[kind])->target->name;
@@ -343,5 +343,26 @@ void command_pubsub_numsub(struct command_call *call)
         if (others != NULL)
             count += subscriber_counts_of(others, call->argv[i], standing_now());
         resp_write_integer(call->reply, (int64_t)count);
+    }
+}
+
+/* Sharded channels are not served: nobody has any. */
+void command_pubsub_shardchannels(struct command_call *call)
+{
+    if (call->argc > 3)
+        command_refuse(call,
+                       "ERR unknown subcommand or wrong number of arguments for '%.*s'. "
+                       "Try PUBSUB HELP.",
+                       SLICE_ARGS(slice_to(call->argv[1], 128)));
+    else
+        resp_write_array(call->reply, 0);
+}
+
+void command_pubsub_shardnumsub(struct command_call *call)
+{
+    resp_write_array(call->reply, (call->argc - 2) * 2);
+    for (size_t i = 2; i < call->argc; i++) {
+        resp_write_bulk(call->reply, call->argv[i]);
+        resp_write_integer(call->reply, 0);
     }
 }

@@ -127,8 +127,10 @@ static bool run_next(struct command_call *call)
     one.waits_since = transaction->waits_since;
     one.verdict = CLIENT_GO_ON;
     one.is_refused = false;
+    command_begin_answer(&one);
     if (is_still_allowed(&one))
         command_handle(&one);
+    command_end_answer(&one);
     if (one.verdict == CLIENT_WAIT) {
         if (transaction->waits_since == 0)
             transaction->waits_since = timing_now();
@@ -145,7 +147,7 @@ static bool run_next(struct command_call *call)
 /* Is this enough for a turn of the loop? Then it goes on in the next one, or when its answers are taken. */
 static bool must_pause(struct command_call *call, size_t requests, size_t bytes)
 {
-    if (client_output_bytes(call->client) + evbuffer_get_length(call->reply) >
+    if (client_output_bytes(call->client) + evbuffer_get_length(call->heard) >
         ANSWERS_MAX)
         return true; /* asked again when other things that wait are */
     if (requests < REQUESTS_AT_ONCE && bytes < BYTES_AT_ONCE)
@@ -169,7 +171,7 @@ void command_exec_go_on(struct command_call *call)
             call->verdict = CLIENT_WAIT;
             return;
         }
-        client_reply_partly(call->client, call->reply);
+        client_reply_partly(call->client, call->heard);
         if (client_is_closed(call->client))
             break;
     }

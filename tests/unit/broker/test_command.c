@@ -302,7 +302,7 @@ static void test_a_client_may_end_within_a_transaction(void **state UNUSED)
     for (int i = 0; i < 3; i++)
         event_base_loop(world.base, EVLOOP_NONBLOCK);
     fd = enter(&world);
-    say(&world, fd, "MULTI\r\nCLIENT KILL ID 2\r\nPING\r\n");
+    say(&world, fd, "MULTI\r\nCLIENT KILL ID 2 SKIPME no\r\nPING\r\n");
     assert_string_equal("*2\r\n:1\r\n+PONG\r\n", say(&world, fd, "EXEC\r\nPING\r\n"));
     assert_int_equal(0, client_count(world.context.clients));
     close(fd);
