@@ -17,6 +17,7 @@
 #include "broker/replay_rewrite.h"
 #include "broker/transaction.h"
 #include "broker/turn.h"
+#include "shared/net.h"
 #include "shared/timing.h"
 
 #include <errno.h>
@@ -192,7 +193,9 @@ static bool is_pod(struct client *client)
 
 bool client_may_park(struct client *client, enum close_reason reason)
 {
-    return client->is_kept && is_pod(client) && client->set->on_empty == NULL &&
+    /* FINISHING: it said QUIT, or what is no protocol, and does not come back for the rest. */
+    return client->state != CLIENT_FINISHING && client->is_kept && is_pod(client) &&
+           client->set->on_empty == NULL &&
            (reason == CLOSE_PEER || reason == CLOSE_BROKEN || reason == CLOSE_KILLED);
 }
 
@@ -227,9 +230,13 @@ void client_on_end_tick(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
     for (struct client *client = TAILQ_FIRST(&set->ending); client != NULL;
          client = next) {
         next = TAILQ_NEXT(client, of_work);
-        if (unacknowledged(client) == 0 || is_reset(client) ||
-            now - client->finishing_since > END_WITHIN)
-            client_close(client, client->finish_reason);
+        bool is_late = now - client->finishing_since > END_WITHIN;
+        if (unacknowledged(client) > 0 && !is_reset(client) && !is_late)
+            continue;
+        /* What is not acknowledged by now comes again; the kernel must not go on with it. */
+        if (is_late)
+            net_set_reset_on_close(client->stream.fd);
+        client_close(client, client->finish_reason);
     }
     if (TAILQ_EMPTY(&set->ending))
         event_del(set->end_tick);

@@ -26,7 +26,7 @@ struct visitor {
     struct wire *wire;
     unsigned connection, incarnation;
     bool is_up, is_heard;
-    bool must_stay_away;
+    bool leaves;          /* QUIT was said */
     bool finishes;        /* end of file was sent: reads to the end */
     bool ignores_answers; /* a stranger, once it has said anything */
     bool stops_reading;
@@ -137,6 +137,12 @@ uint64_t visitor_waits_since(const struct visitor *visitor)
 {
     return visitor->expected_count > 0 ? visitor->expected[visitor->expected_first].since
                                        : UINT64_MAX;
+}
+
+/* Brokers keep what comes for a pod that is away; who listens to other channels is none. */
+static bool is_waited_for(const struct visitor *visitor)
+{
+    return (visitor->channels >> CHANNEL_PODS & 1) != 0 && visitor->confirmed != 0;
 }
 
 /* ── its connection ── */
@@ -291,6 +297,9 @@ static void take_answer(struct visitor *visitor, const char *data, size_t len)
 {
     if (visitor->ignores_answers)
         return;
+    if (visitor->expected_count == 0 && data[0] == '-' && !visitor->is_subscribed &&
+        visitor->channels != 0)
+        return; /* SUBSCRIBE is refused at a broker that shuts down */
     if (visitor->expected_count == 0) {
         oracle_violated("answer: client %d got an answer to nothing: %.*s",
                         visitor->number, (int)min_size(len, 60), data);
@@ -363,17 +372,16 @@ static void on_change(void *argument, struct wire *wire)
     }
     bool was_reset = wire_error(wire) != 0;
     bool was_up = visitor->is_up;
-    visitor->continues |= was_up && visitor->channels != 0;
+    visitor->continues |= was_up && is_waited_for(visitor) && !visitor->leaves;
     wire_close(wire);
     forget_connection(visitor, was_reset);
-    if (!visitor->must_stay_away)
-        come_back(visitor, was_up ? BACK_AFTER : MILLISECONDS(300));
+    come_back(visitor, was_up ? BACK_AFTER : MILLISECONDS(300));
 }
 
 static void connect_now(struct visitor *visitor)
 {
     visitor->connection++;
-    visitor->must_stay_away = false;
+    visitor->leaves = false;
     visitor->ignores_answers = visitor->kind == KIND_STRANGER;
     visitor->wire =
         wire_connect(HOST_CLIENT(visitor->number), HOST_BROKER(visitor->slot->number),
@@ -459,18 +467,21 @@ void visitor_end(struct visitor *visitor, enum ending how, uint64_t away)
         return;
     const char *const quit[] = {"QUIT"};
     bool has_unread = wire_readable(visitor->wire) > 0;
-    visitor->continues |= visitor->channels != 0;
+    visitor->continues |= is_waited_for(visitor);
     switch (how) {
     case END_FIN:
         visitor->stops_reading = false;
         visitor->finishes = true;
         flush(visitor);
         wire_finish(visitor->wire);
+        read_all(visitor);
         /* a broker that is stopped does not end it: nobody waits for ever */
         world_after(SECONDS(30), on_late_reset, visitor, visitor->connection);
         return;
-    case END_QUIT:
-        visitor->stops_reading = false;
+    case END_QUIT: /* it is not waited for */
+        visitor->stops_reading = visitor->continues = false;
+        visitor->leaves = true;
+        oracle_forgive(visitor->number);
         add_command(&visitor->out, 1, quit);
         expect(visitor, EXPECT_OTHER, 0);
         flush(visitor);

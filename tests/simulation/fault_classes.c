@@ -347,6 +347,7 @@ static void set_up_pods(struct setup *setup, uint64_t *random)
 {
     setup->pods = 2;
     setup->listeners = 1;
+    setup->settles = SECONDS(70);
     if (below(random, 2) == 0) {
         setup->brokers = 1;
         setup->shards = 0;
@@ -374,6 +375,7 @@ static void fill_pods(struct schedule *schedule, const struct setup *setup,
 static void set_up_hostile(struct setup *setup, uint64_t *random)
 {
     set_up_pods(setup, random);
+
     setup->strangers = 2;
     setup->publishers = 2;
 }
@@ -451,16 +453,8 @@ const struct fault_class fault_classes[] = {
      {.loses_accepted = true},
      NULL,
      fill_crash},
-    {"map_change",
-     "shards come and go by reload",
-     {.changes_map = true},
-     NULL,
-     fill_map_change},
-    {"map_change_and_kill",
-     "and are killed",
-     {.changes_map = true},
-     NULL,
-     fill_map_change_and_kill},
+    {"map_change", "shards come and go by reload", LOSSLESS, NULL, fill_map_change},
+    {"map_change_and_kill", "and are killed", LOSSLESS, NULL, fill_map_change_and_kill},
     {"pods",
      "connections of subscribers end",
      {.ends_pods = true},
@@ -468,7 +462,7 @@ const struct fault_class fault_classes[] = {
      fill_pods},
     {"hostile",
      "strangers say anything, and kill",
-     {.ends_pods = true},
+     {.ends_pods = true, .has_strangers = true},
      set_up_hostile,
      fill_hostile},
 };

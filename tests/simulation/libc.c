@@ -163,7 +163,15 @@ unsigned libc_count_wires(int host)
 
 /* ── memory ── */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define HAS_OWN_ALLOCATOR
+#endif
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HAS_OWN_ALLOCATOR
+#endif
+
+#ifdef HAS_OWN_ALLOCATOR
 
 size_t libc_memory(void)
 {
@@ -515,6 +523,11 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
         return (int)syscall(SYS_setsockopt, fd, level, name, value, len);
     if (level == SOL_SOCKET && name == SO_LINGER)
         descriptor->resets = true;
+    int seconds;
+    if (level == IPPROTO_TCP && name == TCP_KEEPIDLE && descriptor->wire != NULL) {
+        memcpy(&seconds, value, sizeof(seconds));
+        wire_keep_alive(descriptor->wire, SECONDS((uint64_t)seconds));
+    }
     return 0;
 }
 
@@ -616,9 +629,20 @@ ssize_t read(int fd, void *bytes, size_t len)
 
 ssize_t recv(int fd, void *bytes, size_t len, int flags)
 {
-    if (find(fd) == NULL)
+    struct descriptor *descriptor = find(fd);
+    if (descriptor == NULL)
         return syscall(SYS_recvfrom, fd, bytes, len, flags, NULL, NULL);
-    return read(fd, bytes, len);
+    if ((flags & MSG_PEEK) == 0)
+        return read(fd, bytes, len);
+    check(descriptor->kind == WIRE);
+    size_t there = min_size(len, wire_readable(descriptor->wire));
+    if (there > 0)
+        memcpy(bytes, wire_peek(descriptor->wire), there);
+    else if (!wire_has_ended(descriptor->wire))
+        return fail(EAGAIN);
+    else if (wire_error(descriptor->wire) != 0)
+        return fail(wire_error(descriptor->wire));
+    return (ssize_t)there;
 }
 
 static ssize_t write_wire(struct wire *wire, const struct iovec *pieces, size_t count)

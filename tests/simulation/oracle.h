@@ -16,7 +16,7 @@ struct promise {
     bool loses_accepted; /* brokers are killed: what they had accepted may be lost */
     bool one_order;      /* of a room, for all */
     bool ends_pods;      /* subscribers' connections end */
-    bool changes_map;
+    bool has_strangers;  /* who subscribe, and do not come back: counted (ring) */
 };
 
 void oracle_begin(const struct promise *promise);

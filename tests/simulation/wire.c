@@ -26,6 +26,7 @@ struct wire {
     bool is_delivering; /* an event is due */
     bool waits_for_path, waits_for_room;
     bool stalls;
+    bool keeps_alive;
     size_t acks_held; /* of bytes that came in: their acknowledgement could not go back */
     uint64_t acked_at;
     unsigned syn_count;
@@ -462,6 +463,26 @@ ssize_t wire_write(struct wire *wire, const void *data, size_t len)
     bytes_add(&wire->out, data, len);
     deliver_soon(wire);
     return (ssize_t)len;
+}
+
+static void on_keep_alive(void *argument, uint64_t idle)
+{
+    struct wire *wire = argument;
+    if (wire->state == WIRE_CLOSED || wire->is_reset)
+        return;
+    if (wire->peer->state == WIRE_CLOSED && !wire->fin_in && is_open(wire) &&
+        is_open(wire->peer))
+        on_reset_arrives(wire, ECONNRESET);
+    else
+        world_after(idle, on_keep_alive, wire, idle);
+}
+
+void wire_keep_alive(struct wire *wire, uint64_t idle)
+{
+    if (wire->keeps_alive)
+        return;
+    wire->keeps_alive = true;
+    world_after(idle, on_keep_alive, wire, idle);
 }
 
 void wire_finish(struct wire *wire)

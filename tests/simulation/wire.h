@@ -82,6 +82,9 @@ size_t wire_unacknowledged(const struct wire *wire);
 /* Milliseconds since anything was acknowledged while something was under way and the path is blocked; else 0. */
 unsigned wire_silent(const struct wire *wire);
 
+/* Probes after so long without a word: a peer that has vanished answers them with a reset, as TCP's keep-alive has it. */
+void wire_keep_alive(struct wire *wire, uint64_t idle);
+
 /* End of file behind what is written. */
 void wire_finish(struct wire *wire);
 /* As close(): end of file, or a reset when there are bytes that were not read. */

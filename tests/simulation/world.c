@@ -5,6 +5,9 @@
 /* More events without any time between them than this: something turns on the spot. */
 #define SAME_TIME_MAX 2000000
 
+/* What is in an order that is given comes before what is drawn. */
+#define IN_ORDER_MAX ((uint64_t)1 << 32)
+
 struct event {
     uint64_t at;
     uint64_t order; /* a draw, so that what is due together has no fixed order */
@@ -79,20 +82,35 @@ static bool is_before(const struct event *a, const struct event *b)
     return a->at != b->at ? a->at < b->at : a->order < b->order;
 }
 
-void world_at(uint64_t when, world_cb run, void *argument, uint64_t number)
+static void add(struct event event)
 {
     if (world.count == world.capacity) {
         world.capacity = world.capacity > 0 ? world.capacity * 2 : 256;
         world.heap = must_realloc(world.heap, world.capacity * sizeof(*world.heap));
     }
-    struct event event = {when > world.now ? when : world.now, world_draw(), run,
-                          argument, number};
     size_t i = world.count++;
     while (i > 0 && is_before(&event, &world.heap[(i - 1) / 2])) {
         world.heap[i] = world.heap[(i - 1) / 2];
         i = (i - 1) / 2;
     }
     world.heap[i] = event;
+}
+
+static uint64_t not_past(uint64_t when)
+{
+    return when > world.now ? when : world.now;
+}
+
+void world_at(uint64_t when, world_cb run, void *argument, uint64_t number)
+{
+    add((struct event){not_past(when), world_draw() | IN_ORDER_MAX, run, argument,
+                       number});
+}
+
+void world_at_in_order(uint64_t when, world_cb run, void *argument, uint64_t number)
+{
+    check(number < IN_ORDER_MAX);
+    add((struct event){not_past(when), number, run, argument, number});
 }
 
 void world_after(uint64_t delay, world_cb run, void *argument, uint64_t number)

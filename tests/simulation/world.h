@@ -25,6 +25,10 @@ uint64_t world_now(void);
 /* Runs `run` at `when`; what is due at the same time comes in an order that is drawn. */
 void world_at(uint64_t when, world_cb run, void *argument, uint64_t number);
 
+/* The same, before whatever else is due then, and in the order of `number`: nothing is drawn, so that one event fewer
+ * leaves all draws as they were. */
+void world_at_in_order(uint64_t when, world_cb run, void *argument, uint64_t number);
+
 /* In `delay` microseconds. */
 void world_after(uint64_t delay, world_cb run, void *argument, uint64_t number);
 
