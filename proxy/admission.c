@@ -16,6 +16,7 @@ struct address_count {
     SLIST_ENTRY(address_count) entry;
     uint64_t key[2];
     uint64_t connections;
+    uint64_t held; /* bytes of buffers */
 };
 
 SLIST_HEAD(bucket, address_count);
@@ -111,6 +112,27 @@ static struct stripe *lock_stripe(struct admission *admission, uint64_t hash)
     return stripe;
 }
 
+static struct address_count *add(const struct admission *admission, struct stripe *stripe,
+                                 uint64_t hash, const uint64_t key[2])
+{
+    if (stripe->count == stripe->buckets_len)
+        grow(admission, stripe);
+    struct address_count *it = must_calloc(1, sizeof *it);
+    memcpy(it->key, key, sizeof it->key);
+    SLIST_INSERT_HEAD(bucket_of(stripe, hash), it, entry);
+    stripe->count++;
+    return it;
+}
+
+static void remove_unused(struct stripe *stripe, uint64_t hash, struct address_count *it)
+{
+    if (it->connections > 0 || it->held > 0)
+        return;
+    SLIST_REMOVE(bucket_of(stripe, hash), it, address_count, entry);
+    free(it);
+    stripe->count--;
+}
+
 bool admission_enter(struct admission *admission, const struct in6_addr *ip,
                      uint64_t maximum)
 {
@@ -120,14 +142,8 @@ bool admission_enter(struct admission *admission, const struct in6_addr *ip,
     struct stripe *stripe = lock_stripe(admission, hash);
     struct address_count *it = find(stripe, hash, key);
     bool has_room = it == NULL ? maximum > 0 : it->connections < maximum;
-    if (has_room && it == NULL) {
-        if (stripe->count == stripe->buckets_len)
-            grow(admission, stripe);
-        it = must_calloc(1, sizeof *it);
-        memcpy(it->key, key, sizeof key);
-        SLIST_INSERT_HEAD(bucket_of(stripe, hash), it, entry);
-        stripe->count++;
-    }
+    if (has_room && it == NULL)
+        it = add(admission, stripe, hash, key);
     if (has_room)
         it->connections++;
     pthread_mutex_unlock(&stripe->mutex);
@@ -141,13 +157,29 @@ void admission_leave(struct admission *admission, const struct in6_addr *ip)
     uint64_t hash = hash_of(admission, key);
     struct stripe *stripe = lock_stripe(admission, hash);
     struct address_count *it = find(stripe, hash, key);
-    check(it != NULL);
-    if (--it->connections == 0) {
-        SLIST_REMOVE(bucket_of(stripe, hash), it, address_count, entry);
-        free(it);
-        stripe->count--;
+    check(it != NULL && it->connections > 0);
+    it->connections--;
+    remove_unused(stripe, hash, it);
+    pthread_mutex_unlock(&stripe->mutex);
+}
+
+uint64_t admission_hold(struct admission *admission, const struct in6_addr *ip,
+                        uint64_t from, uint64_t to)
+{
+    uint64_t key[2], held = 0;
+    make_key(ip, key);
+    uint64_t hash = hash_of(admission, key);
+    struct stripe *stripe = lock_stripe(admission, hash);
+    struct address_count *it = find(stripe, hash, key);
+    if (it == NULL && to > 0)
+        it = add(admission, stripe, hash, key);
+    if (it != NULL) {
+        check(it->held >= from);
+        held = it->held = it->held - from + to;
+        remove_unused(stripe, hash, it);
     }
     pthread_mutex_unlock(&stripe->mutex);
+    return held;
 }
 
 size_t admission_count(struct admission *admission)

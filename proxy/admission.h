@@ -1,8 +1,10 @@
 /*
- * How many connections an address has, and how many handshakes a second brings: counted over all workers.
+ * How many connections an address has, what they hold in buffers, and how many handshakes a second brings: counted
+ * over all workers.
  *
  *      worker ─ enter(ip) ─▶ stripe[hash of the ip] ── connections of the address ─ full? ─▶ refused
- *             ─ leave(ip) ─▶ its mutex, 64 of them      └ the entry goes with the last one
+ *             ─ leave(ip) ─▶ its mutex, 64 of them  ── bytes held for it
+ *             ─ hold(ip) ──▶                           └ the entry goes with the last of both
  *
  *      worker ─ take_handshake ─▶ one atomic: the moment at which the next handshake is due. Each one moves
  *                                 it by 1/rate; more than a second ahead of now is too fast.
@@ -30,6 +32,10 @@ bool admission_enter(struct admission *admission, const struct in6_addr *ip,
 
 /* The end of a connection that was let in. */
 void admission_leave(struct admission *admission, const struct in6_addr *ip);
+
+/* A client of `ip` holds `to` bytes in place of `from`: what all clients of the address hold now. Equal ones only ask. */
+uint64_t admission_hold(struct admission *admission, const struct in6_addr *ip,
+                        uint64_t from, uint64_t to);
 
 /* Addresses that are counted now. */
 size_t admission_count(struct admission *admission);

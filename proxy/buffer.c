@@ -27,11 +27,12 @@ void buffer_pool_cleanup(struct buffer_pool *pool)
         free(pool->kept[--pool->kept_count]);
 }
 
-bool buffer_pool_has_room(const struct buffer_pool *pool)
+bool buffer_pool_has_room(const struct buffer_pool *pool, unsigned eighths)
 {
-    return pool->limit == 0 || atomic_load_explicit(pool->held, memory_order_relaxed) +
-                                       pool->own - pool->told <
-                                   pool->limit;
+    size_t used =
+        atomic_load_explicit(pool->held, memory_order_relaxed) + pool->own - pool->told;
+    return pool->limit == 0 || used < pool->limit - pool->limit / BUFFER_POOL_WHOLE *
+                                                        (BUFFER_POOL_WHOLE - eighths);
 }
 
 void buffer_pool_trim(struct buffer_pool *pool)

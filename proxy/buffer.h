@@ -47,8 +47,15 @@ void buffer_pool_trim(struct buffer_pool *pool);
 /* At the end of a turn: what the pool holds is counted. */
 void buffer_pool_tell(struct buffer_pool *pool);
 
-/* False when limits.buffered_bytes are used up: the owner should refuse new work. */
-bool buffer_pool_has_room(const struct buffer_pool *pool);
+/* False when so many eighths of limits.buffered_bytes are used up: the owner should refuse new work. */
+#define BUFFER_POOL_WHOLE 8u
+bool buffer_pool_has_room(const struct buffer_pool *pool, unsigned eighths);
+
+/* What it takes of the memory. */
+static inline size_t buffer_size(const struct buffer *buffer)
+{
+    return buffer == NULL ? 0 : buffer->size;
+}
 
 static inline size_t buffer_len(const struct buffer *buffer)
 {

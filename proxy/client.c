@@ -91,6 +91,7 @@ void client_close(struct client *client, enum close_reason reason)
         admission_leave(worker->process->admission, &client->ip);
     drop_work(client);
     buffer_drop(&worker->buffers, &client->out);
+    client_settle(client);
     deadline_clear(&worker->wheel, &client->deadline);
     client_watch(client, 0);
     stream_close(&client->stream);
@@ -112,6 +113,7 @@ void client_linger(struct client *client, enum close_reason reason)
     if (client->state == CLIENT_CLOSED)
         return;
     drop_work(client);
+    client_settle(client);
     client->linger_reason = (uint8_t)reason;
     if (client->out != NULL) {
         client->state = CLIENT_LINGERING;
@@ -226,6 +228,7 @@ bool client_write(struct client *client, struct slice bytes)
     }
     buffer_append(&client->worker->buffers, &client->out,
                   slice_from(bytes, (size_t)sent));
+    client_settle(client);
     client_watch(client, (short)(client->watched | EV_WRITE));
     return true;
 }
@@ -280,6 +283,7 @@ void client_end_exchange(struct client *client, bool is_persistent)
     if (client->exchange != NULL)
         exchange_free(client->exchange);
     client->exchange = NULL;
+    client_settle(client);
     bool stays = is_persistent && client_stays(client);
     if (stays && client->is_taking)
         client->state = CLIENT_WAITING; /* whoever takes bytes goes on */
@@ -310,6 +314,7 @@ static void on_writable(struct client *client)
         return;
     }
     buffer_take(&client->worker->buffers, &client->out, (size_t)sent);
+    client_settle(client);
     client->active_at = client_now(client);
     if (client->state == CLIENT_EXCHANGING)
         exchange_on_client_took(client->exchange);

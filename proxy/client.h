@@ -74,6 +74,9 @@ struct client {
     uint32_t requests;
     uint32_t queued;    /* in the socket's own queue when `out` began or was looked at */
     struct in6_addr ip; /* the peer, or who the PROXY header says; v4-mapped for IPv4 */
+    struct in6_addr
+        holder;    /* whom its buffers count for: `ip`, or who a trusted proxy says */
+    uint32_t held; /* counted for the holder */
     uint16_t port;
     short watched;
     uint8_t state;         /* enum client_state */
@@ -82,6 +85,7 @@ struct client {
     bool is_taking;        /* bytes are being handed to an exchange */
     bool closes_after_out; /* LINGERING begins when `out` is empty */
     bool has_ip;           /* false: over a unix socket */
+    bool has_holder;
     bool is_admitted;      /* counted for its address */
     bool is_leaving;       /* its next answer is the last one */
     uint8_t linger_reason; /* enum close_reason to close with after lingering */
@@ -123,6 +127,23 @@ static inline bool client_stays(const struct client *client)
 /* Sends bytes, or keeps what the socket does not take. False when the socket failed: the client is closed. */
 bool client_write(struct client *client, struct slice bytes) MUST_CHECK;
 
+/* ---- what it holds (client_hold.c) ---- */
+
+/* Its buffers, or those of its exchange or tunnel, have grown or shrunk. */
+void client_settle(struct client *client);
+
+/* From now on they count for `ip`; NULL: for no address. */
+void client_set_holder(struct client *client, const struct in6_addr *ip);
+
+enum client_use { CLIENT_USE_HEAD, CLIENT_USE_BODY };
+
+/* May it wait for more of a head or body? False, and in *reason what to answer, when buffers are used up. */
+bool client_has_room(struct client *client, enum client_use use,
+                     enum close_reason *reason) MUST_CHECK;
+
+/* How many bytes for the client may be read at a time: less while its address holds much. */
+size_t client_portion(const struct client *client);
+
 /* Bytes wait for the client: produce no more until the drained callback (exchange or tunnel). */
 static inline bool client_is_blocked(const struct client *client)
 {
@@ -153,6 +174,9 @@ void client_begin_tunnel(struct client *client, struct tunnel *tunnel);
 
 /* Nothing more will be sent: closes in a way that lets the peer read what was sent before. */
 void client_linger(struct client *client, enum close_reason reason);
+
+/* The IP of an address, v4-mapped for IPv4. */
+void client_ip_of(const struct address *address, struct in6_addr *ip);
 
 /* The peer's IP as text; "" for a unix socket. */
 #define CLIENT_IP_SIZE INET6_ADDRSTRLEN

@@ -19,32 +19,70 @@
 #include <event2/event.h>
 
 #define INTRODUCTION_MS 3000u /* for a PROXY header */
+#define RESERVE_PART    10u   /* of limits.connections, for addresses that have few */
+
+void client_ip_of(const struct address *address, struct in6_addr *ip)
+{
+    memset(ip, 0, sizeof *ip);
+    if (address->socket.any.sa_family == AF_INET) {
+        ip->s6_addr[10] = ip->s6_addr[11] = 0xff;
+        memcpy(&ip->s6_addr[12], &address->socket.v4.sin_addr, 4);
+    } else if (address->socket.any.sa_family == AF_INET6) {
+        *ip = address->socket.v6.sin6_addr;
+    }
+}
 
 void client_remember_peer(struct client *client, const struct address *peer)
 {
     client->has_ip = !address_is_unix(peer);
-    if (peer->socket.any.sa_family == AF_INET) {
-        client->ip.s6_addr[10] = client->ip.s6_addr[11] = 0xff;
-        memcpy(&client->ip.s6_addr[12], &peer->socket.v4.sin_addr, 4);
+    client_ip_of(peer, &client->ip);
+    if (peer->socket.any.sa_family == AF_INET)
         client->port = ntohs(peer->socket.v4.sin_port);
-    } else if (peer->socket.any.sa_family == AF_INET6) {
-        client->ip = peer->socket.v6.sin6_addr;
+    else if (peer->socket.any.sa_family == AF_INET6)
         client->port = ntohs(peer->socket.v6.sin6_port);
-    }
 }
 
-/* The address is known: it may connect, or has too many connections. A trusted proxy has those of many clients. */
+static bool is_trusted_proxy(const struct client *client)
+{
+    struct sockaddr_in6 ip = {.sin6_family = AF_INET6, .sin6_addr = client->ip};
+    struct address address = address_from_socket((const struct sockaddr *)&ip, sizeof ip);
+    return cidr_list_contains(&client_config(client)->trusted_proxies, &address);
+}
+
+/* 127.0.0.1 or ::1: a proxy or sidecar on this machine, which has the connections of many. */
+static bool is_this_host(const struct in6_addr *ip)
+{
+    static const struct in6_addr v4 = {
+        {{[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1}}};
+    return IN6_ARE_ADDR_EQUAL(ip, &v4) || IN6_IS_ADDR_LOOPBACK(ip);
+}
+
+/* Connections that one address may have. What hides behind one is often a whole network, so by itself it is
+ * bounded only where the last tenth would go to an address that has half of all. */
+static uint64_t connections_maximum(const struct client *client)
+{
+    const struct proxy_config *config = client_config(client);
+    uint64_t all = (uint64_t)config->limits.connections;
+    if (config->limits.connections_per_ip != OPTION_AUTO_INTEGER)
+        return (uint64_t)config->limits.connections_per_ip;
+    uint64_t open =
+        atomic_load_explicit(&client->worker->process->clients, memory_order_relaxed);
+    return open > all - all / RESERVE_PART && !is_this_host(&client->ip) ? all / 2
+                                                                         : UINT64_MAX;
+}
+
+/* The address is known: it may connect, or has too many connections. A trusted proxy has those of many clients, so that
+ * its requests tell whose the buffers are. */
 static bool is_let_in(struct client *client)
 {
-    int64_t maximum = client_config(client)->limits.connections_per_ip;
-    struct sockaddr_in6 ip = {.sin6_family = AF_INET6, .sin6_addr = client->ip};
-    if (maximum == 0 || !client->has_ip)
+    if (!client->has_ip || is_trusted_proxy(client))
         return true;
-    struct address address = address_from_socket((const struct sockaddr *)&ip, sizeof ip);
-    if (cidr_list_contains(&client_config(client)->trusted_proxies, &address))
+    client_set_holder(client, &client->ip);
+    uint64_t maximum = connections_maximum(client);
+    if (maximum == 0)
         return true;
-    client->is_admitted = admission_enter(client->worker->process->admission, &client->ip,
-                                          (uint64_t)maximum);
+    client->is_admitted =
+        admission_enter(client->worker->process->admission, &client->ip, maximum);
     return client->is_admitted;
 }
 

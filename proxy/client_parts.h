@@ -3,6 +3,7 @@
  *
  *      client.c           life, endings, sending, from one request to the next
  *      client_greeting.c  INTRODUCED, GREETING: who it is, TLS
+ *      client_hold.c      what it holds in buffers
  *      client_read.c      HEAD, EXCHANGING, LINGERING: what comes from the socket
  */
 #pragma once

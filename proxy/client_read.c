@@ -52,6 +52,7 @@ static void take_head(struct client *client, struct slice data, bool is_in_buffe
 {
     struct worker *worker = client->worker;
     size_t used = 0;
+    enum close_reason reason;
     enum parse_result result = http_request_parse(
         data, client->parsed_len, (size_t)client_config(client)->limits.head_bytes,
         &worker->request);
@@ -64,11 +65,9 @@ static void take_head(struct client *client, struct slice data, bool is_in_buffe
             client_close(client, CLOSE_CLIENT_ABORTED);
             return;
         }
-        if (!buffer_pool_has_room(&worker->buffers)) {
+        if (!client_has_room(client, CLIENT_USE_HEAD, &reason)) {
             client_answer(
-                client,
-                &(struct edge_answer){.reason = CLOSE_BUFFERS_FULL, .retry_after = 1},
-                false);
+                client, &(struct edge_answer){.reason = reason, .retry_after = 1}, false);
             return;
         }
         client->parsed_len = (uint32_t)data.len;
@@ -97,6 +96,7 @@ static void take_head(struct client *client, struct slice data, bool is_in_buffe
         buffer_take(&worker->buffers, &client->in, used);
     else
         buffer_append(&worker->buffers, &client->in, slice_from(data, used));
+    client_settle(client);
     if (client->state == CLIENT_WAITING)
         client_begin_waiting(client); /* answered at once: does anything wait? */
 }
@@ -199,6 +199,7 @@ static void read_exchanging(struct client *client)
     if (client->state == CLIENT_CLOSED || client->state == CLIENT_LINGERING)
         return;
     buffer_append(&worker->buffers, &client->in, slice_from(data, used));
+    client_settle(client);
     if (client->state == CLIENT_WAITING)
         client_begin_waiting(client);
 }

@@ -111,6 +111,7 @@ static void begin_awaiting(struct exchange *exchange)
     }
     buffer_drop(buffers, &exchange->body);
     exchange_set_deadline(exchange, exchange_poll_limit(exchange));
+    client_settle(exchange->client);
 }
 
 /* Writes what waits; a streamed body is pulled from the client as room appears. */
@@ -460,6 +461,13 @@ void exchange_on_client_took(struct exchange *exchange)
 bool exchange_outlives_client_end(const struct exchange *exchange)
 {
     return exchange->has_answer_begun;
+}
+
+size_t exchange_holds(const struct exchange *exchange)
+{
+    return buffer_size(exchange->head) + buffer_size(exchange->body) +
+           buffer_size(exchange->request) + buffer_size(exchange->response) +
+           buffer_size(exchange->response_head);
 }
 
 const char *exchange_state_word(const struct exchange *exchange)

@@ -55,6 +55,9 @@ bool exchange_wants_body(const struct exchange *exchange);
 /* How many bytes of body may be read now; 0: the endpoint is slow. */
 size_t exchange_body_room(const struct exchange *exchange);
 
+/* Bytes of its buffers. */
+size_t exchange_holds(const struct exchange *exchange);
+
 /* All that the client was sent has been written: go on reading the endpoint. */
 void exchange_on_client_drained(struct exchange *exchange);
 

@@ -61,10 +61,15 @@ static size_t take_streamed(struct exchange *exchange, struct slice data)
     return used;
 }
 
-static void answer_buffers_full(struct exchange *exchange)
+/* False: answered. */
+static bool has_room(struct exchange *exchange)
 {
-    exchange_answer_with(
-        exchange, (struct edge_answer){.reason = CLOSE_BUFFERS_FULL, .retry_after = 1});
+    enum close_reason reason;
+    if (client_has_room(exchange->client, CLIENT_USE_BODY, &reason))
+        return true;
+    exchange_answer_with(exchange,
+                         (struct edge_answer){.reason = reason, .retry_after = 1});
+    return false;
 }
 
 size_t exchange_take_body(struct exchange *exchange, struct slice data)
@@ -72,10 +77,8 @@ size_t exchange_take_body(struct exchange *exchange, struct slice data)
     if (exchange->state != EXCHANGE_BODY)
         return take_streamed(exchange, data);
     size_t used;
-    if (!buffer_pool_has_room(&exchange->worker->buffers)) {
-        answer_buffers_full(exchange);
+    if (!has_room(exchange))
         return 0;
-    }
     switch (take_whole(exchange, data, &used)) {
     case PARSE_BAD:
         answer_body_fault(exchange);
@@ -99,8 +102,8 @@ size_t exchange_body_room(const struct exchange *exchange)
     if (exchange->state == EXCHANGE_BODY)
         return EXCHANGE_STREAM_MAX;
     size_t waiting = buffer_len(exchange->request) - exchange->request_sent;
-    return (size_t)min_size(EXCHANGE_STREAM_MAX - min_size(EXCHANGE_STREAM_MAX, waiting),
-                            (size_t)exchange->body_left);
+    size_t most = min_size(EXCHANGE_STREAM_MAX, client_portion(exchange->client));
+    return min_size(most - min_size(most, waiting), (size_t)exchange->body_left);
 }
 
 static uint64_t body_limit(const struct exchange *exchange)
@@ -134,10 +137,8 @@ static size_t begin_reading(struct exchange *exchange, struct slice rest)
 {
     const struct http_request *request = &exchange->worker->request;
     size_t used = 0;
-    if (!buffer_pool_has_room(&exchange->worker->buffers)) {
-        answer_buffers_full(exchange);
+    if (!has_room(exchange))
         return 0;
-    }
     switch (take_whole(exchange, rest, &used)) {
     case PARSE_BAD:
         answer_body_fault(exchange);

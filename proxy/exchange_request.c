@@ -111,6 +111,24 @@ static bool client_is_allowed(const struct exchange *exchange,
            (allow->count == 0 || cidr_list_contains(allow, &address));
 }
 
+/* Behind a trusted proxy each request says whose it is. */
+static void note_holder(const struct exchange *exchange,
+                        const struct http_request *request)
+{
+    struct head_identity identity = {.trusted_hops = trusted_hops(exchange)};
+    struct address address;
+    struct in6_addr ip;
+    if (identity.trusted_hops == 0)
+        return;
+    struct slice told = head_client_address(&request->fields, &identity);
+    if (told.len == 0 || !parse_told(told, &address)) {
+        client_set_holder(exchange->client, NULL);
+        return;
+    }
+    client_ip_of(&address, &ip);
+    client_set_holder(exchange->client, &ip);
+}
+
 static bool refuse(struct exchange *exchange, enum close_reason reason)
 {
     exchange_answer(exchange, reason);
@@ -232,6 +250,7 @@ bool exchange_classify(struct exchange *exchange)
     struct engine_path match;
     enum engine_path_kind kind = match_path(exchange, &match);
     exchange->is_engine_io = kind != ENGINE_PATH_OTHER;
+    note_holder(exchange, request);
     if (!client_is_allowed(exchange, request))
         return refuse(exchange, CLOSE_FORBIDDEN);
     exchange->is_tls_client = speaks_tls(exchange, request);
@@ -496,6 +515,7 @@ bool exchange_prepare_again(struct exchange *exchange)
 static void wait_for_route(struct exchange *exchange, const struct route *route)
 {
     exchange->state = EXCHANGE_WAITING;
+    client_settle(exchange->client);
     exchange_set_deadline(exchange,
                           (uint32_t)min_size(WAIT_STEP_MS, deadline_limit(route->wait)));
     exchange->moved_at = deadline_now(&exchange->worker->wheel);

@@ -346,6 +346,7 @@ static void hold(struct exchange *exchange, struct slice data, bool is_fresh)
     if (piece.result == PARSE_MORE && !is_too_long) {
         if (exchange->response == NULL)
             buffer_append(buffers, &exchange->response, payload);
+        client_settle(exchange->client);
         return;
     }
     check(is_fresh || parse_head_again(exchange)); /* it was good before */
@@ -560,7 +561,7 @@ void exchange_read(struct exchange *exchange)
     struct client *client = exchange->client;
     char *space = worker_read_space(exchange->worker);
     do {
-        ssize_t got = stream_read(&connection->stream, space, WORKER_READ_MAX);
+        ssize_t got = stream_read(&connection->stream, space, client_portion(client));
         if (got < 0 && errno == EAGAIN)
             return;
         if (got <= 0) {

@@ -232,12 +232,13 @@ struct proxy_config {
     } tcp;
     struct {
         int64_t connections;
-        int64_t connections_per_ip;    /* 0 = no bound */
+        int64_t connections_per_ip;    /* or OPTION_AUTO_INTEGER; 0 = no bound */
         int64_t handshakes_per_second; /* 0 = no bound */
         uint64_t head_bytes;
         uint64_t body_bytes;
         uint64_t websocket_frame_bytes; /* 0 = no bound */
         uint64_t buffered_bytes;
+        uint64_t buffered_bytes_per_ip; /* or OPTION_AUTO; 0 = no bound */
     } limits;
     struct {
         uint64_t readiness_delay;

@@ -427,10 +427,13 @@ static const struct option_row config_rows[] = {
      .minimum = 1, .maximum = 10000000, .reload = OPTION_NEW,
      .help = "Client connections at a time."},
     {"limits.connections_per_ip", OPTION_INTEGER, AT(limits.connections_per_ip),
-     .standard = "0", .minimum = 0, .maximum = 10000000, .reload = OPTION_NEW,
+     .standard = "auto", .automatic = true, .minimum = 0, .maximum = 10000000,
+     .reload = OPTION_NEW,
      .help =
-         "The same from one address (IPv6: from one /64), trusted_proxies aside; 0: no "
-         "bound."},
+         "The same from one address (IPv6: from one /64), trusted_proxies aside; auto: "
+         "no bound, but the last tenth of limits.connections is not for an address that "
+         "has "
+         "half of them (127.0.0.1 and ::1 aside); 0: no bound."},
     {"limits.handshakes_per_second", OPTION_INTEGER, AT(limits.handshakes_per_second),
      .standard = "0", .minimum = 0, .maximum = 10000000, .unit = "per second",
      .reload = OPTION_LIVE,
@@ -446,7 +449,14 @@ static const struct option_row config_rows[] = {
      .reload = OPTION_NEW, .help = "Largest WebSocket frame; 0: no bound."},
     {"limits.buffered_bytes", OPTION_SIZE, AT(limits.buffered_bytes),
      .standard = "256MiB", .minimum = MIB(1), .maximum = GIB(1024), .reload = OPTION_LIVE,
-     .help = "Bytes waiting for slow peers, of all connections."},
+     .help = "Bytes waiting for slow peers, of all connections; a quarter of them is for "
+             "heads and small bodies alone."},
+    {"limits.buffered_bytes_per_ip", OPTION_SIZE, AT(limits.buffered_bytes_per_ip),
+     .standard = "auto", .automatic = true, .minimum = KIB(64), .maximum = GIB(1024),
+     .or_zero = true, .reload = OPTION_LIVE,
+     .help = "Those of one address (IPv6: of one /64; behind trusted_proxies the address "
+             "that they name), once half of limits.buffered_bytes are in use; auto: a "
+             "quarter; 0: no bound."},
     {"shutdown.readiness_delay", OPTION_DURATION, AT(shutdown.readiness_delay),
      .standard = "5s", .minimum = 0, .maximum = HOURS(1), .reload = OPTION_LIVE,
      .help = "After SIGTERM: not ready, but everything goes on."},

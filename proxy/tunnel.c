@@ -274,6 +274,7 @@ static bool pipe_send(struct tunnel *tunnel, enum direction to, struct slice byt
     }
     buffer_append(&worker_of(tunnel)->buffers, &pipe->waiting,
                   slice_from(bytes, (size_t)sent));
+    client_settle(tunnel->client);
     watch(tunnel);
     rearm(tunnel);
     return true;
@@ -337,7 +338,7 @@ static void pipe_read(struct tunnel *tunnel, enum direction to)
     struct stream *source = source_of(tunnel, to);
     char *space = worker_read_space(worker_of(tunnel));
     do {
-        ssize_t got = stream_read(source, space, WORKER_READ_MAX);
+        ssize_t got = stream_read(source, space, client_portion(tunnel->client));
         if (__builtin_expect(got <= 0, 0)) {
             if (got == 0)
                 on_source_end(tunnel, to);
@@ -370,6 +371,7 @@ static void pipe_flush(struct tunnel *tunnel, enum direction to)
     }
     pipe->moved_at = now_of(tunnel);
     buffer_take(&worker_of(tunnel)->buffers, &pipe->waiting, (size_t)sent);
+    client_settle(tunnel->client);
     if (pipe->waiting != NULL || !tell_sink(tunnel, to))
         return;
     watch(tunnel);
@@ -539,6 +541,13 @@ void tunnel_start(struct client *client, struct endpoint_connection *connection,
     if ((behind.len == 0 || pipe_pass(tunnel, TO_CLIENT, behind)) && early != NULL)
         (void)pipe_pass(tunnel, TO_ENDPOINT, buffer_bytes(early));
     buffer_drop(&client->worker->buffers, &early);
+    client_settle(client);
+}
+
+size_t tunnel_holds(const struct tunnel *tunnel)
+{
+    return buffer_size(tunnel->pipes[TO_CLIENT].waiting) +
+           buffer_size(tunnel->pipes[TO_ENDPOINT].waiting);
 }
 
 void tunnel_free(struct tunnel *tunnel)

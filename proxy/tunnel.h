@@ -70,6 +70,9 @@ struct tunnel {
 void tunnel_start(struct client *client, struct endpoint_connection *connection,
                   bool has_deflate, bool is_engine_io, struct slice behind);
 
+/* Bytes of its buffers. */
+size_t tunnel_holds(const struct tunnel *tunnel);
+
 /* The client's socket is ready. */
 void tunnel_on_client(struct tunnel *tunnel, short what);
 

@@ -131,6 +131,27 @@ static void test_threads_count_together(void **state)
     admission_free(shared);
 }
 
+static void test_bytes_are_counted_for_an_address(void **state)
+{
+    (void)state;
+    struct admission *admission = admission_new();
+    struct in6_addr one, two;
+    inet_pton(AF_INET6, "2001:db8:1:2::1", &one);
+    inet_pton(AF_INET6, "2001:db8:1:2::2", &two); /* of the same /64 */
+    assert_int_equal(0, admission_hold(admission, &one, 0, 0));
+    assert_int_equal(0, admission_count(admission));
+    assert_int_equal(5000, admission_hold(admission, &one, 0, 5000));
+    assert_int_equal(7000, admission_hold(admission, &two, 0, 2000));
+    assert_int_equal(7000, admission_hold(admission, &two, 2000, 2000));
+    assert_true(admission_enter(admission, &one, 1));
+    assert_int_equal(5000, admission_hold(admission, &two, 2000, 0));
+    assert_int_equal(0, admission_hold(admission, &one, 5000, 0));
+    assert_int_equal(1, admission_count(admission));
+    admission_leave(admission, &two);
+    assert_int_equal(0, admission_count(admission));
+    admission_free(admission);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -139,6 +160,7 @@ int main(void)
         cmocka_unit_test(test_many_addresses_are_counted_and_forgotten),
         cmocka_unit_test(test_handshakes_come_at_the_rate_after_a_second_at_once),
         cmocka_unit_test(test_threads_count_together),
+        cmocka_unit_test(test_bytes_are_counted_for_an_address),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,17 +37,17 @@ static void test_pools_count_against_one_limit(void **state)
     struct buffer *buffer = NULL;
     buffer_pool_init(&a, &held, 5000);
     buffer_pool_init(&b, &held, 5000);
-    assert_true(buffer_pool_has_room(&b));
+    assert_true(buffer_pool_has_room(&b, BUFFER_POOL_WHOLE));
     buffer_reserve(&a, &buffer, 6000);
-    assert_false(buffer_pool_has_room(&a));
-    assert_true(buffer_pool_has_room(&b)); /* until the turn is over */
+    assert_false(buffer_pool_has_room(&a, BUFFER_POOL_WHOLE));
+    assert_true(buffer_pool_has_room(&b, BUFFER_POOL_WHOLE)); /* until the turn is over */
     buffer_pool_tell(&a);
     assert_int_equal(6000, held);
-    assert_false(buffer_pool_has_room(&b));
+    assert_false(buffer_pool_has_room(&b, BUFFER_POOL_WHOLE));
     buffer_drop(&a, &buffer);
-    assert_true(buffer_pool_has_room(&a));
+    assert_true(buffer_pool_has_room(&a, BUFFER_POOL_WHOLE));
     buffer_pool_tell(&a);
-    assert_true(buffer_pool_has_room(&b));
+    assert_true(buffer_pool_has_room(&b, BUFFER_POOL_WHOLE));
     buffer_reserve(&a, &buffer, 60000); /* much: at once */
     assert_int_equal(60000, held);
     buffer_drop(&a, &buffer);
