@@ -272,13 +272,19 @@ const size_t broker_ctl_verb_count = ARRAY_LEN(broker_ctl_verbs);
 
 /* ── beginning and end ── */
 
+static const struct text_list *hosts(void *argument)
+{
+    const struct broker_admin *admin = argument;
+    return &broker_config_of(admin->broker)->admin_hosts;
+}
+
 static bool open_port(struct broker_admin *admin, struct event_base *base)
 {
     const struct broker_config *config = broker_config_of(admin->broker);
     if (config->admin_address.len == 0)
         return true;
     const struct admin_callbacks callbacks = {broker_page, is_started, is_ready,
-                                              write_status};
+                                              write_status, hosts};
     admin->admin = admin_new(base, &callbacks, admin);
     char why[NET_WHY_SIZE];
     if (!admin_listen(admin->admin, &config->admin_address, why)) {

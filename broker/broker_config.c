@@ -8,6 +8,7 @@
 #include "broker/command_class.h"
 #include "broker/message.h"
 #include "broker/shard_url.h"
+#include "shared/admin_host.h"
 #include "shared/log.h"
 #include "shared/rendezvous.h"
 #include "shared/timing.h"
@@ -284,6 +285,12 @@ static const struct option_row rows[] = {
     {"admin.socket", OPTION_TEXT, AT(broker_config, admin_socket), .standard = "auto",
      .reload = OPTION_RESTART,
      .help = "Unix socket of ctl; auto is /run/sidrail/broker.sock, empty is none."},
+    {"admin.hosts", OPTION_TEXT_LIST, AT(broker_config, admin_hosts), .maximum = 64,
+     .check = admin_host_check, .reload = OPTION_LIVE,
+     .help =
+         "Names that a request to it may be meant for (Host, without a port; "
+         "*.example.com; * is all), beside IP addresses and localhost: others get "
+         "421, so that no web page can read it by a name of its own (DNS rebinding)."},
     {"channels", OPTION_TEXT_LIST, AT(broker_config, channels),
      .standard = "flask-socketio, socketio", .maximum = 64, .reload = OPTION_RESTART,
      .help = "Channels whose payloads are python-socketio messages."},

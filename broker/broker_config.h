@@ -70,7 +70,8 @@ struct broker_config {
     unsigned holders;             /* no row of its own */
     struct option_list listeners; /* struct broker_listener_config */
     struct address admin_address;
-    char *admin_socket; /* "auto", a path, or "" for none */
+    char *admin_socket;           /* "auto", a path, or "" for none */
+    struct text_list admin_hosts; /* that requests may name, see shared/admin_host.h */
     struct text_list channels;
     char *cluster_name;
     int64_t cluster_partitions;

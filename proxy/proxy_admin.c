@@ -282,12 +282,19 @@ static bool is_started(void *argument, struct evbuffer *reason)
     return false;
 }
 
+static const struct text_list *hosts(void *argument)
+{
+    const struct proxy *proxy = argument;
+    return &discovery_snapshot(proxy->discovery)->config->admin.hosts;
+}
+
 const struct admin_callbacks *proxy_admin_callbacks(void)
 {
     static const struct admin_callbacks callbacks = {.page = proxy_status_page,
                                                      .is_started = is_started,
                                                      .is_ready = is_ready,
-                                                     .write_status = write_status};
+                                                     .write_status = write_status,
+                                                     .hosts = hosts};
     return &callbacks;
 }
 

@@ -204,6 +204,7 @@ struct proxy_config {
     struct {
         struct address address; /* len 0 = off */
         char *socket;           /* a path, "auto", or "" = off */
+        struct text_list hosts; /* that requests may name, see shared/admin_host.h */
     } admin;
     struct cidr_list trusted_proxies;
     int64_t trusted_hops;

@@ -1,5 +1,6 @@
 #include "proxy/proxy_config_rows.h"
 
+#include "shared/admin_host.h"
 #include "shared/log.h"
 #include "shared/timing.h"
 
@@ -355,6 +356,12 @@ static const struct option_row config_rows[] = {
      .check = proxy_check_socket, .reload = OPTION_RESTART,
      .help = "Unix socket for ctl; auto: /run/sidrail/proxy.sock, else below "
              "$XDG_RUNTIME_DIR; empty: off."},
+    {"admin.hosts", OPTION_TEXT_LIST, AT(admin.hosts), .minimum = 0, .maximum = 64,
+     .check = admin_host_check, .reload = OPTION_LIVE,
+     .help =
+         "Names that a request to it may be meant for (Host, without a port; "
+         "*.example.com; * is all), beside IP addresses and localhost: others get "
+         "421, so that no web page can read it by a name of its own (DNS rebinding)."},
     {"trusted_proxies", OPTION_CIDR_LIST, AT(trusted_proxies), .minimum = 0,
      .maximum = 1024, .reload = OPTION_LIVE,
      .help = "Networks whose X-Forwarded-* and PROXY headers are believed."},

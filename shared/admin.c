@@ -18,6 +18,7 @@
 #include <sys/queue.h>
 #include <time.h>
 
+#include "shared/admin_host.h"
 #include "shared/listener.h"
 #include "shared/metrics.h"
 #include "shared/timing.h"
@@ -162,9 +163,30 @@ static void answer_path(struct admin *admin, struct slice path, struct answer *a
     say(answer, 404, "Not Found", "not found");
 }
 
-/* Decides from the request line alone; no field of the head changes an answer. */
-static void answer_line(struct admin *admin, struct slice line, struct answer *answer,
-                        bool *is_head)
+/* Is the request meant for this port? Else the answer says what to do. */
+static bool is_meant_for_us(struct admin *admin, struct slice fields,
+                            struct answer *answer)
+{
+    const struct text_list *hosts =
+        admin->callbacks.hosts != NULL ? admin->callbacks.hosts(admin->argument) : NULL;
+    switch (admin_host_judge(fields, hosts)) {
+    case ADMIN_HOST_GOOD:
+        return true;
+    case ADMIN_HOST_OTHER:
+        say(answer, 421, "Misdirected Request",
+            "this port answers requests whose Host is an IP address, localhost, or a "
+            "name in admin.hosts");
+        return false;
+    case ADMIN_HOST_BROKEN:
+        say(answer, 400, "Bad Request", "bad Host");
+        return false;
+    }
+    unreachable();
+}
+
+/* Decides from the request line and Host; no other field of the head changes an answer. */
+static void answer_head(struct admin *admin, struct slice line, struct slice fields,
+                        struct answer *answer, bool *is_head)
 {
     struct slice method, target, version;
     struct slice rest = line;
@@ -176,6 +198,8 @@ static void answer_line(struct admin *admin, struct slice line, struct answer *a
     *is_head = is_request && slice_equals(method, SLICE("HEAD"));
     if (!is_request) {
         say(answer, 400, "Bad Request", "bad request");
+    } else if (!is_meant_for_us(admin, fields, answer)) {
+        return;
     } else if (!*is_head && !slice_equals(method, SLICE("GET"))) {
         answer->fields = "Allow: GET, HEAD\r\n";
         say(answer, 405, "Method Not Allowed", "only GET and HEAD");
@@ -203,7 +227,7 @@ static void send_answer(struct client *client, const struct answer *answer, bool
     client->is_answered = true;
 }
 
-static void answer_client(struct client *client, struct slice line, bool is_too_large)
+static void answer_client(struct client *client, struct slice head, bool is_too_large)
 {
     struct answer answer = {.status = 200,
                             .reason = "OK",
@@ -214,7 +238,8 @@ static void answer_client(struct client *client, struct slice line, bool is_too_
     if (is_too_large)
         say(&answer, 431, "Request Header Fields Too Large", "the head is too large");
     else
-        answer_line(client->admin, line, &answer, &is_head);
+        answer_head(client->admin, slice_to(head, slice_find(head, '\r')),
+                    slice_from(head, slice_find(head, '\n') + 1), &answer, &is_head);
     send_answer(client, &answer, is_head);
     evbuffer_free(answer.body);
 }
@@ -238,10 +263,7 @@ static void on_readable(struct bufferevent *connection, void *argument)
         end = (size_t)(found - head.data);
     else if (len < HEAD_MAX)
         return;
-    const char *line_end = memchr(head.data, '\r', end);
-    struct slice line =
-        slice_to(head, line_end != NULL ? (size_t)(line_end - head.data) : end);
-    answer_client(client, line, end >= HEAD_MAX);
+    answer_client(client, slice_to(head, end), end >= HEAD_MAX);
     evbuffer_drain(input, len);
 }
 

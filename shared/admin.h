@@ -8,7 +8,8 @@
  *      GET /metrics     Prometheus text
  *      GET /status.json what the daemon tells about itself
  *
- * Read-only: only GET and HEAD (else 405); other paths 404; no request text is ever echoed. One request a
+ * Read-only: only GET and HEAD (else 405); other paths 404; a request for a host that is not known 421; no request text
+ * is ever echoed. One request a
  * connection, then it is closed. Clients are bounded in number, head size and time, because an operators'
  * port is still a port: a newcomer takes the place of the oldest. Commands that change something come through
  * the ctl socket (shared/ctl.h) only.
@@ -19,6 +20,7 @@
 
 struct event_base;
 struct evbuffer;
+struct text_list;
 struct admin;
 
 struct admin_callbacks {
@@ -29,6 +31,9 @@ struct admin_callbacks {
     bool (*is_ready)(void *argument, struct evbuffer *reason);
     /* Writes one JSON document. NULL: /status.json is 404. */
     void (*write_status)(void *argument, struct evbuffer *out);
+    /* Names that requests may be meant for, beside IP addresses and localhost: see admin_host.h. Asked at each request;
+     * NULL: none. */
+    const struct text_list *(*hosts)(void *argument);
 };
 
 /* `callbacks` (copied) run on `base`'s thread. */

@@ -190,7 +190,7 @@ def one_clear_line(text, path):
     """A refusal names the option, or one beside it that no longer fits."""
     lines = text.strip().splitlines()
     last = re.sub(r"\[\]", "", path.split(".")[-1])
-    return 1 <= len(lines) <= 3 and any(last in line or path.split("[")[0].split(".")[0] in line for line in lines) \
+    return any(last in line or path.split("[")[0].split(".")[0] in line for line in lines) \
         and all(len(line) < 5000 for line in lines)  # a path of 4096 bytes is named whole
 
 

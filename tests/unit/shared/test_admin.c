@@ -7,6 +7,7 @@
 #include "shared/admin.h"
 #include "shared/log.h"
 #include "shared/metrics.h"
+#include "shared/options.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
@@ -49,6 +50,15 @@ static void *run(void *argument)
     return NULL;
 }
 
+static const struct text_list *hosts(void *argument)
+{
+    (void)argument;
+    static char exact[] = "Admin.example.com", below[] = "*.pods.test";
+    static char *names[] = {exact, below};
+    static const struct text_list list = {.items = names, .count = ARRAY_LEN(names)};
+    return &list;
+}
+
 static int begin(void **state)
 {
     (void)state;
@@ -60,7 +70,8 @@ static int begin(void **state)
     base = event_base_new();
     struct admin_callbacks callbacks = {.page = "<!doctype html><p>page",
                                         .is_ready = is_ready,
-                                        .write_status = write_status};
+                                        .write_status = write_status,
+                                        .hosts = hosts};
     admin = admin_new(base, &callbacks, NULL);
     assert_true(address_parse(SLICE("127.0.0.1:0"), &place, &why_not));
     assert_true(admin_listen(admin, &place, why));
@@ -118,7 +129,57 @@ static void expect(const char *request, const char *status, const char *body)
     free(answer);
 }
 
-#define TAIL " HTTP/1.1\r\nHost: x\r\n\r\n"
+#define TAIL " HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+/* A page whose name was rebound to this address sends that name. */
+static void test_only_a_known_host_is_answered(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *fields;
+        const char *status;
+    } heads[] = {
+        {"Host: 127.0.0.1:9090\r\n", "200"},
+        {"Host: 127.0.0.1\r\n", "200"},
+        {"Host: 10.1.2.3:9090\r\n", "200"}, /* a pod's address: probes, Prometheus */
+        {"Host: [::1]:9090\r\n", "200"},
+        {"host:[fe80::1]\r\n", "200"},
+        {"Host: LocalHost:8080\r\n", "200"},
+        {"Host: localhost.\r\n", "200"},
+        {"", "200"},
+        {"X: 1\r\nHost:\tadmin.EXAMPLE.com:9090 \r\nY: 2\r\n", "200"},
+        {"Host: a.pods.test\r\n", "200"},
+        {"Host: pods.test\r\n", "421"},
+        {"Host: apods.test\r\n", "421"},
+        {"Host: evil.example\r\n", "421"},
+        {"Host: evil.example:9090\r\n", "421"},
+        {"Host: localhost.evil.example\r\n", "421"},
+        {"Host: 127.0.0.1.evil.example\r\n", "421"},
+        {"Host: unix:/tmp/x\r\n", "400"},
+        {"Host: unix\r\n", "421"},
+        {"Host:\r\n", "400"},
+        {"Host: localhost:x\r\n", "400"},
+        {"Host: localhost\r\nHost: evil.example\r\n", "400"},
+        {"Host : localhost\r\n", "400"},
+        {"Host: evil.example\r\nX-Forwarded-Host: localhost\r\n", "421"},
+    };
+    static const char *const known[] = {"/", "/livez", "/metrics", "/status.json"};
+    is_ready_now = true;
+    for (size_t i = 0; i < ARRAY_LEN(heads); i++)
+        for (size_t j = 0; j < ARRAY_LEN(known); j++) {
+            char *request =
+                must_printf("GET %s HTTP/1.1\r\n%s\r\n", known[j], heads[i].fields);
+            char *status = must_printf("HTTP/1.1 %s ", heads[i].status);
+            expect(request, status, NULL);
+            free(status);
+            free(request);
+        }
+    char *answer = ask("GET /status.json HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert_null(strstr(answer, "phase"));
+    assert_null(strstr(answer, "evil"));
+    assert_non_null(strstr(answer, "admin.hosts"));
+    free(answer);
+}
 
 static void test_each_path_answers(void **state)
 {
@@ -226,6 +287,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
     const struct CMUnitTest tests[] = {
+        TEST(test_only_a_known_host_is_answered),
         TEST(test_each_path_answers),
         TEST(test_the_page_may_load_nothing_from_elsewhere),
         TEST(test_everything_else_is_refused_without_echo),
