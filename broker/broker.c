@@ -124,6 +124,13 @@ static enum first_bytes look_first(void *context UNUSED, struct slice input)
     return first_bytes_look(command_table, input);
 }
 
+static void on_too_long(void *context, struct client *client,
+                        const struct resp_request *request, struct evbuffer *reply)
+{
+    struct broker *broker = context;
+    command_refuse_length(&broker->context, client, request, reply);
+}
+
 static void on_client_close(void *context, struct client *client,
                             enum close_reason reason UNUSED)
 {
@@ -261,6 +268,7 @@ static struct client_limits limits_of(const struct broker_config *config)
     return (struct client_limits){
         .clients = (unsigned)config->clients_max,
         .payload = (size_t)config->payload_max,
+        .request = broker_config_request_max(config),
         .slow_bytes = (size_t)config->slow_bytes,
         .slow_age = config->slow_age,
         .slow_policy = (enum slow_policy)config->slow_policy,
@@ -280,6 +288,7 @@ static void make_clients(struct broker *broker)
     const struct client_limits limits = limits_of(broker->config);
     const struct client_callbacks callbacks = {
         .on_request = on_request,
+        .on_too_long = on_too_long,
         .look_first = look_first,
         .on_close = on_client_close,
         .wants_heartbeat = wants_heartbeat,

@@ -18,6 +18,9 @@
 /* Enough for any password, and small enough that a wrong path (a log file) is noticed. */
 #define PASSWORD_FILE_MAX 65536
 
+/* Of a request beside its payload, by limits.request: auto. */
+#define REQUEST_EXTRA ((size_t)1024 * 1024)
+
 static const char *const slow_policy_words[] = {"disconnect", "drop_oldest", NULL};
 static const char *const ack_words[] = {"fast", "shard", NULL};
 static const char *const tail_words[] = {"acked", "overlap", NULL};
@@ -375,6 +378,11 @@ static const struct option_row rows[] = {
     {"limits.payload", OPTION_SIZE, AT(broker_config, payload_max), .standard = "16MiB",
      .minimum = 1024, .maximum = 512 * 1024 * 1024, .reload = OPTION_RESTART,
      .help = "Length of one payload, or of any other argument."},
+    {"limits.request", OPTION_SIZE, AT(broker_config, request_max), .standard = "auto",
+     .automatic = true, .minimum = 4096, .maximum = INT64_C(1) << 30,
+     .reload = OPTION_RESTART,
+     .help = "A whole request: its arguments, and 32 bytes for each; auto is "
+             "limits.payload and 1 MiB."},
     {"limits.json_depth", OPTION_INTEGER, AT(broker_config, json_depth),
      .standard = "256", .minimum = 1, .maximum = 256, .reload = OPTION_RESTART,
      .help = "Nesting of a payload; deeper ones go to all."},
@@ -396,6 +404,13 @@ static const struct option_row rows[] = {
 };
 const struct option_table broker_config_table =
     OPTION_TABLE(rows, struct broker_config, .check = check_config);
+
+size_t broker_config_request_max(const struct broker_config *config)
+{
+    if (config->request_max != OPTION_AUTO)
+        return (size_t)config->request_max;
+    return (size_t)config->payload_max + REQUEST_EXTRA;
+}
 
 /* ── passwords ── */
 

@@ -90,6 +90,7 @@ struct broker_config {
     int pickle_objects; /* enum pickle_objects */
     int64_t clients_max;
     uint64_t payload_max;
+    uint64_t request_max; /* OPTION_AUTO: broker_config_request_max() */
     int64_t json_depth;
     uint64_t heartbeat; /* 0: none */
     int readiness;      /* enum broker_readiness */
@@ -129,6 +130,9 @@ void broker_config_keep(struct broker_config *config,
  * which the caller frees after use. */
 struct partition_map_config broker_config_map(const struct broker_config *config);
 void broker_config_map_cleanup(struct partition_map_config *map_config);
+
+/* limits.request, in bytes: as given, or what a payload of limits.payload and its other arguments take. */
+size_t broker_config_request_max(const struct broker_config *config);
 
 /* One shard's configuration by itself, to outlive the whole; the caller frees it. */
 struct broker_shard_config *

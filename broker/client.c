@@ -162,8 +162,10 @@ static size_t take_requests(struct client *client, struct slice input)
         client->parser.is_unauthenticated = !client->facts.is_authenticated;
         enum parse_result result =
             resp_parse(&client->parser, slice_from(input, done), &request);
-        if (result == PARSE_MORE)
+        if (result == PARSE_MORE) {
+            done += request.consumed;
             break;
+        }
         if (result == PARSE_BAD) {
             resp_write_error(set->reply, resp_error(&client->parser));
             queue_reply(client, now);
@@ -171,6 +173,9 @@ static size_t take_requests(struct client *client, struct slice input)
             break;
         }
         enum client_verdict verdict = CLIENT_GO_ON;
+        if (request.over != RESP_FITS)
+            set->callbacks.on_too_long(set->callbacks.context, client, &request,
+                                       set->reply);
         if (request.argc > 0) {
             client->facts.active_at = now;
             client_wait_for(client, CLIENT_WAITS_ALONE, client->facts.id);
@@ -231,7 +236,7 @@ static void keep_input(struct client *client, struct slice rest)
 }
 
 /* Room for the next read behind a request that is not whole. It doubles, so that a client that claims a
- * large bulk and sends none of it costs nothing; what is wanted is never over the payload limit. */
+ * large bulk and sends none of it costs nothing; what is kept is never over the limit of a request. */
 static void input_grow(struct client *client)
 {
     if (client->input_size - client->input_len >= READ_SIZE / 4)
@@ -624,7 +629,7 @@ void client_open(struct client_set *set, int fd, const struct address *peer,
     stream_init(&client->stream, fd);
     net_set_no_delay(fd);
     net_set_keep_alive(fd, SECONDS(60));
-    resp_parser_init(&client->parser, set->limits.payload);
+    resp_parser_init(&client->parser, set->limits.payload, set->limits.request);
     subscriber_init(&client->subscriber);
     uint64_t now = timing_now();
     client->delivered_at = now;

@@ -42,6 +42,7 @@ struct event_base;
 struct evbuffer;
 struct host_id;
 struct pod;
+struct resp_request;
 struct transaction;
 struct turn;
 
@@ -71,6 +72,7 @@ struct client_facts {
     uint64_t delivered;
     uint64_t dropped;
     bool has_logged_refusal;
+    bool has_logged_too_long;
     struct pod *pod; /* NULL: not a pod with a client manager; owned by pods.h */
     bool has_logged_missed;
     uint64_t missed;              /* messages that its dialect has no form for */
@@ -108,6 +110,10 @@ struct client_callbacks {
                                       const struct slice *argv, struct evbuffer *reply);
     /* What the first bytes of a connection are; NULL: they are not looked at. */
     enum first_bytes (*look_first)(void *context, struct slice input);
+    /* A request that is longer than a limit (resp.h: `over`, `over_len`), and was skipped; the error is written to
+     * `reply`. */
+    void (*on_too_long)(void *context, struct client *client,
+                        const struct resp_request *request, struct evbuffer *reply);
     /* The client ends; its interests go. */
     void (*on_close)(void *context, struct client *client, enum close_reason reason);
     /* Is it a pod: does it get heartbeats while idle, and is it waited for? */
@@ -122,6 +128,7 @@ enum slow_policy { SLOW_DISCONNECT, SLOW_DROP_OLDEST };
 struct client_limits {
     unsigned clients;
     size_t payload;
+    size_t request; /* a whole request, as resp.h counts it */
     size_t slow_bytes;
     uint64_t slow_age; /* microseconds */
     enum slow_policy slow_policy;

@@ -4,8 +4,10 @@
 #include "broker/broker_metrics.h"
 #include "broker/command_access.h"
 #include "broker/command_handlers.h"
+#include "broker/publish.h"
 #include "broker/resp.h"
 #include "broker/transaction.h"
+#include "shared/log.h"
 
 #include <ctype.h>
 #include <event2/buffer.h>
@@ -319,4 +321,40 @@ enum client_verdict command_run(struct command_context *context, struct client *
     else if (facts->answers == ANSWERS_SKIP_NEXT)
         facts->answers = ANSWERS_SKIP;
     return call.verdict;
+}
+
+static void log_too_long(struct client_facts *facts, const char *limit, size_t len,
+                         size_t max)
+{
+    if (facts->has_logged_too_long)
+        return;
+    facts->has_logged_too_long = true;
+    char peer[ADDRESS_TEXT_SIZE];
+    struct log_subject subject = {.kind = "client", .id = facts->id};
+    log_warn(&subject, "request refused: longer than a limit", LOG_TEXT("limit", limit),
+             LOG_UNSIGNED("bytes", len), LOG_UNSIGNED("max", max),
+             LOG_TEXT("name", facts->name),
+             LOG_TEXT("peer", address_text(&facts->peer, peer)));
+}
+
+void command_refuse_length(struct command_context *context, struct client *client,
+                           const struct resp_request *request, struct evbuffer *reply)
+{
+    struct command_call call = {
+        .context = context,
+        .client = client,
+        .facts = client_facts(client),
+        .reply = reply,
+        .verdict = CLIENT_GO_ON,
+    };
+    bool is_bulk = request->over == RESP_OVER_BULK;
+    const char *limit = is_bulk ? "limits.payload" : "limits.request";
+    size_t max = is_bulk ? (size_t)context->config->payload_max
+                         : broker_config_request_max(context->config);
+    command_refuse(&call, "ERR the %s takes %zu bytes, and %s is %zu",
+                   is_bulk ? "payload or argument" : "request", request->over_len, limit,
+                   max);
+    metrics_add_by(M_REFUSED, PUBLISH_TOO_LONG, 1);
+    count(&call);
+    log_too_long(call.facts, limit, request->over_len, max);
 }

@@ -98,5 +98,10 @@ void command_exec_go_on(struct command_call *call);
 /* The request is refused before it is run or queued: an open transaction will not be run; if it was EXEC, it is over. */
 void command_reject_transaction(struct command_call *call);
 
+/* Answers a request that was longer than a limit, and so is not known: the error names the limit's option and both
+ * sizes. Logged once per client. */
+void command_refuse_length(struct command_context *context, struct client *client,
+                           const struct resp_request *request, struct evbuffer *reply);
+
 /* For handlers: replies with an error, "ERR …" without the '-', and notes that it was one. */
 void command_refuse(struct command_call *call, const char *format, ...) PRINTF_LIKE(2, 3);

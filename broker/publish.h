@@ -52,8 +52,9 @@ enum publish_refusal {
     PUBLISH_OVERLOADED,       /* the spill is full */
     PUBLISH_CHANNEL_TOO_LONG, /* for an envelope */
     PUBLISH_UNADDRESSABLE,    /* namespace or rooms do not fit an envelope */
+    PUBLISH_TOO_LONG,         /* it, or its request, is longer than a limit */
 };
-#define PUBLISH_REFUSAL_COUNT 4
+#define PUBLISH_REFUSAL_COUNT 5
 
 /* As in metrics. */
 const char *publish_refusal_label(int refusal);

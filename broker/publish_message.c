@@ -22,7 +22,7 @@
 const char *publish_refusal_label(int refusal)
 {
     static const char *const labels[PUBLISH_REFUSAL_COUNT] = {
-        "unsafe", "overloaded", "channel_too_long", "unaddressable"};
+        "unsafe", "overloaded", "channel_too_long", "unaddressable", "too_long"};
     check(refusal >= 0 && refusal < PUBLISH_REFUSAL_COUNT);
     return labels[refusal];
 }

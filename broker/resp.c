@@ -27,9 +27,9 @@ struct resp_place {
     size_t len;
 };
 
-void resp_parser_init(struct resp_parser *parser, size_t bulk_max)
+void resp_parser_init(struct resp_parser *parser, size_t bulk_max, size_t request_max)
 {
-    *parser = (struct resp_parser){.bulk_max = bulk_max};
+    *parser = (struct resp_parser){.bulk_max = bulk_max, .request_max = request_max};
 }
 
 void resp_parser_cleanup(struct resp_parser *parser)
@@ -37,7 +37,8 @@ void resp_parser_cleanup(struct resp_parser *parser)
     free(parser->places);
     free(parser->argv);
     free(parser->inline_text);
-    *parser = (struct resp_parser){.bulk_max = parser->bulk_max};
+    *parser = (struct resp_parser){.bulk_max = parser->bulk_max,
+                                   .request_max = parser->request_max};
 }
 
 static enum parse_result bad(struct resp_parser *parser, const char *error)
@@ -72,7 +73,14 @@ static enum parse_result done(struct resp_parser *parser, const char *base,
         parser->argv[i] =
             slice_of(base + parser->places[i].offset, parser->places[i].len);
     *request = (struct resp_request){
-        .argc = parser->argc, .argv = parser->argv, .consumed = consumed};
+        .argc = parser->argc,
+        .argv = parser->argv,
+        .consumed = consumed,
+        .over = parser->over,
+        .over_len = parser->over == RESP_OVER_REQUEST ? parser->cost : parser->over_len,
+    };
+    parser->over = RESP_FITS;
+    parser->cost = 0;
     parser->in_multibulk = false;
     parser->has_bulk_len = false;
     parser->understood = 0;
@@ -93,6 +101,16 @@ static void forget_last_request(struct resp_parser *parser)
     }
     free(parser->inline_text);
     parser->inline_text = NULL;
+}
+
+/* From here on the request is skipped. What was longer first is what is wrong with it. */
+static void note_over(struct resp_parser *parser, enum resp_over over, size_t len)
+{
+    if (parser->over != RESP_FITS)
+        return;
+    parser->over = over;
+    parser->over_len = len;
+    forget_last_request(parser);
 }
 
 /* The line from `understood` to `end` (not in it), and that many of `skipped` bytes behind it; `too_long` is
@@ -232,6 +250,9 @@ static enum parse_result parse_count(struct resp_parser *parser, struct slice in
         return bad(parser, "unauthenticated multibulk length");
     parser->in_multibulk = true;
     parser->args_missing = count > 0 ? (uint32_t)count : 0;
+    parser->cost = (size_t)parser->args_missing * RESP_ARGUMENT_COST;
+    if (parser->cost > parser->request_max)
+        note_over(parser, RESP_OVER_REQUEST, 0);
     return PARSE_DONE;
 }
 
@@ -248,13 +269,33 @@ static enum parse_result parse_bulk_len(struct resp_parser *parser, struct slice
     if (result != PARSE_DONE)
         return result;
     int64_t len;
-    if (!read_len(slice_from(line, 1), &len) || len < 0 ||
-        (uint64_t)len > parser->bulk_max)
+    size_t most = parser->is_unauthenticated ? parser->bulk_max
+                                             : max_size(parser->bulk_max, RESP_SKIP_MAX);
+    if (!read_len(slice_from(line, 1), &len) || len < 0 || (uint64_t)len > most)
         return bad(parser, "invalid bulk length");
     if (len > RESP_UNAUTHED_BULK_MAX && parser->is_unauthenticated)
         return bad(parser, "unauthenticated bulk length");
     parser->has_bulk_len = true;
     parser->bulk_len = (size_t)len;
+    parser->skip_left = parser->bulk_len + LINE_END_LEN;
+    parser->cost += parser->bulk_len;
+    if (parser->bulk_len > parser->bulk_max)
+        note_over(parser, RESP_OVER_BULK, parser->bulk_len);
+    if (parser->cost > parser->request_max)
+        note_over(parser, RESP_OVER_REQUEST, 0);
+    return PARSE_DONE;
+}
+
+static enum parse_result skip_bulk(struct resp_parser *parser, struct slice input)
+{
+    size_t skipped = min_size(parser->skip_left, input.len - parser->understood);
+    parser->understood += skipped;
+    parser->skip_left -= skipped;
+    parser->searched = parser->understood;
+    if (parser->skip_left > 0)
+        return more(parser, input.len + 1);
+    parser->has_bulk_len = false;
+    parser->args_missing--;
     return PARSE_DONE;
 }
 
@@ -265,6 +306,8 @@ static enum parse_result parse_bulk(struct resp_parser *parser, struct slice inp
         if (result != PARSE_DONE)
             return result;
     }
+    if (parser->over != RESP_FITS)
+        return skip_bulk(parser, input);
     size_t end = parser->understood + parser->bulk_len + LINE_END_LEN;
     if (end > input.len)
         return more(parser, end);
@@ -276,11 +319,20 @@ static enum parse_result parse_bulk(struct resp_parser *parser, struct slice inp
     return PARSE_DONE;
 }
 
+/* What is skipped need not be kept until the rest comes. */
+static void drop_skipped(struct resp_parser *parser, struct resp_request *request)
+{
+    request->consumed = parser->understood;
+    parser->wanted -= parser->understood;
+    parser->searched -= min_size(parser->searched, parser->understood);
+    parser->understood = 0;
+}
+
 enum parse_result resp_parse(struct resp_parser *parser, struct slice input,
                              struct resp_request *request)
 {
     *request = (struct resp_request){0};
-    if (parser->understood == 0)
+    if (parser->understood == 0 && parser->over == RESP_FITS)
         forget_last_request(parser);
     if (input.len == 0)
         return more(parser, 1);
@@ -293,6 +345,8 @@ enum parse_result resp_parse(struct resp_parser *parser, struct slice input,
     }
     while (parser->args_missing > 0) {
         enum parse_result result = parse_bulk(parser, input);
+        if (result == PARSE_MORE && parser->over != RESP_FITS)
+            drop_skipped(parser, request);
         if (result != PARSE_DONE)
             return result;
     }

@@ -7,6 +7,8 @@
  *  understood them: a large bulk that comes in pieces is not read twice. Nothing is allocated but the
  *  argv table, which grows with the arguments that are there, not with the count that the wire claims.
  *
+ *  A request over the limits is skipped as it comes, so that its client gets an answer rather than a reset.
+ *
  *     input:  *2 CRLF $9 CRLF SUBSCRIBE CRLF $7 CRLF soc…
  *             └─ understood, kept as places ────────┘ └ wanted: 7 + 2 more bytes
  */
@@ -24,11 +26,25 @@ struct evbuffer;
 #define RESP_UNAUTHED_ARGS_MAX 10
 #define RESP_UNAUTHED_BULK_MAX 16384
 
+/* What an argument costs beside its bytes, for the limit of a whole request. */
+#define RESP_ARGUMENT_COST 32
+
+/* Redis' proto-max-bulk-len: more than this is not even skipped. */
+#define RESP_SKIP_MAX (512 * 1024 * 1024)
+
+/* Is a request longer than a limit? */
+enum resp_over {
+    RESP_FITS,
+    RESP_OVER_BULK,    /* an argument */
+    RESP_OVER_REQUEST, /* all of them together */
+};
+
 struct resp_place;
 
-/* One per client; embedded there. Fields are the parser's own but for the two that say so. */
+/* One per client; embedded there. Fields are the parser's own but for the three that say so. */
 struct resp_parser {
-    size_t bulk_max; /* the caller's: limits.payload */
+    size_t bulk_max;    /* the caller's: limits.payload */
+    size_t request_max; /* the caller's: limits.request */
     bool
         is_unauthenticated; /* the caller's: hold it to 10 arguments of 16 KiB, as Redis does */
 
@@ -39,6 +55,11 @@ struct resp_parser {
     size_t understood; /* bytes of the input that need no second look */
     size_t searched;   /* bytes in which no line end was found */
     size_t wanted;
+    size_t
+        cost; /* of the request so far: its arguments' bytes, and RESP_ARGUMENT_COST each */
+    enum resp_over over;
+    size_t over_len;
+    size_t skip_left; /* bytes of an argument that are skipped when they come */
 
     struct resp_place *places;
     struct slice *argv;
@@ -52,15 +73,18 @@ struct resp_request {
     size_t argc;              /* 0: an empty line or array; Redis ignores it */
     const struct slice *argv; /* borrowed: until the next resp_parse or the bytes go */
     size_t consumed;          /* bytes of the input that the request took */
+    enum resp_over over;      /* not RESP_FITS: it was skipped, and argc is 0 */
+    size_t over_len;          /* the argument's length, or the request's cost */
 };
 
-void resp_parser_init(struct resp_parser *parser, size_t bulk_max);
+void resp_parser_init(struct resp_parser *parser, size_t bulk_max, size_t request_max);
 void resp_parser_cleanup(struct resp_parser *parser);
 
 /* `input` begins with the first byte after the last request that was DONE, and may lie at another
  * address than last time.
  *   DONE  *request is set; the caller drops request->consumed bytes
- *   MORE  call again when resp_wanted bytes are there
+ *   MORE  the caller drops request->consumed bytes (of a request that is skipped; else 0), and calls again when
+ *         resp_wanted bytes are there
  *   BAD   close after sending "-" resp_error CRLF: Redis' own text, "ERR Protocol error: …" */
 enum parse_result resp_parse(struct resp_parser *parser, struct slice input,
                              struct resp_request *request) MUST_CHECK;

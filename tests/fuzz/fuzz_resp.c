@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static uint64_t run(struct slice input, size_t step, enum parse_result *end)
 {
     struct resp_parser parser;
-    resp_parser_init(&parser, 4096);
+    resp_parser_init(&parser, 1024, 4096);
     uint64_t mixed = 0;
     size_t start = 0;
     size_t there = min_size(step, input.len);
@@ -22,7 +22,8 @@ static uint64_t run(struct slice input, size_t step, enum parse_result *end)
         *end = resp_parse(&parser, slice_of(input.data + start, there - start), &request);
         if (*end == PARSE_DONE) {
             check(request.consumed > 0 && request.consumed <= there - start);
-            mixed = mixed * 31 + request.argc;
+            check(request.over == RESP_FITS || request.argc == 0);
+            mixed = mixed * 31 + request.argc + request.over + request.over_len;
             for (size_t i = 0; i < request.argc; i++)
                 for (size_t at = 0; at < request.argv[i].len; at++)
                     mixed = mixed * 131 + (unsigned char)request.argv[i].data[at];
@@ -30,6 +31,7 @@ static uint64_t run(struct slice input, size_t step, enum parse_result *end)
         } else if (*end == PARSE_BAD || there == input.len) {
             break;
         } else {
+            start += request.consumed;
             check(resp_wanted(&parser) > there - start);
             there = min_size(there + step, input.len);
         }

@@ -382,6 +382,10 @@ class Daemon(Server):
         text = pathlib.Path(f"/proc/{self.pid}/smaps_rollup").read_text()
         return int(re.search(r"^Pss:\s+(\d+) kB", text, re.M).group(1)) * 1024
 
+    def peak_memory(self):
+        """Bytes that were resident at most."""
+        return int(re.search(r"^VmHWM:\s+(\d+) kB", pathlib.Path(f"/proc/{self.pid}/status").read_text(), re.M)[1]) * 1024
+
     def cpu_seconds(self):
         """Of processor time that it has used."""
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -121,6 +121,7 @@ static void begin(struct world *world, uint64_t seed)
     world->deliverer = deliverer_new(world->context.interest, world->pod_rooms);
     world->limits = (struct client_limits){.clients = 100,
                                            .payload = 1 << 20,
+                                           .request = 1 << 21,
                                            .slow_bytes = 1 << 16,
                                            .slow_age = SECONDS(3),
                                            .heartbeat = SECONDS(1),

@@ -90,6 +90,7 @@ static void begin(struct world *world, bool has_user)
     world->deliverer = deliverer_new(world->context.interest, world->pod_rooms);
     const struct client_limits limits = {.clients = 10,
                                          .payload = 1 << 20,
+                                         .request = 1 << 21,
                                          .slow_bytes = 1 << 20,
                                          .slow_age = SECONDS(30)};
     const struct client_callbacks callbacks = {.on_request = on_request,

@@ -10,8 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define BULK_MAX 1000
-#define REDIS    "ERR Protocol error: "
+#define BULK_MAX    1000
+#define REQUEST_MAX 1500
+#define REDIS       "ERR Protocol error: "
 
 /* argv joined with '|', requests ended with ';', an error as its text. */
 struct row {
@@ -50,7 +51,8 @@ static const struct row rows[] = {
     ROW("*99999999999999999999\r\n", REDIS "invalid multibulk length"),
     ROW("*1\r\nPING\r\n", REDIS "expected '$', got 'P'"),
     ROW("*1\r\n$-1\r\n", REDIS "invalid bulk length"),
-    ROW("*1\r\n$1001\r\n", REDIS "invalid bulk length"),
+    ROW("*1\r\n$1001\r\n", ""),
+    ROW("*1\r\n$536870913\r\n", REDIS "invalid bulk length"),
     ROW("*1\r\n$4294967296\r\n", REDIS "invalid bulk length"),
     ROW("*1\r\n$x\r\n", REDIS "invalid bulk length"),
     ROW("*2\r\n$1\r\na\r\n$", ""),
@@ -68,7 +70,7 @@ static void append(char *text, struct slice more)
 static void run(struct slice input, size_t step, bool is_unauthenticated, char *text)
 {
     struct resp_parser parser;
-    resp_parser_init(&parser, BULK_MAX);
+    resp_parser_init(&parser, BULK_MAX, REQUEST_MAX);
     parser.is_unauthenticated = is_unauthenticated;
     size_t start = 0;
     text[0] = '\0';
@@ -82,12 +84,18 @@ static void run(struct slice input, size_t step, bool is_unauthenticated, char *
                 append(text, slice_of("|", i > 0));
                 append(text, request.argv[i]);
             }
+            char over[64] = "";
+            if (request.over == RESP_OVER_BULK)
+                snprintf(over, sizeof(over), "<bulk %zu>", request.over_len);
+            if (request.over == RESP_OVER_REQUEST)
+                snprintf(over, sizeof(over), "<request %zu>", request.over_len);
+            append(text, slice_from_text(over));
             append(text, SLICE(";"));
             assert_true(request.consumed > 0 && request.consumed <= end - start);
         } else if (result == PARSE_BAD) {
             append(text, slice_from_text(resp_error(&parser)));
         } else {
-            assert_true(resp_wanted(&parser) > end - start);
+            assert_true(resp_wanted(&parser) > end - start - request.consumed);
         }
         guarded_free(guarded, end - start);
         start += request.consumed;
@@ -110,6 +118,83 @@ static void test_requests_are_read_alike_however_they_are_split(void **state)
         }
 }
 
+static char *put(char *at, const char *text)
+{
+    size_t len = strlen(text);
+    memcpy(at, text, len);
+    return at + len;
+}
+
+static char *put_bulk(char *at, size_t len)
+{
+    at += sprintf(at, "$%zu\r\n", len);
+    memset(at, 'x', len);
+    at[len] = '\r';
+    at[len + 1] = '\n';
+    return at + len + 2;
+}
+
+/* Another request comes behind each: it is read as if nothing had been. */
+static void test_what_is_over_a_limit_is_skipped_and_measured(void **state UNUSED)
+{
+    static const struct {
+        size_t count, lens[3];
+        const char *expected;
+    } cases[] = {
+        {1, {1001}, "<bulk 1001>;PING;"},
+        {3, {7, 6, 5000}, "<bulk 5000>;PING;"},
+        {3, {1001, 6, 5000}, "<bulk 1001>;PING;"},
+        {3, {2000, 0, 0}, "<bulk 2000>;PING;"},
+        {2, {1000, 437}, "<request 1501>;PING;"},
+        {3, {1000, 1000, 1000}, "<request 3096>;PING;"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        static char input[16384];
+        char text[512];
+        char *at = input + sprintf(input, "*%zu\r\n", cases[i].count);
+        for (size_t j = 0; j < cases[i].count; j++)
+            at = put_bulk(at, cases[i].lens[j]);
+        at = put(at, "*1\r\n$4\r\nPING\r\n");
+        struct slice bytes = slice_of(input, (size_t)(at - input));
+        for (size_t step = 1; step <= bytes.len; step += step < 20 ? 1 : 97) {
+            run(bytes, step, false, text);
+            assert_string_equal(cases[i].expected, text);
+        }
+    }
+}
+
+static void test_a_request_of_many_arguments_is_over_by_their_number(void **state UNUSED)
+{
+    static char input[1024];
+    char text[512];
+    char *at = input + sprintf(input, "*47\r\n");
+    for (size_t j = 0; j < 47; j++)
+        at = put_bulk(at, 0);
+    at = put(at, "PING\r\n");
+    run(slice_of(input, (size_t)(at - input)), 50, false, text);
+    assert_string_equal("<request 1504>;PING;", text);
+}
+
+/* However much is skipped, nothing of it is asked to be kept. */
+static void test_what_is_skipped_is_not_kept(void **state UNUSED)
+{
+    struct resp_parser parser;
+    struct resp_request request;
+    static char block[4096];
+    resp_parser_init(&parser, BULK_MAX, REQUEST_MAX);
+    struct slice head = SLICE("*1000000\r\n$100000000\r\n");
+    assert_int_equal(PARSE_MORE, resp_parse(&parser, head, &request));
+    assert_int_equal(head.len, request.consumed);
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(PARSE_MORE,
+                         resp_parse(&parser, slice_of(block, sizeof(block)), &request));
+        assert_int_equal(sizeof(block), request.consumed);
+        assert_int_equal(1, resp_wanted(&parser));
+        assert_int_equal(0, parser.capacity);
+    }
+    resp_parser_cleanup(&parser);
+}
+
 static void test_clients_that_did_not_log_in_are_held_short(void **state)
 {
     (void)state;
@@ -120,7 +205,7 @@ static void test_clients_that_did_not_log_in_are_held_short(void **state)
     assert_string_equal("", text);
     struct resp_parser parser;
     struct resp_request request;
-    resp_parser_init(&parser, 1 << 20);
+    resp_parser_init(&parser, 1 << 20, SIZE_MAX);
     parser.is_unauthenticated = true;
     assert_int_equal(PARSE_BAD, resp_parse(&parser, SLICE("*1\r\n$16385\r\n"), &request));
     assert_string_equal(REDIS "unauthenticated bulk length", resp_error(&parser));
@@ -163,7 +248,7 @@ static void test_large_bulk_in_pieces_says_what_it_waits_for(void **state)
     memcpy(text + head + size, "\r\n", 2);
     struct resp_parser parser;
     struct resp_request request;
-    resp_parser_init(&parser, size);
+    resp_parser_init(&parser, size, SIZE_MAX);
     size_t calls = 0;
     for (size_t end = 4096; end < head + size + 2; end += 4096, calls++) {
         assert_int_equal(PARSE_MORE, resp_parse(&parser, slice_of(text, end), &request));
@@ -183,7 +268,7 @@ static void test_claimed_arguments_cost_no_memory_before_they_come(void **state)
     (void)state;
     struct resp_parser parser;
     struct resp_request request;
-    resp_parser_init(&parser, BULK_MAX);
+    resp_parser_init(&parser, BULK_MAX, SIZE_MAX);
     assert_int_equal(PARSE_MORE, resp_parse(&parser, SLICE("*1048576\r\n"), &request));
     assert_int_equal(0, parser.capacity);
     resp_parser_cleanup(&parser);
@@ -249,6 +334,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_requests_are_read_alike_however_they_are_split),
+        cmocka_unit_test(test_what_is_over_a_limit_is_skipped_and_measured),
+        cmocka_unit_test(test_a_request_of_many_arguments_is_over_by_their_number),
+        cmocka_unit_test(test_what_is_skipped_is_not_kept),
         cmocka_unit_test(test_clients_that_did_not_log_in_are_held_short),
         cmocka_unit_test(test_endless_lines_are_refused_at_64_kib),
         cmocka_unit_test(test_large_bulk_in_pieces_says_what_it_waits_for),
