@@ -124,7 +124,7 @@ class Endpoint(Server):
 
     async def serve(self, wire):
         while True:
-            request = await wire.request(self.rng.random() * 0.3 if self.rng.random() < 0.2 else 0.0)
+            request = await wire.request(self.rng.random() * 0.6 if self.rng.random() < 0.2 else 0.0)
             if self.is_paused:
                 await self.resumed.wait()
             found = REQUEST_LINE.fullmatch(request.start)

@@ -87,7 +87,7 @@ class Rider:
 
     async def run(self, until):
         """Does one thing after another until `until` (of the oracle's clock)."""
-        deeds = [(self.polling, 4), (self.websocket, 4), (self.plain, 3), (self.uploads, 2), (self.download, 1)]
+        deeds = [(self.polling, 4), (self.websocket, 4), (self.plain, 3), (self.uploads, 3), (self.download, 1)]
         kinds, weights = zip(*deeds)
         while self.oracle.now() < until:
             deed = self.rng.choices(kinds, weights)[0]
@@ -214,8 +214,9 @@ class Rider:
 
     def early(self):
         """Messages that follow the upgrade's head without waiting for its answer."""
-        count = self.rng.choice((0, 0, 0, 1, 3))
-        return [self.rng.randbytes(self.rng.choice((1, 1000, 20000, 70000))) for _ in range(count)]
+        count = self.rng.choice((0, 0, 0, 1, 3, 6))
+        most = self.rng.choice((100, 5000, 70000))
+        return [self.rng.randbytes(self.rng.randrange(most)) for _ in range(count)]
 
     async def ride(self, wire, until, early):
         """Sends messages and takes their echoes, in order, until it has enough; closes then. `early` ones are on their way."""
@@ -300,8 +301,9 @@ class Rider:
             raise Failed(f"other status {answer.status}", f"{self.name}: {answer.start} {answer.body[:100]!r}")
 
     async def pipeline(self, wire, since):
-        numbers = [f"{self.name}-{next(_numbers)}" for _ in range(self.rng.randrange(2, 12))]
-        await self.send(wire, b"".join(request("GET", "/other?size=100", f"X-Ask: {number}") for number in numbers))
+        numbers = [f"{self.name}-{next(_numbers)}" for _ in range(self.rng.randrange(2, 40))]
+        size = self.rng.choice((0, self.rng.randrange(1000)))
+        await self.send(wire, b"".join(request("PUT", "/other?size=100", f"X-Ask: {number}", body=b"p" * size) for number in numbers))
         for number in numbers:
             answer = await self.in_time(wire.answer())
             self.judge_any(answer, since)
@@ -316,11 +318,11 @@ class Rider:
         since = self.oracle.now()
         try:
             for _ in range(self.rng.randrange(1, 4)):
-                body = self.rng.randbytes(self.rng.choice((0, 1, 16383, 16384, 16385, 100000, 700000)))
+                body = self.rng.randbytes(self.rng.choice((0, 1, 16384, 16385, *[self.rng.randrange(1, 990000) for _ in range(6)])))
                 number = f"{self.name}-upload-{next(_numbers)}"
                 shape = {"body": body} if self.rng.random() < 0.5 else {"chunks": self.cut(body)}
                 answer = await self.in_time(self.ask(
-                    wire, self.rng.choice(("POST", "PUT", "PATCH")), f"/upload?size={self.rng.choice((0, 100000))}",
+                    wire, self.rng.choice(("POST", "PUT", "PATCH")), f"{self.rng.choice(('', '/secure'))}/upload?size={self.rng.choice((0, 100000))}",
                     f"X-Number: {number}", f"X-SHA256: {hashlib.sha256(body).hexdigest()}", **shape))
                 self.judge_any(answer, since)
                 if answer.status != 200 or answer.get("connection") == "close":

@@ -68,10 +68,11 @@ class Scene:
         self.keys_path.write_text(self.key_lines[0] + "\n")
         self.keys_path.chmod(0o600)
         self.list_path = folder / "endpoints.json"
-        # "d" takes little at a time, so that what comes for it waits in the proxy
-        self.endpoints = [Endpoint(name, daemons.free_port(), oracle, seed, receive_buffer=4096 if name == "d" else None)
+        # two take little at a time, so that what comes for them waits in the proxy
+        self.endpoints = [Endpoint(name, daemons.free_port(), oracle, seed, receive_buffer=4096 if name in "cd" else None)
                           for name in "abcd"]
-        self.secure = [Endpoint(name, daemons.free_port(), oracle, seed, tls_tools.server_context(inside)) for name in "st"]
+        self.secure = [Endpoint(name, daemons.free_port(), oracle, seed, tls_tools.server_context(inside),
+                                receive_buffer=4096) for name in "st"]
         self.rude = RudeEndpoint(daemons.free_port(), seed)
         for endpoint in self.endpoints:
             endpoint.is_victim = False

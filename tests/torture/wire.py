@@ -140,10 +140,12 @@ class Wire:
         return await self.rest() if until_end else b""
 
     async def request(self, pause=0.0):
-        """The next request; its body is taken after a pause of so many seconds."""
+        """The next request; nothing more of it is taken from the socket for a pause of so many seconds."""
         message = Message(await self.until(b"\r\n\r\n"))
         if pause:
+            self.writer.transport.pause_reading()
             await asyncio.sleep(pause)
+            self.writer.transport.resume_reading()
         message.body = await self.body(message)
         return message
 
