@@ -236,7 +236,8 @@ static const struct option_row shard_rows[] = {
          "Decides which partitions it gets; the same at all brokers. Default host:port."},
     {"url", OPTION_TEXT, AT(broker_shard_config, url), .required = true, .minimum = 1,
      .maximum = 1024, .reload = OPTION_LIVE,
-     .help = "redis://[user:password@]host:port, rediss:// for TLS, or unix:/path."},
+     .help = "redis://[user:password@]host:port, rediss:// for TLS, or unix:/path. "
+             "Another host, port or path is used when all brokers have loaded it."},
     {"username", OPTION_TEXT, AT(broker_shard_config, username), .maximum = 255,
      .reload = OPTION_NEW, .help = "User for AUTH; empty is the default user."},
     {"password_file", OPTION_TEXT, AT(broker_shard_config, password_file),
@@ -676,6 +677,7 @@ struct partition_map_config broker_config_map(const struct broker_config *config
         const struct broker_shard_config *shard = broker_config_shard(config, i);
         shards[i].name = slice_from_text(shard->name);
         shards[i].weight = (unsigned)shard->weight;
+        shards[i].place = shard_url_place(slice_from_text(shard->url));
     }
     struct slice *channels = must_calloc(config->channels.count, sizeof(struct slice));
     for (size_t i = 0; i < config->channels.count; i++)

@@ -3,8 +3,10 @@
 #include "broker/little.h"
 
 #include <event2/buffer.h>
+#include <stdio.h>
 
 #define NAME_MAX_LEN 255
+#define PLACE_LEN    17 /* line feed and 16 hex digits behind a shard's name */
 
 /* ---- lists, element by element ---- */
 
@@ -23,6 +25,22 @@ bool control_next_hash(struct control_list *list, uint64_t *hash)
 bool control_next_name(struct control_list *list, struct slice *name)
 {
     return list->count > 0 && take_element_end(list, take_field(&list->bytes, 1, name));
+}
+
+bool control_take_place(struct slice *name, uint64_t *place)
+{
+    if (name->len <= PLACE_LEN || name->data[name->len - PLACE_LEN] != '\n')
+        return false;
+    uint64_t number = 0;
+    for (size_t i = name->len - PLACE_LEN + 1; i < name->len; i++) {
+        char c = name->data[i];
+        if (!(c >= '0' && c <= '9') && !(c >= 'a' && c <= 'f'))
+            return false;
+        number = number << 4 | (uint64_t)(c <= '9' ? c - '0' : c - 'a' + 10);
+    }
+    *place = number;
+    *name = slice_to(*name, name->len - PLACE_LEN);
+    return true;
 }
 
 bool control_next_position(struct control_list *list, uint16_t *partition,
@@ -189,6 +207,16 @@ void control_add_hash(struct evbuffer *list, uint64_t hash)
 void control_add_name(struct evbuffer *list, struct slice name)
 {
     add_field(list, name);
+}
+
+void control_add_place(struct evbuffer *list, struct slice name, uint64_t place)
+{
+    char text[NAME_MAX_LEN + 1];
+    if (name.len + PLACE_LEN > NAME_MAX_LEN)
+        return;
+    int len = snprintf(text, sizeof(text), "%.*s\n%016llx", SLICE_ARGS(name),
+                       (unsigned long long)place);
+    add_field(list, slice_of(text, (size_t)len));
 }
 
 void control_add_position(struct evbuffer *list, uint16_t partition, uint64_t sequence)

@@ -51,16 +51,20 @@ struct control_list {
 /* Pods with a client manager are here: an enter_room is answered with JOINED. */
 #define CONTROL_MANAGERS 4
 
+/* Its newest map is not in use yet. */
+#define CONTROL_MOVES 8
+
 struct control_facts {
     uint8_t flags; /* CONTROL_READY, CONTROL_GENERIC_PART; unknown ones are kept */
     uint64_t
         age; /* milliseconds since READY, by a clock that runs while the sender is stopped; 0 before */
-    uint64_t used;                  /* hash of the map that decides where it sends */
-    uint64_t loaded;                /* of the newest in its configuration */
-    struct control_list carries;    /* hashes: control_next_hash */
-    struct control_list subscribed; /* names: control_next_name */
-    struct control_list tails;      /* control_next_position */
-    struct control_list generic;    /* control_next_channel */
+    uint64_t used;               /* hash of the map that decides where it sends */
+    uint64_t loaded;             /* of the newest in its configuration */
+    struct control_list carries; /* hashes: control_next_hash */
+    struct control_list
+        subscribed; /* names, and names with places: control_next_name, control_take_place */
+    struct control_list tails;   /* control_next_position */
+    struct control_list generic; /* control_next_channel */
 };
 
 struct control {
@@ -94,6 +98,8 @@ void control_write(const struct control *control, struct evbuffer *out);
  * CONTROL_RANGE_MAX sequences. */
 void control_add_hash(struct evbuffer *list, uint64_t hash);
 void control_add_name(struct evbuffer *list, struct slice name);
+void control_add_place(struct evbuffer *list, struct slice name,
+                       uint64_t place); /* nothing, when the name is too long */
 void control_add_position(struct evbuffer *list, uint16_t partition, uint64_t sequence);
 void control_add_channel(struct evbuffer *list, struct slice channel, uint32_t count);
 void control_add_range(struct evbuffer *list, uint16_t partition, uint64_t first,
@@ -102,6 +108,8 @@ void control_add_range(struct evbuffer *list, uint16_t partition, uint64_t first
 /* Take the next element off the list's front; false at its end. */
 bool control_next_hash(struct control_list *list, uint64_t *hash) MUST_CHECK;
 bool control_next_name(struct control_list *list, struct slice *name) MUST_CHECK;
+/* Takes the place off a name that has one; false: it has none. */
+bool control_take_place(struct slice *name, uint64_t *place) MUST_CHECK;
 bool control_next_position(struct control_list *list, uint16_t *partition,
                            uint64_t *sequence) MUST_CHECK;
 bool control_next_channel(struct control_list *list, struct slice *channel,

@@ -25,6 +25,9 @@
 /* Tails beyond this are left out of a heartbeat: it stays below 64 KiB. */
 #define TAILS_IN_BEAT 4096
 
+/* Entries of the list of shards where it is subscribed: its count is one byte. */
+#define SUBSCRIBED_MAX 255
+
 /* Where the flags are in an envelope; its bytes are frozen (envelope.h). */
 #define FLAGS_OFFSET 3
 
@@ -74,12 +77,7 @@ static void write_own_channel(uint64_t origin, char suffix[32])
 
 static struct shard *find_shard(const struct herald *herald, struct slice name)
 {
-    for (size_t i = 0; name.len > 0 && i < shard_set_count(herald->config.shards); i++) {
-        struct shard *shard = shard_set_get(herald->config.shards, i);
-        if (slice_equals(shard_name(shard), name))
-            return shard;
-    }
-    return NULL;
+    return name.len > 0 ? shard_set_find(herald->config.shards, name) : NULL;
 }
 
 /* Where another broker hears us: the shard that it named, else one where it is subscribed, else any; each in turn.
@@ -168,25 +166,37 @@ static void parts_free(struct facts_parts *parts)
     evbuffer_free(parts->generic);
 }
 
+/* Names first, for releases that know no places. */
+static size_t write_subscribed(const struct herald *herald, struct evbuffer *list)
+{
+    size_t written = 0;
+    size_t count = shard_set_count(herald->config.shards);
+    for (size_t i = 0; i < 2 * count && written < SUBSCRIBED_MAX; i++) {
+        const struct shard *shard = shard_set_get(herald->config.shards, i % count);
+        size_t len = evbuffer_get_length(list);
+        if (!shard_is_complete(shard))
+            continue;
+        if (i >= count)
+            control_add_place(list, shard_name(shard), shard_place(shard));
+        else if (!shard_is_left(shard))
+            control_add_name(list, shard_name(shard));
+        written += evbuffer_get_length(list) > len;
+    }
+    return written;
+}
+
 /* The facts' lists lie in `parts`. */
 static struct control_facts make_facts(struct herald *herald, struct facts_parts *parts)
 {
     *parts = (struct facts_parts){evbuffer_new(), evbuffer_new(), evbuffer_new(),
                                   evbuffer_new(), 0};
-    size_t subscribed = 0;
-    size_t count = shard_set_count(herald->config.shards);
-    for (size_t i = 0; i < count && subscribed < 255; i++) {
-        const struct shard *shard = shard_set_get(herald->config.shards, i);
-        if (!shard_is_complete(shard))
-            continue;
-        control_add_name(parts->subscribed, shard_name(shard));
-        subscribed++;
-    }
+    size_t subscribed = write_subscribed(herald, parts->subscribed);
     size_t carries = map_change_write_carries(herald->config.map, parts->carries);
     tails_walk(herald->config.tails, standing_now(), add_tail, parts);
     return (struct control_facts){
         .flags = (uint8_t)((herald->ready_at != 0 ? CONTROL_READY : 0) |
-                           (herald->has_managers ? CONTROL_MANAGERS : 0)),
+                           (herald->has_managers ? CONTROL_MANAGERS : 0) |
+                           (map_change_moves(herald->config.map) ? CONTROL_MOVES : 0)),
         .age = herald->ready_at != 0 ? (timing_now() - herald->ready_at) / 1000 : 0,
         .used = map_change_used(herald->config.map),
         .loaded = map_change_loaded(herald->config.map),
@@ -542,11 +552,15 @@ static void take_facts(struct herald *herald, const struct control *control)
 }
 
 /* What was sent between two heartbeats that are far apart is in the tails of neither. */
-static void take_heartbeat(struct herald *herald, const struct control *control)
+static void take_heartbeat(struct herald *herald, const struct shard *shard,
+                           const struct control *control)
 {
     take_facts(herald, control);
     struct peer *peer = peer_find(herald->config.peers, control->sender);
-    if (peer == NULL || !peer->lacks_tails)
+    if (peer == NULL)
+        return;
+    peer_hear_on(peer, shard_index(shard), standing_now());
+    if (!peer->lacks_tails)
         return;
     peer->lacks_tails = false;
     herald_ask_where(herald, peer->origin);
@@ -594,7 +608,7 @@ void herald_take(struct herald *herald, struct shard *shard, struct slice bytes)
     }
     switch ((enum control_kind)control.kind) {
     case CONTROL_HEARTBEAT:
-        take_heartbeat(herald, &control);
+        take_heartbeat(herald, shard, &control);
         return;
     case CONTROL_ASK:
         take_ask(herald, &control);

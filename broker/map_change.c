@@ -38,6 +38,13 @@ static uint64_t hash_of(const struct partition_map *map)
     return partition_map_hash(map);
 }
 
+/* The same way for every message. */
+static bool is_like(const struct partition_map *map, const struct partition_map *other)
+{
+    return hash_of(map) == hash_of(other) &&
+           partition_map_places(map) == partition_map_places(other);
+}
+
 static struct partition_map *make_map(const struct broker_config *config)
 {
     struct partition_map_config map_config = broker_config_map(config);
@@ -94,7 +101,8 @@ static bool do_all_use(const struct map_change *change)
     const struct peer *peer;
     for (peer = peer_first(change->config.peers); peer != NULL;
          peer = TAILQ_NEXT(peer, of_table))
-        if (counts(change, peer) && peer->used != hash_of(change->used))
+        if (counts(change, peer) && (peer->used != hash_of(change->used) ||
+                                     (peer->moves && peer->loaded == peer->used)))
             return false;
     return true;
 }
@@ -174,12 +182,13 @@ void map_change_tick(struct map_change *change, bool is_ready)
 }
 
 /* One that is carried already: from before, or on its way. NULL: none. Taken out of the kept ones. */
-static struct partition_map *take_carried(struct map_change *change, uint64_t hash)
+static struct partition_map *take_carried(struct map_change *change,
+                                          const struct partition_map *like)
 {
-    if (hash_of(change->used) == hash)
+    if (is_like(change->used, like))
         return change->used;
     for (size_t i = 0; i < change->kept_count; i++)
-        if (hash_of(change->kept[i]) == hash) {
+        if (is_like(change->kept[i], like)) {
             struct partition_map *map = change->kept[i];
             change->kept[i] = change->kept[--change->kept_count];
             return map;
@@ -192,8 +201,8 @@ enum map_load map_change_load(struct map_change *change,
 {
     struct partition_map *map = make_map(config);
     uint64_t hash = hash_of(map);
-    bool is_same = hash == hash_of(change->loaded);
-    struct partition_map *carried = is_same ? change->loaded : take_carried(change, hash);
+    bool is_same = is_like(map, change->loaded);
+    struct partition_map *carried = is_same ? change->loaded : take_carried(change, map);
     if (carried != NULL) {
         shard_set_reconfigure(change->config.shards, config);
         partition_map_free(map);
@@ -251,6 +260,11 @@ void map_change_free(struct map_change *change)
         partition_map_free(change->loaded);
     partition_map_free(change->used);
     free(change);
+}
+
+bool map_change_moves(const struct map_change *change)
+{
+    return change->used != change->loaded;
 }
 
 uint64_t map_change_used(const struct map_change *change)

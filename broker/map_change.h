@@ -34,6 +34,9 @@ struct map_change_config {
     void *context;
 };
 
+/* A shard whose URL leads to another place under its name makes another map too, with the same hash: brokers that know one
+ * Redis by several addresses have one map. Who has taken that step is told from where it says it is subscribed. */
+
 /* In use from the beginning: the map of `config` (borrowed for the call). */
 struct map_change *map_change_new(const struct map_change_config *change,
                                   const struct broker_config *config);
@@ -58,6 +61,9 @@ void map_change_step(struct map_change *change, bool is_ready);
 
 /* The same, and drops what is not needed any more. A few times a second, not from a callback of a link. */
 void map_change_tick(struct map_change *change, bool is_ready);
+
+/* A map is loaded that is not in use yet; the hashes do not tell where only a shard's place is another. */
+bool map_change_moves(const struct map_change *change);
 
 /* Hashes, as in heartbeats. */
 uint64_t map_change_used(const struct map_change *change);

@@ -27,6 +27,7 @@ struct partition_map {
     unsigned partitions;
     enum delivery_order order;
     uint64_t hash;
+    uint64_t places;
     struct {
         uint16_t home;
         uint16_t standby;
@@ -88,6 +89,15 @@ static uint64_t hash_config(const struct partition_map_config *config)
     return hash;
 }
 
+/* The order of the configuration does not matter. */
+static uint64_t hash_places(const struct partition_map_config *config)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < config->shard_count; i++)
+        sum += mix_number(mix_text(0, config->shards[i].name), config->shards[i].place);
+    return sum;
+}
+
 static void fill_table(struct partition_map *map,
                        const struct partition_map_config *config)
 {
@@ -122,6 +132,7 @@ struct partition_map *partition_map_new(const struct partition_map_config *confi
     map->partitions = config->partitions;
     map->order = config->order;
     map->hash = hash_config(config);
+    map->places = hash_places(config);
     fill_table(map, config);
     return map;
 }
@@ -139,6 +150,11 @@ unsigned partition_map_partitions(const struct partition_map *map)
 uint64_t partition_map_hash(const struct partition_map *map)
 {
     return map->hash;
+}
+
+uint64_t partition_map_places(const struct partition_map *map)
+{
+    return map->places;
 }
 
 uint16_t partition_map_shard(const struct partition_map *map, unsigned partition)

@@ -27,6 +27,7 @@ enum delivery_order { ORDER_ROOM, ORDER_NAMESPACE, ORDER_TOTAL };
 struct partition_map_shard {
     struct slice name; /* unique */
     unsigned weight;   /* 1..RENDEZVOUS_WEIGHT_MAX */
+    uint64_t place;    /* shard_url_place(); not part of the hash */
 };
 
 struct partition_map_config {
@@ -52,6 +53,10 @@ unsigned partition_map_partitions(const struct partition_map *map);
 /* Equal for brokers that route alike: covers partitions, order, shard names and weights, channels;
  * not the order in which shards and channels are listed. An envelope has the low 32 bits. */
 uint64_t partition_map_hash(const struct partition_map *map);
+
+/* Of the places of its shards: where maps with one hash lead. Brokers may know one Redis by several addresses, so only
+ * maps of one broker can be compared by it. */
+uint64_t partition_map_places(const struct partition_map *map);
 
 /* Index into config->shards of the partition's home, and of its second best. */
 uint16_t partition_map_shard(const struct partition_map *map, unsigned partition);

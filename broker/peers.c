@@ -10,7 +10,7 @@ struct tomb {
 };
 
 struct peer_table {
-    peer_shard_cb find_shard;
+    peer_shard_cb next_shard;
     void *context;
     TAILQ_HEAD(, peer) peers;
     unsigned count;
@@ -19,10 +19,10 @@ struct peer_table {
     uint64_t forgotten_ready_at; /* the latest of tombs that were overwritten; 0: none */
 };
 
-struct peer_table *peer_table_new(peer_shard_cb find_shard, void *context)
+struct peer_table *peer_table_new(peer_shard_cb next_shard, void *context)
 {
     struct peer_table *table = must_calloc(1, sizeof(*table));
-    table->find_shard = find_shard;
+    table->next_shard = next_shard;
     table->context = context;
     TAILQ_INIT(&table->peers);
     return table;
@@ -126,23 +126,66 @@ static void note_ready(const struct peer_table *table, struct peer *peer, uint64
                      peer->ready_at <= table->forgotten_ready_at + PEER_KEEP;
 }
 
+static bool has_bit(const uint8_t *bits, size_t shard)
+{
+    return (bits[shard / 8] & (1U << (shard % 8))) != 0;
+}
+
+static void set_bit(uint8_t *bits, size_t shard)
+{
+    bits[shard / 8] |= (uint8_t)(1U << (shard % 8));
+}
+
+/* One entry of its list; returns whether it names a place. */
+static bool take_name(const struct peer_table *table, struct peer *peer,
+                      struct slice name, uint8_t *alone)
+{
+    uint64_t place;
+    bool has_place = control_take_place(&name, &place);
+    size_t found = 0;
+    size_t last = 0;
+    struct peer_shard shard;
+    for (size_t i = 0; table->next_shard(table->context, i, &shard); i++) {
+        if (shard.index >= PEER_SHARDS_MAX || !slice_equals(shard.name, name))
+            continue;
+        if (has_place && shard.place == place)
+            set_bit(peer->subscribed, shard.index);
+        if (!has_place)
+            set_bit(peer->named, shard.index);
+        found++;
+        last = shard.index;
+    }
+    if (!has_place && found == 1)
+        set_bit(alone, last);
+    return has_place;
+}
+
+static void take_subscribed(const struct peer_table *table, struct peer *peer,
+                            struct control_list list)
+{
+    uint8_t alone[PEER_SHARDS_MAX / 8] = {0};
+    bool says_places = false;
+    memset(peer->subscribed, 0, sizeof(peer->subscribed));
+    memset(peer->named, 0, sizeof(peer->named));
+    struct slice name;
+    while (control_next_name(&list, &name))
+        says_places |= take_name(table, peer, name, alone);
+    if (!says_places)
+        memcpy(peer->subscribed, alone, sizeof(alone));
+}
+
 static void take_facts(struct peer_table *table, struct peer *peer,
                        const struct control_facts *facts)
 {
     peer->used = facts->used;
     peer->loaded = facts->loaded;
+    peer->moves = (facts->flags & CONTROL_MOVES) != 0;
     peer->carries_count = 0;
     struct control_list list = facts->carries;
     uint64_t hash;
     while (control_next_hash(&list, &hash))
         peer->carries[peer->carries_count++] = hash;
-    memset(peer->subscribed, 0, sizeof(peer->subscribed));
-    struct slice name;
-    for (list = facts->subscribed; control_next_name(&list, &name);) {
-        int shard = table->find_shard(table->context, name);
-        if (shard >= 0 && shard < PEER_SHARDS_MAX)
-            peer->subscribed[shard / 8] |= (uint8_t)(1U << (shard % 8));
-    }
+    take_subscribed(table, peer, facts->subscribed);
 }
 
 enum peer_news peer_hear(struct peer_table *table, const struct control *control,
@@ -201,7 +244,24 @@ bool peer_is_silent(const struct peer *peer, uint64_t standing)
 bool peer_is_subscribed(const struct peer *peer, size_t shard)
 {
     return shard < PEER_SHARDS_MAX &&
-           (peer->subscribed[shard / 8] & (1U << (shard % 8))) != 0;
+           (has_bit(peer->subscribed, shard) ||
+            (has_bit(peer->named, shard) &&
+             (has_bit(peer->heard[0], shard) || has_bit(peer->heard[1], shard))));
+}
+
+void peer_hear_on(struct peer *peer, size_t shard, uint64_t standing)
+{
+    if (shard >= PEER_SHARDS_MAX)
+        return;
+    uint64_t passed = standing - peer->heard_since;
+    if (passed > PEER_LIVE) {
+        if (passed > 2 * PEER_LIVE)
+            memset(peer->heard[0], 0, sizeof(peer->heard[0]));
+        memcpy(peer->heard[1], peer->heard[0], sizeof(peer->heard[0]));
+        memset(peer->heard[0], 0, sizeof(peer->heard[0]));
+        peer->heard_since = standing;
+    }
+    set_bit(peer->heard[0], shard);
 }
 
 bool peer_carries(const struct peer *peer, uint64_t map)
@@ -250,7 +310,12 @@ void peers_forget_shard(struct peer_table *table, size_t shard)
 {
     struct peer *peer;
     TAILQ_FOREACH(peer, &table->peers, of_table)
-    peer->subscribed[shard / 8] &= (uint8_t) ~(1U << (shard % 8));
+    {
+        uint8_t *const all[] = {peer->subscribed, peer->named, peer->heard[0],
+                                peer->heard[1]};
+        for (size_t i = 0; i < ARRAY_LEN(all); i++)
+            all[i][shard / 8] &= (uint8_t) ~(1U << (shard % 8));
+    }
 }
 
 uint64_t peer_bury(struct peer_table *table, uint64_t standing)

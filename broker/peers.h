@@ -40,10 +40,16 @@ struct peer {
     uint64_t used, loaded;
     unsigned carries_count;
     uint64_t carries[PEER_CARRIES_MAX];
-    uint8_t subscribed[PEER_SHARDS_MAX / 8]; /* by index of this broker's configuration */
-    uint64_t answered_at;                    /* a message of it that was missing came */
-    uint64_t back_at;                        /* it was heard again after it was silent */
-    uint64_t age; /* of its newest facts as READY, milliseconds */
+    bool moves; /* its newest map is not in use yet */
+    /* By index of this broker's shards: it is subscribed there; at the shard that it calls so, wherever that is; its
+     * heartbeats were heard there since heard_since, and in the time before. */
+    uint8_t subscribed[PEER_SHARDS_MAX / 8];
+    uint8_t named[PEER_SHARDS_MAX / 8];
+    uint8_t heard[2][PEER_SHARDS_MAX / 8];
+    uint64_t heard_since; /* standing_now() */
+    uint64_t answered_at; /* a message of it that was missing came */
+    uint64_t back_at;     /* it was heard again after it was silent */
+    uint64_t age;         /* of its newest facts as READY, milliseconds */
     bool
         lacks_tails; /* its newest facts came too long after those before them; whoever asks for its positions clears it */
     bool is_back;    /* it was buried; whoever wakes what is known of it clears it */
@@ -64,10 +70,15 @@ enum peer_news {
 
 struct peer_table;
 
-/* Index of a shard by its name, or -1. */
-typedef int (*peer_shard_cb)(void *context, struct slice name);
+/* The shards of this broker, one after the other; false: there are no more. */
+struct peer_shard {
+    size_t index;
+    struct slice name;
+    uint64_t place; /* shard_url_place() */
+};
+typedef bool (*peer_shard_cb)(void *context, size_t turn, struct peer_shard *shard);
 
-struct peer_table *peer_table_new(peer_shard_cb find_shard, void *context);
+struct peer_table *peer_table_new(peer_shard_cb next_shard, void *context);
 void peer_table_free(struct peer_table *table);
 
 /* Takes a HEARTBEAT's or POSITIONS' facts. `*peer` is set but for PEER_OLD of a tomb (NULL). */
@@ -86,7 +97,14 @@ bool peer_is_live(const struct peer *peer, uint64_t standing);
 /* Live, or about to be: heard as lately, READY or not. */
 bool peer_is_present(const struct peer *peer, uint64_t standing);
 bool peer_is_silent(const struct peer *peer, uint64_t standing);
+
+/* Where it says so: at this place; or at a shard of this name that is the same Redis under another address, since its
+ * heartbeats come from there. One of an earlier release says names only. */
 bool peer_is_subscribed(const struct peer *peer, size_t shard);
+
+/* A heartbeat of it, new or not, came from there. */
+void peer_hear_on(struct peer *peer, size_t shard, uint64_t standing);
+
 bool peer_carries(const struct peer *peer, uint64_t map);
 
 /* Has any live one pods with a client manager? */

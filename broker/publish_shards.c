@@ -161,11 +161,15 @@ static bool hears(void *context)
     return herald_hears(publisher->herald);
 }
 
-static int find_shard(void *context, struct slice name)
+static bool next_shard(void *context, size_t turn, struct peer_shard *found)
 {
     const struct publisher *publisher = context;
-    const struct shard *shard = shard_set_find(publisher->shards, name);
-    return shard != NULL ? (int)shard_index(shard) : -1;
+    if (turn >= shard_set_count(publisher->shards))
+        return false;
+    const struct shard *shard = shard_set_get(publisher->shards, turn);
+    *found =
+        (struct peer_shard){shard_index(shard), shard_name(shard), shard_place(shard)};
+    return true;
 }
 
 /* ── who enters a room from afar ── */
@@ -203,7 +207,7 @@ void publisher_shards_init(struct publisher *publisher, const struct partition_m
     publisher->ring =
         sent_ring_new(partitions, config->resend_window, (size_t)config->resend_bytes);
     publisher->sequences = sequence_table_new(partitions);
-    publisher->peers = peer_table_new(find_shard, publisher);
+    publisher->peers = peer_table_new(next_shard, publisher);
     publisher->tails = tails_new(partitions);
     publisher->counts = subscriber_counts_new(publisher->interest);
     const struct receiver_callbacks callbacks = {on_ask, on_lost_track, hears, on_entry,

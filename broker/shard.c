@@ -3,6 +3,7 @@
 #include "broker/batch_clock.h"
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
+#include "broker/shard_url.h"
 #include "broker/standing_clock.h"
 #include "shared/log.h"
 
@@ -18,7 +19,7 @@ _Static_assert(CLOSE_REASON_COUNT <= 64, "told_reasons has a bit for each");
 
 static struct log_subject subject_of(const struct shard *shard)
 {
-    return (struct log_subject){.kind = "shard", .name = shard->config->name};
+    return (struct log_subject){.kind = "shard", .name = shard->label};
 }
 
 static bool link_is_up(const struct link *link)
@@ -263,6 +264,8 @@ struct shard *shard_open(struct shard_set *set, struct broker_shard_config *conf
     shard->set = set;
     shard->index = slot;
     shard->config = config;
+    shard->place = shard_url_place(slice_from_text(config->url));
+    shard->label = must_strdup(config->name);
     shard->changed_at = timing_now();
     shard->seats = must_calloc(set->partition_count, 1);
     const struct link_callbacks callbacks = {on_link_change, on_link_reply,
@@ -291,6 +294,7 @@ static void shard_free(struct shard *shard)
     link_free(shard->publishing);
     link_free(shard->subscribing);
     broker_shard_config_free(shard->config);
+    free(shard->label);
     free(shard->seats);
     free(shard);
 }
@@ -425,7 +429,17 @@ struct shard *shard_set_get(const struct shard_set *set, size_t place)
 struct shard *shard_set_find(const struct shard_set *set, struct slice name)
 {
     for (size_t i = 0; i < set->count; i++)
-        if (slice_equals(shard_name(set->shards[i]), name))
+        if (!set->shards[i]->is_left && slice_equals(shard_name(set->shards[i]), name))
+            return set->shards[i];
+    return NULL;
+}
+
+struct shard *shard_set_find_at(const struct shard_set *set, struct slice name,
+                                uint64_t place)
+{
+    for (size_t i = 0; i < set->count; i++)
+        if (set->shards[i]->place == place &&
+            slice_equals(shard_name(set->shards[i]), name))
             return set->shards[i];
     return NULL;
 }
@@ -466,6 +480,16 @@ size_t shard_index(const struct shard *shard)
 struct slice shard_name(const struct shard *shard)
 {
     return slice_from_text(shard->config->name);
+}
+
+uint64_t shard_place(const struct shard *shard)
+{
+    return shard->place;
+}
+
+bool shard_is_left(const struct shard *shard)
+{
+    return shard->is_left;
 }
 
 bool shard_is_usable(const struct shard *shard)
@@ -535,7 +559,7 @@ struct shard_status shard_status(const struct shard *shard)
         link_is_up(shard->publishing) ? shard->subscribing : shard->publishing;
     struct outbox_status outbox = outbox_status(shard->outbox);
     return (struct shard_status){
-        .name = shard->config->name,
+        .name = shard->label,
         .state = state_text(shard),
         .why = shard->is_usable      ? ""
                : !link_is_up(failed) ? link_last_text(failed)

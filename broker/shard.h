@@ -19,6 +19,9 @@
  * A shard that answers a PUBLISH with an error (ACL, a script that does not end) is as one that is down, until it has taken
  * a heartbeat SHARD_REFUSES_FOR later; the message goes on by the standby.
  *
+ * A shard is a name and a place, where its URL leads. A name whose URL changes is two shards until every broker has gone
+ * on to the new one: that at the old place is *left*, and people see its place beside its name.
+ *
  * Nothing is sent before shard_set_set_ready(). A partition that nobody wants any more stays subscribed for
  * SHARD_LINGER, for the pod that reconnects. (docs/broker-protocol.md, "Origin")
  */
@@ -98,7 +101,7 @@ void shard_set_free(struct shard_set *set);
 void shard_set_start(struct shard_set *set);
 
 /* Maps (docs/broker-protocol.md, "Map change"). `map` is borrowed until shard_set_drop(), `config` is that which it was
- * made of: shards that are new get links, others take over what has changed (another address: they connect anew). Home
+ * made of: shards that are new get links, others take over what has changed (another user, password or TLS: they connect anew). Home
  * and standby of each wanted partition are subscribed in addition. False: there would be too many shards or maps, and
  * nothing was done. */
 bool shard_set_carry(struct shard_set *set, const struct partition_map *map,
@@ -154,7 +157,10 @@ void shard_set_place(struct shard_set *set);
 struct shard *shard_of_partition(const struct shard_set *set, unsigned partition);
 size_t shard_set_count(const struct shard_set *set);
 struct shard *shard_set_get(const struct shard_set *set, size_t place); /* 0..count - 1 */
+/* That of the newest configuration, never one that is left; or at a place, left or not. NULL: there is none. */
 struct shard *shard_set_find(const struct shard_set *set, struct slice name);
+struct shard *shard_set_find_at(const struct shard_set *set, struct slice name,
+                                uint64_t place);
 size_t shard_set_usable_count(const struct shard_set *set);
 
 /* Nothing waits and nothing is in flight. */
@@ -177,6 +183,8 @@ void shard_send_answer(struct shard *shard, uint64_t asker, uint16_t partition,
 /* Its own as long as it lives, also while others come and go. */
 size_t shard_index(const struct shard *shard);
 struct slice shard_name(const struct shard *shard);
+uint64_t shard_place(const struct shard *shard); /* shard_url_place() */
+bool shard_is_left(const struct shard *shard);
 bool shard_is_usable(const struct shard *shard);
 bool shard_is_up(const struct shard *shard);       /* the publishing link */
 bool shard_is_complete(const struct shard *shard); /* the subscribing link */
@@ -197,7 +205,7 @@ bool shard_set_has_waiting(const struct shard_set *set, unsigned partition);
 
 /* For people and metrics. */
 struct shard_status {
-    const char *name;
+    const char *name;    /* left: with its place */
     const char *state;   /* up, down, starting, unheard, connecting, subscribing */
     const char *why;     /* "" while up */
     uint64_t changed_at; /* timing_now() */

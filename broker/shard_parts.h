@@ -31,6 +31,9 @@ struct shard {
     struct shard_set *set;
     size_t index;                       /* its slot */
     struct broker_shard_config *config; /* owned */
+    uint64_t place;                     /* shard_url_place() */
+    bool is_left; /* another shard has its name in the newest configuration */
+    char *label;  /* for people and metrics; owned */
     struct link *publishing;
     struct link *subscribing;
     struct outbox *outbox;

@@ -2,7 +2,9 @@
 
 #include "shared/address.h"
 
+#include <ctype.h>
 #include <stdlib.h>
+#include <xxhash.h>
 
 #define HOST_MAX 253 /* RFC 1035 section 2.3.4, as text */
 
@@ -75,4 +77,19 @@ char *shard_url_name(const struct shard_url *url)
         return must_strdup(url->unix_path);
     bool is_v6 = strchr(url->host, ':') != NULL;
     return must_printf(is_v6 ? "[%s]:%s" : "%s:%s", url->host, url->port);
+}
+
+uint64_t shard_url_place(struct slice text)
+{
+    struct shard_url url = {0};
+    uint64_t place = 0;
+    if (shard_url_parse(text, &url) == NULL) {
+        char *name = shard_url_name(&url);
+        for (char *c = name; url.host != NULL && *c != '\0'; c++)
+            *c = (char)tolower((unsigned char)*c);
+        place = XXH3_64bits(name, strlen(name));
+        free(name);
+    }
+    shard_url_cleanup(&url);
+    return place;
 }

@@ -9,6 +9,7 @@
 #include "shared/slice.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Texts are owned. */
 struct shard_url {
@@ -26,3 +27,7 @@ void shard_url_cleanup(struct shard_url *url);
 
 /* What a shard without a name is called: host:port, or unix:/path. The caller frees it. */
 char *shard_url_name(const struct shard_url *url);
+
+/* Where a URL leads, as a number that is the same at every broker: of host (in lower case) and port, or the path. User,
+ * password and TLS are no part of it. 0: not a URL. */
+uint64_t shard_url_place(struct slice text);

@@ -9,6 +9,7 @@
 
 #include "broker/broker_config.h"
 #include "broker/partition_map.h"
+#include "broker/shard_url.h"
 #include "broker/standing_clock.h"
 #include "shared/timing.h"
 
@@ -252,16 +253,50 @@ bool shard_set_is_wanted(const struct shard_set *set, unsigned partition)
 
 /* ── maps ── */
 
+static struct shard *find_by(const struct shard_set *set,
+                             const struct broker_shard_config *config)
+{
+    return shard_set_find_at(set, slice_from_text(config->name),
+                             shard_url_place(slice_from_text(config->url)));
+}
+
 static bool has_room(const struct shard_set *set, const struct broker_config *config)
 {
     size_t count = set->count;
     for (size_t i = 0; i < broker_config_shard_count(config); i++)
-        count += shard_set_find(
-                     set, slice_from_text(broker_config_shard(config, i)->name)) == NULL;
+        count += find_by(set, broker_config_shard(config, i)) == NULL;
     return count <= SHARDS_MAX && set->map_count < SHARD_MAPS_MAX;
 }
 
-/* The same shard with another configuration: its links connect anew where the address is another. */
+static void set_left(struct shard *shard, bool is_left)
+{
+    if (shard->is_left == is_left)
+        return;
+    shard->is_left = is_left;
+    free(shard->label);
+    struct shard_url url = {0};
+    check(shard_url_parse(slice_from_text(shard->config->url), &url) == NULL);
+    char *place = shard_url_name(&url);
+    shard->label = is_left ? must_printf("%s (%s)", shard->config->name, place)
+                           : must_strdup(shard->config->name);
+    free(place);
+    shard_url_cleanup(&url);
+}
+
+/* Those whose names lead elsewhere now. */
+static void note_left(struct shard_set *set, const struct broker_config *config)
+{
+    for (size_t i = 0; i < set->count; i++) {
+        struct shard *shard = set->shards[i];
+        for (size_t j = 0; j < broker_config_shard_count(config); j++) {
+            const struct broker_shard_config *now = broker_config_shard(config, j);
+            if (strcmp(now->name, shard->config->name) == 0)
+                set_left(shard, find_by(set, now) != shard);
+        }
+    }
+}
+
+/* The same shard with another configuration: its links connect anew where user, password or TLS have changed. */
 static void reconfigure(struct shard *shard, const struct broker_shard_config *config)
 {
     bool is_elsewhere = strcmp(shard->config->url, config->url) != 0;
@@ -276,10 +311,11 @@ void shard_set_reconfigure(struct shard_set *set, const struct broker_config *co
 {
     for (size_t i = 0; i < broker_config_shard_count(config); i++) {
         const struct broker_shard_config *shard_config = broker_config_shard(config, i);
-        struct shard *shard = shard_set_find(set, slice_from_text(shard_config->name));
+        struct shard *shard = find_by(set, shard_config);
         if (shard != NULL)
             reconfigure(shard, shard_config);
     }
+    note_left(set, config);
 }
 
 bool shard_set_carry(struct shard_set *set, const struct partition_map *map,
@@ -293,13 +329,14 @@ bool shard_set_carry(struct shard_set *set, const struct partition_map *map,
     carried->slots = must_calloc(carried->count, sizeof(uint16_t));
     for (size_t i = 0; i < carried->count; i++) {
         const struct broker_shard_config *shard_config = broker_config_shard(config, i);
-        struct shard *shard = shard_set_find(set, slice_from_text(shard_config->name));
+        struct shard *shard = find_by(set, shard_config);
         if (shard == NULL)
             shard = shard_open(set, broker_shard_config_copy(shard_config));
         else
             reconfigure(shard, shard_config);
         carried->slots[i] = (uint16_t)shard->index;
     }
+    note_left(set, config);
     for (unsigned i = 0; i < set->partition_count; i++)
         if (set->partitions[i].is_wanted)
             want_by(set, carried, i);

@@ -44,16 +44,19 @@ RESTING_MAX = 8              # origins that ended and whose positions are kept
 
 
 class Map:
-    """Which shards a partition has, best first. A map is known by its name."""
+    """Which shards a partition has, best first. A map is known to others by its hash: of the names of its shards, not of
+    the servers to which they lead. `shards`: the servers; `names`: of those that are not called like their server."""
 
-    def __init__(self, name, shards):
+    def __init__(self, name, shards, names=None):
         self.name = name
         self.shards = tuple(shards)
+        self.names = {s: (names or {}).get(s, s) for s in shards}
+        self.hash = "".join(sorted(self.names.values()))
         self.best = [self._ranked(p) for p in range(PARTITIONS)]
 
     def _ranked(self, partition):
         # any fixed pseudo-random order does; the real one is a weighted rendezvous hash
-        return tuple(sorted(self.shards, key=lambda s: (-hash_of(f"{partition}/{s}"), s))[:2])
+        return tuple(sorted(self.shards, key=lambda s: (-hash_of(f"{partition}/{self.names[s]}"), s))[:2])
 
 
 def hash_of(text):
@@ -275,7 +278,7 @@ class Broker(simulation.Process, Receiver):
 
     def _mark_usable(self):
         live = self._live()
-        mine = self.used.name
+        mine = self.used.hash
         for link in self.links.values():
             usable = link.up and link.is_complete() and (
                 "usable" in self.off
@@ -471,13 +474,13 @@ class Broker(simulation.Process, Receiver):
 
     def _facts(self):
         self.number += 1
-        maps = {m.name for m in (*self.kept, self.used)}
+        maps = {m.hash for m in (*self.kept, self.used)}
         if self.loaded is not self.used and self._carries(self.loaded):
-            maps.add(self.loaded.name)
+            maps.add(self.loaded.hash)
         return {"number": self.number, "born": self.ready_since, "started": self.born, "ready": self.ready_at is not None,
                 "age": self.simulation.now - self.ready_since if self.ready_at is not None else 0.0,
                 "subscribed": frozenset(s for s, l in self.links.items() if l.is_complete()),
-                "used": self.used.name, "loaded": self.loaded.name, "maps": frozenset(maps),
+                "used": self.used.hash, "moves": self.used is not self.loaded, "maps": frozenset(maps),
                 "tails": self._tails() if "tails" not in self.off else {}}
 
     def _beat(self):
@@ -623,7 +626,7 @@ class Broker(simulation.Process, Receiver):
         if now - self.complete_at < DISCOVER_FOR:
             return
         live = self._live()
-        if any(p.facts["used"] != self.used.name for p in live) and "start_map" not in self.off:
+        if any(p.facts["used"] != self.used.hash for p in live) and "start_map" not in self.off:
             return
         if any(p.wanted_number is not None for p in live):
             return
@@ -642,8 +645,9 @@ class Broker(simulation.Process, Receiver):
             return
         if self.loaded is not self.used and "kept" not in self.off:
             self.kept.append(self.loaded)
+        is_in_place = "places" in self.off and shard_map.hash == self.loaded.hash
         self.loaded = shard_map
-        if self.ready_at is None:
+        if self.ready_at is None or is_in_place:
             self.used = self.loaded                  # nothing was sent yet
         self.loaded_at = self.now
         self.late_named.clear()
@@ -661,7 +665,7 @@ class Broker(simulation.Process, Receiver):
         if self.used is not self.loaded:
             if self.ready_at is None:
                 return
-            name, shards = self.loaded.name, set(self.loaded.shards)
+            name, shards = self.loaded.hash, set(self.loaded.shards)
             behind = [o for o, p in live if name not in p.facts["maps"] or not shards <= p.facts["subscribed"]]
             if "map_all" in self.off:
                 behind = []
@@ -675,7 +679,7 @@ class Broker(simulation.Process, Receiver):
                 self.late_named |= set(behind)
         elif self.kept:
             if "settle" not in self.off:
-                if any(p.facts["used"] != self.used.name for _, p in live):
+                if any(p.facts["used"] != self.used.hash or p.facts["moves"] for _, p in live):
                     self.all_use_since = None
                     return
                 if self.all_use_since is None:

@@ -274,6 +274,38 @@ def map_change(s, spread=2_500):
 
 
 @fault
+def url_change(s, others="bc"):
+    """A shard's name comes to lead to another server; brokers load this at different times, one of them seconds later."""
+    at = s.random.random() * 1_500
+    for name, server in (("m2", "d"), ("m3", "e"))[:s.random.choice((1, 2))]:
+        spread = s.random.choice((50, 2_500, 5_000))
+        for broker in range(BROKERS):
+            s.add(at + spread * s.random.random(), "load", broker=broker, map=name, shards=server + others,
+                  names={server: "a"}, without=[])
+        at += s.random.choice((500, 3_000, 7_000))
+
+
+@fault
+def url_change_alone(s):
+    """The same with no other shard: until all have loaded it only the old place is common."""
+    url_change(s, "")
+
+
+@fault
+def url_change_and_kill(s):
+    url_change(s)
+    for at, lasting in s.alone(3_000, (1, 50, 800, 3_000)):
+        s.pair(at, lasting, "kill", "start", shard=s.random.choice("abd"))
+
+
+@fault
+def url_change_and_links(s):
+    url_change(s)
+    link_reset(s)
+    link_stall(s)
+
+
+@fault
 def map_change_and_kill(s):
     map_change(s)
     shard_kill(s)

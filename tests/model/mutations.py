@@ -49,6 +49,7 @@ MUTATIONS = {
     "ready_age": ("a base by the age since the start", ["second_starts_while_the_first_is_not_ready"]),
     "heard_again": ("an origin that was not heard for long is not asked where it is", ["quiet"]),
     "keep_positions": ("a buried origin begins again with 1", ["cut_off_long"]),
+    "places": ("a changed URL is taken over at once", ["url_change_alone"]),
     "mute": ("the time counts in which nothing can be asked", ["cut_off_long"]),
     "tails+positions": ("neither tails nor positions", ["tail_lost_with_no_message_after_it"]),
 }

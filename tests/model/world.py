@@ -240,7 +240,7 @@ class World:
 
     def do_load(self, each):
         if each["map"] not in self.maps:
-            self.maps[each["map"]] = model.Map(each["map"], each["shards"])
+            self.maps[each["map"]] = model.Map(each["map"], each["shards"], each.get("names"))
         loaded = self.maps[each["map"]]
         if loaded.name > self.map.name:
             self.map = loaded
@@ -439,7 +439,7 @@ LATE = 3_000.0
 def run_one(name, seed, off=frozenset(), trace=False):
     world = World(f"{name}/{seed}", off, trace, needs=3 if name == "interest" or (name == "local_fast" and seed % 2) else None,
                   with_pods=name.startswith("pods"), tail="overlap" if seed % 3 == 2 else "acked", local_fast=name == "local_fast",
-                  shards=faults.SHARDS[:1 + seed % 3] if name in ("quiet", "cut_off_long") else faults.SHARDS)
+                  shards=faults.SHARDS[:1 + seed % 3] if name in ("quiet", "cut_off_long") else "a" if name == "url_change_alone" else faults.SHARDS)
     world.rings_may_end = name in RINGS_MAY_END
     world.spill_may_end = name == "cut_off_long"
     if name == "quiet":
@@ -459,7 +459,7 @@ def run_one(name, seed, off=frozenset(), trace=False):
     world.end_faults()
     world.run(300)
     world.publishing = False
-    world.run(SETTLE if not name.startswith(("map", "everything", "local_fast")) else SETTLE * 2, 500.0)
+    world.run(SETTLE if not name.startswith(("map", "url", "everything", "local_fast")) else SETTLE * 2, 500.0)
     return world
 
 

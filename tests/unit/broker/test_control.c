@@ -239,9 +239,40 @@ static void test_an_ask_has_at_most_so_many_ranges(void **state)
     }
 }
 
+static void test_a_place_is_taken_off_a_name(void **state UNUSED)
+{
+    struct evbuffer *list = evbuffer_new();
+    char longest[255];
+    memset(longest, 'a', sizeof(longest));
+    control_add_place(list, SLICE("a"), UINT64_C(0xfedcba9876543210));
+    control_add_place(list, slice_of(longest, 239), 1); /* has no room for it */
+    control_add_place(list, slice_of(longest, 238), 1);
+    size_t len = evbuffer_get_length(list);
+    assert_int_equal(1 + 18 + 1 + 255, len);
+    struct control_list names = {2, slice_of((char *)evbuffer_pullup(list, -1), len)};
+    struct slice name;
+    uint64_t place;
+    assert_true(control_next_name(&names, &name));
+    assert_memory_equal("a\nfedcba9876543210", name.data, name.len);
+    assert_true(control_take_place(&name, &place));
+    assert_true(slice_equals(name, SLICE("a")) && place == UINT64_C(0xfedcba9876543210));
+    assert_false(control_take_place(&name, &place));
+    assert_true(control_next_name(&names, &name));
+    assert_true(control_take_place(&name, &place));
+    assert_true(name.len == 238 && place == 1);
+    static const char *const without[] = {"", "\n0123456789abcdef", "a\n0123456789abcdeF",
+                                          "a 0123456789abcdef"};
+    for (size_t i = 0; i < ARRAY_LEN(without); i++) {
+        name = slice_from_text(without[i]);
+        assert_false(control_take_place(&name, &place));
+    }
+    evbuffer_free(list);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_place_is_taken_off_a_name),
         cmocka_unit_test(test_bytes_are_frozen),
         cmocka_unit_test(test_what_is_written_is_read),
         cmocka_unit_test(test_only_whole_messages_are_read),

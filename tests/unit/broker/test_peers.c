@@ -8,11 +8,14 @@
 #define OTHER 7
 #define MAP   99
 
-static int find_shard(void *context UNUSED, struct slice name)
+/* Shard a is at place 1, b at 2, c at 3; and c has left 4. */
+static bool next_shard(void *context UNUSED, size_t turn, struct peer_shard *shard)
 {
-    return name.len == 1 && name.data[0] >= 'a' && name.data[0] <= 'c'
-               ? name.data[0] - 'a'
-               : -1;
+    static const char names[] = "abcc";
+    if (turn >= strlen(names))
+        return false;
+    *shard = (struct peer_shard){turn, slice_of(names + turn, 1), turn + 1};
+    return true;
 }
 
 static uint64_t age; /* what OTHER says, milliseconds */
@@ -45,7 +48,7 @@ static enum peer_news hear(struct peer_table *table, uint64_t number, uint8_t fl
 
 static void test_only_what_is_newer_counts(void **state UNUSED)
 {
-    struct peer_table *table = peer_table_new(find_shard, NULL);
+    struct peer_table *table = peer_table_new(next_shard, NULL);
     uint64_t at = SECONDS(100);
     assert_int_equal(PEER_NEW, hear(table, 5, 0, "", at - SECONDS(3)));
     assert_false(peer_is_live(peer_find(table, OTHER), at));
@@ -65,7 +68,7 @@ static void test_only_what_is_newer_counts(void **state UNUSED)
 static void
 test_one_that_is_ready_when_first_heard_is_as_old_as_it_says(void **state UNUSED)
 {
-    struct peer_table *table = peer_table_new(find_shard, NULL);
+    struct peer_table *table = peer_table_new(next_shard, NULL);
     assert_int_equal(PEER_NOW_READY, hear(table, 1, CONTROL_READY, "", SECONDS(100)));
     assert_true(peer_find(table, OTHER)->ready_at == SECONDS(100) - MILLISECONDS(500));
     peer_table_free(table);
@@ -73,7 +76,7 @@ test_one_that_is_ready_when_first_heard_is_as_old_as_it_says(void **state UNUSED
 
 static void test_a_shard_counts_when_all_that_live_hear_it(void **state UNUSED)
 {
-    struct peer_table *table = peer_table_new(find_shard, NULL);
+    struct peer_table *table = peer_table_new(next_shard, NULL);
     uint64_t at = SECONDS(100);
     assert_true(peers_hear_shard(table, 0, MAP, at));
     hear(table, 1, CONTROL_READY, "a", at);
@@ -87,7 +90,7 @@ static void test_a_shard_counts_when_all_that_live_hear_it(void **state UNUSED)
 
 static void test_a_tomb_opens_for_a_higher_number_only(void **state UNUSED)
 {
-    struct peer_table *table = peer_table_new(find_shard, NULL);
+    struct peer_table *table = peer_table_new(next_shard, NULL);
     uint64_t at = SECONDS(100);
     hear(table, 9, CONTROL_READY, "a", at);
     assert_true(peer_bury(table, at + PEER_KEEP) == 0);
@@ -107,7 +110,7 @@ static void test_a_tomb_opens_for_a_higher_number_only(void **state UNUSED)
 static void
 test_one_buried_before_it_was_ready_is_new_when_it_is_back(void **state UNUSED)
 {
-    struct peer_table *table = peer_table_new(find_shard, NULL);
+    struct peer_table *table = peer_table_new(next_shard, NULL);
     uint64_t at = SECONDS(100);
     hear(table, 9, 0, "", at);
     assert_true(peer_bury(table, at + PEER_KEEP + 1) == OTHER);
@@ -128,7 +131,7 @@ static void hear_of(struct peer_table *table, uint64_t origin, uint64_t at)
 
 static void test_whoever_may_have_been_in_a_lost_tomb_is_no_newcomer(void **state UNUSED)
 {
-    struct peer_table *table = peer_table_new(find_shard, NULL);
+    struct peer_table *table = peer_table_new(next_shard, NULL);
     uint64_t at = SECONDS(1000);
     for (uint64_t origin = 1000; origin <= 1000 + PEERS_TOMBS_MAX; origin++) {
         hear_of(table, origin, at);
@@ -144,9 +147,55 @@ static void test_whoever_may_have_been_in_a_lost_tomb_is_no_newcomer(void **stat
     peer_table_free(table);
 }
 
+static struct peer *hear_places(struct peer_table *table, uint64_t number,
+                                const char *names, struct slice place_of, uint64_t place)
+{
+    struct evbuffer *list = evbuffer_new();
+    size_t count = strlen(names);
+    for (const char *c = names; *c != '\0'; c++)
+        control_add_name(list, slice_of(c, 1));
+    if (place_of.len > 0)
+        control_add_place(list, place_of, place);
+    count += place_of.len > 0;
+    struct control control = {
+        .kind = CONTROL_HEARTBEAT,
+        .sender = OTHER,
+        .number = number,
+        .facts = {.flags = CONTROL_READY,
+                  .subscribed = {count, slice_of(evbuffer_pullup(list, -1),
+                                                 evbuffer_get_length(list))}},
+    };
+    struct peer *peer;
+    peer_hear(table, &control, SECONDS(100), SECONDS(100), &peer);
+    evbuffer_free(list);
+    return peer;
+}
+
+static void test_a_shard_is_a_name_and_a_place(void **state UNUSED)
+{
+    struct peer_table *table = peer_table_new(next_shard, NULL);
+    /* an earlier release says no places: its c may be either of ours */
+    struct peer *peer = hear_places(table, 1, "ac", SLICE(""), 0);
+    assert_true(peer_is_subscribed(peer, 0) && !peer_is_subscribed(peer, 1));
+    assert_false(peer_is_subscribed(peer, 2) || peer_is_subscribed(peer, 3));
+    peer = hear_places(table, 2, "c", SLICE("c"), 4);
+    assert_true(peer_is_subscribed(peer, 3) && !peer_is_subscribed(peer, 2));
+    /* elsewhere, as its URL has it; but it speaks there */
+    peer = hear_places(table, 3, "b", SLICE("b"), 7);
+    assert_false(peer_is_subscribed(peer, 1));
+    peer_hear_on(peer, 1, SECONDS(100));
+    peer_hear_on(peer, 0, SECONDS(100));
+    assert_true(peer_is_subscribed(peer, 1) && !peer_is_subscribed(peer, 0));
+    peer_hear_on(peer, 0, SECONDS(100) + PEER_LIVE + 1);
+    assert_true(peer_is_subscribed(peer, 1));
+    peer_hear_on(peer, 0, SECONDS(100) + 2 * PEER_LIVE + 2);
+    assert_false(peer_is_subscribed(peer, 1));
+    peer_table_free(table);
+}
+
 static void test_heartbeats_too_far_apart_leave_out_tails(void **state UNUSED)
 {
-    struct peer_table *table = peer_table_new(find_shard, NULL);
+    struct peer_table *table = peer_table_new(next_shard, NULL);
     uint64_t at = SECONDS(100);
     hear(table, 1, CONTROL_READY, "a", at);
     struct peer *peer = peer_find(table, OTHER);
@@ -179,6 +228,7 @@ int main(void)
         cmocka_unit_test(test_one_buried_before_it_was_ready_is_new_when_it_is_back),
         cmocka_unit_test(test_whoever_may_have_been_in_a_lost_tomb_is_no_newcomer),
         cmocka_unit_test(test_heartbeats_too_far_apart_leave_out_tails),
+        cmocka_unit_test(test_a_shard_is_a_name_and_a_place),
     };
     return cmocka_run_group_tests(tests, begin, NULL);
 }

@@ -109,9 +109,10 @@ static void on_entry(void *context UNUSED, const struct envelope *envelope UNUSE
 {
 }
 
-static int find_no_shard(void *context UNUSED, struct slice name UNUSED)
+static bool no_shard(void *context UNUSED, size_t turn UNUSED,
+                     struct peer_shard *shard UNUSED)
 {
-    return -1;
+    return false;
 }
 
 static void begin(struct world *world)
@@ -123,7 +124,7 @@ static void begin(struct world *world)
     world->map = partition_map_new(&config);
     world->sequences = sequence_table_new(16);
     world->ring = sent_ring_new(16, SECONDS(100), 1 << 20);
-    world->peers = peer_table_new(find_no_shard, NULL);
+    world->peers = peer_table_new(no_shard, NULL);
     const struct receiver_callbacks callbacks = {on_ask, on_lost_track, hears, on_entry,
                                                  world};
     world->receiver = receiver_new(world->base, world->map, NULL, world->sequences,

@@ -38,6 +38,22 @@ static void test_a_url_is_taken_apart(void **state UNUSED)
     }
 }
 
+static void test_a_place_is_host_and_port(void **state UNUSED)
+{
+    static const char *const same[] = {"redis://h", "rediss://u:p@H:6379/0",
+                                       "redis://:x@h:6379"};
+    static const char *const others[] = {"redis://h:6380", "redis://i", "unix:/run/redis",
+                                         "unix:/run/Redis"};
+    uint64_t place = shard_url_place(slice_from_text(same[0]));
+    for (size_t i = 0; i < ARRAY_LEN(same); i++)
+        assert_true(shard_url_place(slice_from_text(same[i])) == place);
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        assert_true(shard_url_place(slice_from_text(others[i])) != place);
+    assert_true(shard_url_place(slice_from_text(others[2])) !=
+                shard_url_place(slice_from_text(others[3])));
+    assert_true(shard_url_place(SLICE("no url")) == 0);
+}
+
 static void test_what_is_wrong_is_said(void **state UNUSED)
 {
     char longest[300] = "rediss://";
@@ -63,6 +79,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_url_is_taken_apart),
+        cmocka_unit_test(test_a_place_is_host_and_port),
         cmocka_unit_test(test_what_is_wrong_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
