@@ -28,9 +28,9 @@ struct discovered {
     const struct upstream_config *config; /* of discovery's config */
     struct endpoint_list *list;
     struct endpoint_set *set;           /* the newest; one reference. NULL: none yet */
-    const struct source_kind *kind;     /* NULL: static */
-    void *source;                       /* NULL: static */
-    struct proxy_config *source_config; /* that it began with; one reference, or NULL */
+    const struct source_kind *kind;     /* NULL: not begun */
+    void *source;                       /* NULL: not begun, or it is about to */
+    struct proxy_config *source_config; /* that it has; one reference, or NULL */
     struct health_checks *checks;
     struct endpoint_tls_files *tls; /* NULL: plain */
     bool is_first;   /* of the first config: the proxy is not ready without its list */
@@ -286,7 +286,6 @@ static void renew_tls(struct discovered *it, struct endpoint_tls *tls)
 /* ---- what can fail ---- */
 
 struct discovery_plan {
-    struct static_lists *lists;
     struct endpoint_tls **tls; /* of each upstream, one holder; NULL: plain */
     size_t len;
 };
@@ -316,8 +315,6 @@ struct discovery_plan *discovery_plan_new(const struct proxy_config *config, cha
     plan->len = config->upstreams.count;
     plan->tls = must_calloc(plan->len, sizeof(struct endpoint_tls *));
     if (read_tls(plan, config, error, error_size))
-        plan->lists = static_lists_new(config, error, error_size);
-    if (plan->lists != NULL)
         return plan;
     discovery_plan_free(plan);
     return NULL;
@@ -325,8 +322,6 @@ struct discovery_plan *discovery_plan_new(const struct proxy_config *config, cha
 
 void discovery_plan_free(struct discovery_plan *plan)
 {
-    if (plan->lists != NULL)
-        static_lists_free(plan->lists);
     for (size_t i = 0; i < plan->len; i++)
         endpoint_tls_unref(plan->tls[i]);
     free(plan->tls);
@@ -339,7 +334,7 @@ static const struct source_kind *kind_of(const struct upstream_config *config)
 {
     switch (config->discovery.kind) {
     case DISCOVERY_STATIC:
-        return NULL;
+        return &discovery_static;
     case DISCOVERY_FILE:
         return &discovery_file;
     case DISCOVERY_DNS:
@@ -377,30 +372,29 @@ static void stop_source(struct discovered *it)
     it->trouble = NULL;
 }
 
-static void start_source(struct discovered *it)
+static void start_source(struct discovered *it, const struct source_kind *kind)
 {
+    it->kind = kind;
     it->is_waiting = true;
     it->source_config = proxy_config_ref(it->discovery->config);
     it->source = it->kind->start(it->discovery->base, it->config, &source_callbacks, it);
 }
 
 /* Learns from where the config says, which is what it did before if nothing about it has changed. */
-static void renew_source(struct discovered *it, const struct upstream_config *before,
-                         const struct discovery_plan *plan, size_t place)
+static void renew_source(struct discovered *it, const struct upstream_config *before)
 {
     const struct source_kind *kind = kind_of(it->config);
-    if (kind != NULL && kind == it->kind &&
-        proxy_config_agrees(before, it->config, "discovery."))
+    if (kind == it->kind && proxy_config_agrees(before, it->config, "discovery."))
         return;
-    stop_source(it);
-    it->kind = kind;
-    if (kind != NULL) {
-        start_source(it);
+    if (kind == it->kind && kind->change != NULL) {
+        struct proxy_config *config_before = it->source_config;
+        it->source_config = proxy_config_ref(it->discovery->config);
+        kind->change(it->source, it->config);
+        proxy_config_unref(config_before);
         return;
     }
-    size_t len;
-    const struct endpoint_spec *specs = static_lists_get(plan->lists, place, &len);
-    on_list(it, specs, len);
+    stop_source(it);
+    start_source(it, kind);
 }
 
 static struct discovered *discovered_new(struct discovery *discovery,
@@ -455,7 +449,7 @@ static struct discovered *renew_upstream(struct discovery *discovery,
     endpoint_list_set_options(it->list, &options);
     health_checks_set_config(it->checks, config);
     renew_tls(it, plan->tls[place]);
-    renew_source(it, before, plan, place);
+    renew_source(it, before);
     return it;
 }
 
@@ -542,7 +536,7 @@ struct discovery_facts discovery_facts(const struct discovery *discovery, size_t
     check(place < discovery->len);
     const struct discovered *it = discovery->upstreams[place];
     return (struct discovery_facts){
-        .source = it->kind != NULL ? it->kind->word : "static",
+        .source = it->kind->word,
         .is_synced = it->lists > 0 && it->trouble == NULL,
         .lists = it->lists,
         .listed_at = it->listed_at,

@@ -35,8 +35,7 @@ typedef void (*discovery_snapshot_cb)(void *argument, struct snapshot *snapshot)
 struct discovery *discovery_new(struct event_base *base,
                                 discovery_snapshot_cb on_snapshot, void *argument);
 
-/* What can fail of a config, which outlives it: looks up the names of static endpoints, reads the files of TLS. NULL with
- * a line in `error`. */
+/* What can fail of a config, which outlives it: reads the files of TLS. NULL with a line in `error`. */
 struct discovery_plan *discovery_plan_new(const struct proxy_config *config, char *error,
                                           size_t error_size) MUST_CHECK;
 void discovery_plan_free(struct discovery_plan *plan);

@@ -2,7 +2,8 @@
 
 #include "shared/timing.h"
 
-#include <ares.h>
+#include "proxy/dns_channel.h"
+
 #include <arpa/nameser.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
@@ -10,22 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
-#define TRY_MS        2000
-#define TRIES         2
-#define UDP_BYTES_MAX 1232 /* fits any path unfragmented */
 #define SHORTEST_WAIT MILLISECONDS(500)
-
-/* A socket of the name server library. */
-struct dns_socket {
-    LIST_ENTRY(dns_socket) entry;
-    struct dns_source *source;
-    int fd;
-    struct event event;
-};
-
-LIST_HEAD(dns_socket_list, dns_socket);
 
 /* A name whose addresses are asked for. */
 struct dns_target {
@@ -41,9 +28,8 @@ struct dns_source {
     const struct upstream_config *config; /* borrowed */
     const struct source_callbacks *callbacks;
     void *owner;
-    ares_channel channel; /* NULL between two rounds */
-    struct dns_socket_list sockets;
-    struct event next;    /* the round begins, or its timeouts are due */
+    struct dns_channel channel; /* closed between two rounds */
+    struct event next;          /* the round begins */
     struct event finish;  /* the round has ended: outside of the library's callbacks */
     unsigned outstanding; /* questions */
     struct dns_target **targets;
@@ -51,59 +37,6 @@ struct dns_source {
     unsigned time_to_live; /* seconds, the shortest of this round */
     char trouble[256];     /* of this round; "" none */
 };
-
-/* ---- the library in our loop ---- */
-
-static void set_timer(struct dns_source *source)
-{
-    struct timeval longest = {TRY_MS / 1000, 0}, wait;
-    if (source->outstanding == 0)
-        return;
-    event_add(&source->next, ares_timeout(source->channel, &longest, &wait));
-}
-
-static void on_socket(evutil_socket_t fd, short what, void *argument)
-{
-    struct dns_source *source = ((struct dns_socket *)argument)->source;
-    ares_process_fd(source->channel, (what & EV_READ) != 0 ? fd : ARES_SOCKET_BAD,
-                    (what & EV_WRITE) != 0 ? fd : ARES_SOCKET_BAD);
-    set_timer(source);
-}
-
-static void remove_socket(struct dns_socket *it)
-{
-    event_del(&it->event);
-    LIST_REMOVE(it, entry);
-    free(it);
-}
-
-static void on_socket_state(void *argument, ares_socket_t fd, int reads, int writes)
-{
-    struct dns_source *source = argument;
-    struct dns_socket *it;
-    LIST_FOREACH(it, &source->sockets, entry)
-    {
-        if (it->fd == fd)
-            break;
-    }
-    if (!reads && !writes) {
-        if (it != NULL)
-            remove_socket(it);
-        return;
-    }
-    if (it == NULL) {
-        it = must_calloc(1, sizeof *it);
-        it->source = source;
-        it->fd = fd;
-        LIST_INSERT_HEAD(&source->sockets, it, entry);
-    } else {
-        event_del(&it->event);
-    }
-    event_assign(&it->event, source->base, fd,
-                 (short)(EV_PERSIST | (reads ? EV_READ : 0) | (writes ? EV_WRITE : 0)),
-                 on_socket, it);
-    event_add(&it->event, NULL);
-}
 
 /* ---- answers ---- */
 
@@ -182,7 +115,7 @@ static void on_v4(void *argument, int status, int timeouts, unsigned char *answe
         note_time_to_live(target->source, found[i].ttl);
     }
     if (status == ARES_ENODATA) { /* the name is there, without an IPv4 address */
-        ares_query(target->source->channel, target->name, ns_c_in, ns_t_aaaa, on_v6,
+        ares_query(target->source->channel.ares, target->name, ns_c_in, ns_t_aaaa, on_v6,
                    target);
         return;
     }
@@ -201,7 +134,7 @@ static void ask_addresses(struct dns_source *source, const char *name, unsigned 
         must_realloc(source->targets, (source->len + 1) * sizeof *source->targets);
     source->targets[source->len++] = target;
     source->outstanding++;
-    ares_query(source->channel, name, ns_c_in, ns_t_a, on_v4, target);
+    ares_query(source->channel.ares, name, ns_c_in, ns_t_a, on_v4, target);
 }
 
 static void on_services(void *argument, int status, int timeouts, unsigned char *answer,
@@ -229,47 +162,28 @@ static void on_services(void *argument, int status, int timeouts, unsigned char 
 
 static void begin_round(struct dns_source *source)
 {
-    struct ares_options options = {
-        .flags = ARES_FLAG_NOSEARCH | ARES_FLAG_EDNS,
-        .timeout = TRY_MS,
-        .tries = TRIES,
-        .ednspsz = UDP_BYTES_MAX,
-        .sock_state_cb = on_socket_state,
-        .sock_state_cb_data = source,
-    };
     const char *name = source->config->discovery.dns.name;
     const char *server = source->config->discovery.dns.server;
     source->trouble[0] = '\0';
     source->time_to_live = UINT32_MAX;
     source->outstanding = 1; /* this function */
-    /* a channel of its own: /etc/resolv.conf may be another one by now */
-    int status = ares_init_options(&source->channel, &options,
-                                   ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
-                                       ARES_OPT_EDNSPSZ | ARES_OPT_SOCK_STATE_CB);
-    if (status != ARES_SUCCESS)
-        source->channel = NULL;
-    else if (server[0] != '\0')
-        status = ares_set_servers_ports_csv(source->channel, server);
+    int status = dns_channel_open(&source->channel, server, ARES_FLAG_NOSEARCH);
     if (status != ARES_SUCCESS) {
         note_trouble(source, name, "the name servers", status);
     } else if (name[0] == '_') {
         source->outstanding++;
-        ares_query(source->channel, name, ns_c_in, ns_t_srv, on_services, source);
+        ares_query(source->channel.ares, name, ns_c_in, ns_t_srv, on_services, source);
     } else {
         ask_addresses(source, name, (unsigned)source->config->discovery.dns.port);
     }
     answered(source);
-    set_timer(source);
+    if (source->channel.ares != NULL)
+        dns_channel_rearm(&source->channel);
 }
 
 static void end_round(struct dns_source *source)
 {
-    struct dns_socket *it;
-    if (source->channel != NULL)
-        ares_destroy(source->channel);
-    source->channel = NULL;
-    while ((it = LIST_FIRST(&source->sockets)) != NULL)
-        remove_socket(it);
+    dns_channel_close(&source->channel);
     for (size_t i = 0; i < source->len; i++) {
         free(source->targets[i]->name);
         free(source->targets[i]->addresses);
@@ -335,13 +249,7 @@ static void on_finish(evutil_socket_t fd, short what, void *argument)
 static void on_next(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd, (void)what;
-    struct dns_source *source = argument;
-    if (source->channel == NULL) {
-        begin_round(source);
-        return;
-    }
-    ares_process_fd(source->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    set_timer(source);
+    begin_round(argument);
 }
 
 static void *start(struct event_base *base, const struct upstream_config *config,
@@ -353,7 +261,7 @@ static void *start(struct event_base *base, const struct upstream_config *config
     source->config = config;
     source->callbacks = callbacks;
     source->owner = owner;
-    LIST_INIT(&source->sockets);
+    dns_channel_init(&source->channel, base);
     event_assign(&source->next, base, -1, 0, on_next, source);
     event_assign(&source->finish, base, -1, 0, on_finish, source);
     event_add(&source->next, &at_once);

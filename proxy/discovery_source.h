@@ -29,4 +29,6 @@ struct source_kind {
     void *(*start)(struct event_base *base, const struct upstream_config *config,
                    const struct source_callbacks *callbacks, void *owner);
     void (*stop)(void *source);
+    /* Other options from now on, `config` as for start; NULL: it is stopped and started. */
+    void (*change)(void *source, const struct upstream_config *config);
 };

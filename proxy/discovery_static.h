@@ -1,25 +1,26 @@
 /*
- * Discovery from the configuration: the endpoints of discovery.static, names looked up once (this blocks:
- * start-up and reload only).
+ * Discovery from the configuration: the endpoints of discovery.static. Numeric addresses are listed at once; names
+ * are looked up in the background, as the system does (hosts file, search domains), again and again:
+ *
+ *     answer           in its time to live, 1 s to a minute. The address that an endpoint has stays as long as it is
+ *                      among the answer's; else it gets the first one, IPv4 before IPv6
+ *     no answer, or    after 1, 2, 4 … 30 s; the last address stays. An endpoint without any is not listed
+ *     no such name
+ *
+ * Nothing is listed before there is one address; what was listed before (by another configuration) stays until
+ * then. Trouble tells of one name that could not be looked up.
  */
 #pragma once
 
-#include "proxy/endpoint_set.h"
-#include "proxy/proxy_config.h"
+#include "proxy/discovery_source.h"
 
-/* Fills the config's endpoints.count specs; text is the configuration's. False: `error` has one line;
- * nothing else fails than looking up a name. */
+extern const struct source_kind discovery_static;
+
+/* Has it names, which replicas may learn of at different moments? */
+bool discovery_static_has_names(const struct upstream_config *config);
+
+/* For tests: fills the config's endpoints.count specs, all of them numeric; text is the configuration's. False:
+ * `error` has one line. */
 bool discovery_static_list(const struct upstream_config *config,
                            struct endpoint_spec *specs, char *error,
                            size_t error_size) MUST_CHECK;
-
-/* The same for all upstreams of a config, which outlives it: what can fail is done before anything is changed. NULL with
- * a line in `error`. */
-struct static_lists;
-struct static_lists *static_lists_new(const struct proxy_config *config, char *error,
-                                      size_t error_size) MUST_CHECK;
-void static_lists_free(struct static_lists *lists);
-
-/* That of one upstream, by its place in the config; none for another kind of discovery. */
-const struct endpoint_spec *static_lists_get(const struct static_lists *lists,
-                                             size_t place, size_t *len);

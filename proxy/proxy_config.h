@@ -112,7 +112,8 @@ struct upstream_config {
     char *name;
     struct option_list endpoints; /* of struct endpoint_config: discovery.static */
     struct {
-        char *file; /* of endpoints; "" = another source */
+        char *name_server; /* IP[:port]; "" = those of /etc/resolv.conf, and /etc/hosts */
+        char *file;        /* of endpoints; "" = another source */
         bool has_dns;
         struct {
             char *name;   /* "_…" asks for SRV records */

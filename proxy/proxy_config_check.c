@@ -63,9 +63,13 @@ const char *proxy_check_endpoint(const void *text)
     }
     if (slice_find(host, ':') < host.len)
         return "must have an IPv6 address in brackets";
-    return consists_of(host, "-._") && host.len <= 253
-               ? NULL
-               : "does not have a valid host name";
+    if (!consists_of(host, "-._") || host.len > 253)
+        return "does not have a valid host name";
+    struct address address;
+    struct slice name;
+    unsigned number;
+    const char *why;
+    return address_parse_or_name(endpoint, &address, &name, &number, &why) ? NULL : why;
 }
 
 const char *proxy_check_cookie_name(const void *text)

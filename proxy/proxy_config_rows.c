@@ -75,7 +75,10 @@ static const struct option_table listener_table =
 static const struct option_row endpoint_rows[] = {
     {"address", OPTION_TEXT, AT(address), .required = true, .minimum = 1, .maximum = 300,
      .check = proxy_check_endpoint, .reload = OPTION_NEW,
-     .help = "host:port, [v6]:port or unix:/path; a name is looked up once."},
+     .help = "host:port, [v6]:port or unix:/path. A name is looked up again and again "
+             "(in the background, /etc/hosts first); it keeps an address as long as the "
+             "answers have it, "
+             "and the last one while they fail."},
     {"id", OPTION_TEXT, AT(id), .maximum = 128, .reload = OPTION_NEW,
      .help = "What the tag is made of; empty: the address."},
     {"weight", OPTION_INTEGER, AT(weight), .minimum = 0, .maximum = ENDPOINT_WEIGHT_MAX,
@@ -96,6 +99,11 @@ static const struct option_row upstream_rows[] = {
     {"discovery.static", OPTION_LIST, AT(endpoints), .elements = &endpoint_table,
      .minimum = 1, .maximum = 4096, .reload = OPTION_LIVE,
      .help = "The endpoints, as text or as objects."},
+    {"discovery.name_server", OPTION_TEXT, AT(discovery.name_server), .maximum = 64,
+     .check = proxy_check_dns_server, .reload = OPTION_LIVE,
+     .help = "IP or IP:port of the name server that knows the names in static; empty: "
+             "those of "
+             "/etc/resolv.conf."},
     {"discovery.file", OPTION_TEXT, AT(discovery.file), .maximum = 4096,
      .reload = OPTION_LIVE,
      .help = "Instead: a JSON list of the same, addresses numeric; read again when it "

@@ -1,7 +1,7 @@
 /*
  * Another configuration while the proxy runs.
  *
- *      SIGHUP ────────┐                       ┌ affinity keys · TLS files · static names · new sockets bound
+ *      SIGHUP ────────┐                       ┌ affinity keys · TLS files · new sockets bound
  *      ctl reload ────┼─▶ the file ─▶ parsed ─▶ prepared ─▶ swapped: discovery makes a snapshot ─┬─▶ every worker has
  *      a file changed ┘         └──────┬──────┘             listeners: each worker's list ───────┘   both: answered
  *                              anything wrong:

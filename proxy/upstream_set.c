@@ -1,5 +1,6 @@
 #include "proxy/upstream_set.h"
 
+#include "proxy/discovery_static.h"
 #include "proxy/upstream.h"
 
 struct endpoint_set *upstream_set_new(const struct upstream_config *config,
@@ -11,7 +12,8 @@ struct endpoint_set *upstream_set_new(const struct upstream_config *config,
         .keys = keys,
         .place_after = config->place_after,
         .slow_start = config->slow_start,
-        .is_static = config->discovery.kind == DISCOVERY_STATIC,
+        .is_static = config->discovery.kind == DISCOVERY_STATIC &&
+                     !discovery_static_has_names(config),
         .learned_maximum = (size_t)config->affinity.learned_sids,
     };
     if (config->affinity.has_ingress_nginx_cookie)

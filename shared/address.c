@@ -158,23 +158,44 @@ static bool is_host_name(struct slice host)
     return has_letter && !slice_starts_with(host, SLICE("0x"));
 }
 
-bool address_resolve(struct slice text, struct address *address, const char **why)
+bool address_parse_or_name(struct slice text, struct address *address, struct slice *host,
+                           unsigned *port, const char **why)
 {
+    bool is_bracketed;
+    *host = slice_of(NULL, 0);
     if (slice_starts_with(text, SLICE("unix:")))
         return parse_unix(slice_from(text, 5), address, why);
-    struct slice host;
-    bool is_bracketed;
-    unsigned port;
-    if (!split(text, &host, &is_bracketed, &port, why))
+    struct slice name;
+    if (!split(text, &name, &is_bracketed, port, why))
         return false;
-    if (parse_numeric(host, is_bracketed, port, address, why))
+    if (parse_numeric(name, is_bracketed, *port, address, why))
         return true;
     if (*why != NULL)
         return false;
-    if (!is_host_name(host)) {
+    if (!is_host_name(name)) {
         *why = "the host is neither a numeric address nor a host name";
         return false;
     }
+    *host = name;
+    return true;
+}
+
+void address_set_port(struct address *address, unsigned port)
+{
+    if (address->socket.any.sa_family == AF_INET6)
+        address->socket.v6.sin6_port = htons((uint16_t)port);
+    else if (address->socket.any.sa_family == AF_INET)
+        address->socket.v4.sin_port = htons((uint16_t)port);
+}
+
+bool address_resolve(struct slice text, struct address *address, const char **why)
+{
+    struct slice host;
+    unsigned port;
+    if (!address_parse_or_name(text, address, &host, &port, why))
+        return false;
+    if (host.len == 0)
+        return true;
     char *name = slice_dup(host);
     struct addrinfo wish = {.ai_socktype = SOCK_STREAM, .ai_family = AF_UNSPEC};
     struct addrinfo *found = NULL;
@@ -193,10 +214,7 @@ bool address_resolve(struct slice text, struct address *address, const char **wh
         }
     *address = address_from_socket(best->ai_addr, best->ai_addrlen);
     freeaddrinfo(found);
-    if (address->socket.any.sa_family == AF_INET6)
-        address->socket.v6.sin6_port = htons((uint16_t)port);
-    else
-        address->socket.v4.sin_port = htons((uint16_t)port);
+    address_set_port(address, port);
     return true;
 }
 

@@ -29,8 +29,16 @@ struct address {
 bool address_parse(struct slice text, struct address *address,
                    const char **why) MUST_CHECK;
 
-/* As address_parse, and a host name is looked up once with getaddrinfo (blocks; start-up and reload only).
- * IPv4 is preferred when the name has both. */
+/* As address_parse; a host name is not looked up, but given back in *host with its *port (host->len is 0 for all
+ * else). */
+bool address_parse_or_name(struct slice text, struct address *address, struct slice *host,
+                           unsigned *port, const char **why) MUST_CHECK;
+
+/* Nothing for unix. */
+void address_set_port(struct address *address, unsigned port);
+
+/* As address_parse, and a host name is looked up once with getaddrinfo (blocks: for commands only). IPv4 is
+ * preferred when the name has both. */
 bool address_resolve(struct slice text, struct address *address,
                      const char **why) MUST_CHECK;
 

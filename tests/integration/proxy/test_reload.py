@@ -215,8 +215,8 @@ def breakages(folder, taken):
             {"cert": str(folder / "none.pem"), "key": str(folder / "none.pem")}]}}), r"listeners\[1\]\.tls: .*none\.pem"),
         "no CA of the endpoints": (lambda c: c["upstreams"][0].update(tls={"ca": str(folder / "none.pem")}),
                                    r"tls of upstream chat: .*none\.pem"),
-        "a name that nobody has": (lambda c: c["upstreams"].append(
-            {"name": "odd", "discovery": {"static": ["nobody.invalid:1"]}}), r"upstream odd: endpoint nobody\.invalid:1"),
+        "what is no name": (lambda c: c["upstreams"].append(
+            {"name": "odd", "discovery": {"static": ["127.1:1"]}}), r"static\[0\].*neither a numeric address nor a host name"),
     }
 
 

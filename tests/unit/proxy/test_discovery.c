@@ -345,21 +345,34 @@ static void test_verdicts_last_over_a_config_and_end_with_the_checks(void **stat
     rig_stop(&rig);
 }
 
-static void
-test_a_name_that_cannot_be_looked_up_is_an_error_before_anything_changes(void **state)
+static bool has_trouble(const struct rig *rig)
+{
+    return discovery_facts(rig->discovery, 0).trouble[0] != '\0';
+}
+
+static void test_a_name_that_cannot_be_looked_up_leaves_the_others(void **state)
 {
     (void)state;
-    char error[256] = "";
-    struct proxy_config *config = proxy_config_parse(
-        "test",
-        SLICE("listeners: [{address: \"127.0.0.1:1\"}]\n"
-              "upstreams: [{name: chat, discovery: {static: [\"127.0.0.1:1\","
-              " \"nobody.invalid:1\"]}}]\n"),
-        stderr);
-    assert_non_null(config);
-    assert_null(discovery_plan_new(config, error, sizeof error));
-    assert_non_null(strstr(error, "upstream chat: endpoint nobody.invalid:1: "));
-    proxy_config_unref(config);
+    const char *name, *why;
+    struct rig rig;
+    rig_start(&rig);
+    /* nobody answers at that port: the question fails at once */
+    apply(&rig, "{name: chat, discovery: {name_server: \"127.0.0.1:9\","
+                " static: [\"127.0.0.1:1\", \"nobody.invalid:1\"]}}");
+    assert_int_equal(rig.snapshot->sets[0]->len, 1);
+    assert_true(discovery_is_synced(rig.discovery, &name, &why));
+    turn_until(&rig, has_trouble);
+    assert_non_null(
+        strstr(discovery_facts(rig.discovery, 0).trouble, "endpoint nobody.invalid:1: "));
+    rig_stop(&rig);
+
+    rig_start(&rig);
+    apply(&rig, "{name: chat, discovery: {name_server: \"127.0.0.1:9\","
+                " static: [\"nobody.invalid:1\"]}}");
+    turn_until(&rig, has_trouble);
+    assert_false(discovery_is_synced(rig.discovery, &name, &why));
+    assert_string_equal(name, "chat");
+    rig_stop(&rig);
 }
 
 int main(void)
@@ -378,8 +391,7 @@ int main(void)
             test_a_set_of_an_upstream_that_is_taken_out_lives_for_its_holders),
         cmocka_unit_test(test_what_operators_said_lasts),
         cmocka_unit_test(test_verdicts_last_over_a_config_and_end_with_the_checks),
-        cmocka_unit_test(
-            test_a_name_that_cannot_be_looked_up_is_an_error_before_anything_changes),
+        cmocka_unit_test(test_a_name_that_cannot_be_looked_up_leaves_the_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
