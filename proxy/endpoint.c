@@ -13,7 +13,9 @@
 #define SUSPECT_TIME_FIRST SECONDS(1)
 #define SUSPECT_DOUBLINGS  5 /* 32 s, cut to the longest */
 #define SUSPECT_TIME_MAX   SECONDS(30)
-#define PROBE_TIME         SECONDS(5) /* as long as a connect may take by default */
+#define IDLE_UNKNOWN                                                                     \
+    500u /* milliseconds; the shortest that servers have by default is 2 s */
+#define PROBE_TIME SECONDS(5) /* as long as a connect may take by default */
 
 int endpoint_identity_compare(struct slice a, unsigned a_port, struct slice b,
                               unsigned b_port)
@@ -165,6 +167,35 @@ bool endpoint_is_suspect(const struct endpoint *endpoint, uint64_t now)
     return atomic_load_explicit(&endpoint->failures, memory_order_relaxed) >=
                ENDPOINT_SUSPECT_FAILURES &&
            now < atomic_load_explicit(&endpoint->suspect_until, memory_order_relaxed);
+}
+
+void endpoint_note_idle_announced(struct endpoint *endpoint, unsigned limit)
+{
+    if (atomic_load_explicit(&endpoint->idle_announced, memory_order_relaxed) != limit)
+        atomic_store_explicit(&endpoint->idle_announced, limit, memory_order_relaxed);
+}
+
+void endpoint_note_idle_end(struct endpoint *endpoint, unsigned idle)
+{
+    unsigned seen = atomic_load_explicit(&endpoint->idle_seen, memory_order_relaxed);
+    unsigned limit = idle > 0 ? idle : 1;
+    if (seen == 0 || limit < seen)
+        atomic_store_explicit(&endpoint->idle_seen, limit, memory_order_relaxed);
+}
+
+void endpoint_note_idle_served(struct endpoint *endpoint, unsigned idle)
+{
+    if (idle > atomic_load_explicit(&endpoint->idle_seen, memory_order_relaxed))
+        atomic_store_explicit(&endpoint->idle_seen, idle, memory_order_relaxed);
+}
+
+unsigned endpoint_idle_safe_ms(const struct endpoint *endpoint)
+{
+    unsigned announced =
+        atomic_load_explicit(&endpoint->idle_announced, memory_order_relaxed);
+    unsigned seen = atomic_load_explicit(&endpoint->idle_seen, memory_order_relaxed);
+    unsigned limit = announced != 0 ? announced : seen != 0 ? seen : IDLE_UNKNOWN;
+    return limit / 4 * 3;
 }
 
 unsigned endpoint_placed(const struct endpoint *endpoint, uint64_t now)

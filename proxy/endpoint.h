@@ -49,6 +49,10 @@ struct endpoint {
     atomic_uint probes;   /* sent since the suspicion began */
     _Atomic uint64_t suspect_until;
 
+    atomic_uint idle_announced; /* milliseconds, of Keep-Alive: timeout=; 0: never said */
+    atomic_uint
+        idle_seen; /* so long an idle connection lasts, as far as we saw; 0: never */
+
     /* Every route reads what is above, and every request changes what is below. */
     char apart[CACHE_LINE];
     atomic_uint holders;
@@ -101,6 +105,16 @@ bool endpoint_has_one_holder(const struct endpoint *endpoint);
 void endpoint_note_failure(struct endpoint *endpoint, uint64_t now);
 void endpoint_note_success(struct endpoint *endpoint);
 bool endpoint_is_suspect(const struct endpoint *endpoint, uint64_t now);
+
+/* How long the endpoint keeps an idle connection: it said so; it closed one; it answered on one that had been idle. All
+ * in milliseconds. */
+void endpoint_note_idle_announced(struct endpoint *endpoint, unsigned limit);
+void endpoint_note_idle_end(struct endpoint *endpoint, unsigned idle);
+void endpoint_note_idle_served(struct endpoint *endpoint, unsigned idle);
+
+/* Up to this age it does not close an idle connection, with a margin: three quarters of what is known, else of half a
+ * second. */
+unsigned endpoint_idle_safe_ms(const struct endpoint *endpoint);
 
 /* Handshakes of the last 10 s; of this second only. */
 unsigned endpoint_placed(const struct endpoint *endpoint, uint64_t now);

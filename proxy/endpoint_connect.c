@@ -54,6 +54,8 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
     /* Idle: its end, or bytes that nobody asked for. Both make it useless. */
     if (is_without_content(connection))
         return;
+    endpoint_note_idle_end(connection->endpoint,
+                           deadline_now(&connection->worker->wheel) - connection->since);
     idle_remove(connection);
     endpoint_connection_close(connection);
 }
@@ -105,6 +107,12 @@ static struct endpoint_connection *idle_find(struct worker *worker,
     return NULL;
 }
 
+static bool is_young(const struct endpoint_connection *connection)
+{
+    uint32_t idle = deadline_now(&connection->worker->wheel) - connection->since;
+    return idle < endpoint_idle_safe_ms(connection->endpoint);
+}
+
 bool endpoint_address_is_local(const struct address *address)
 {
     switch (address->socket.any.sa_family) {
@@ -133,16 +141,18 @@ static bool is_our_own_want(int error)
            error == EADDRNOTAVAIL;
 }
 
-struct endpoint_connection *endpoint_connection_open(struct worker *worker,
-                                                     struct endpoint *endpoint,
-                                                     struct endpoint_tls *tls,
-                                                     bool may_reuse, void *owner,
-                                                     endpoint_ready_cb on_ready_cb)
+struct endpoint_connection *
+endpoint_connection_open(struct worker *worker, struct endpoint *endpoint,
+                         struct endpoint_tls *tls, enum endpoint_reuse reuse, void *owner,
+                         endpoint_ready_cb on_ready_cb)
 {
     struct endpoint_connection *connection =
-        may_reuse ? idle_find(worker, endpoint, tls) : NULL;
+        reuse != ENDPOINT_REUSE_NONE ? idle_find(worker, endpoint, tls) : NULL;
+    if (connection != NULL && reuse == ENDPOINT_REUSE_YOUNG && !is_young(connection))
+        connection = NULL;
     if (connection != NULL) {
         idle_remove(connection);
+        connection->idled_ms = deadline_now(&worker->wheel) - connection->since;
         connection->owner = owner;
         connection->on_ready = on_ready_cb;
         connection->is_reused = true;
@@ -264,6 +274,8 @@ void endpoint_connection_keep(struct endpoint_connection *connection)
 {
     struct worker *worker = connection->worker;
     uint32_t limit = keep_alive_ms(worker);
+    if (connection->is_reused)
+        endpoint_note_idle_served(connection->endpoint, connection->idled_ms);
     if (limit == 0 || worker->is_draining) {
         endpoint_connection_close(connection);
         return;

@@ -11,7 +11,8 @@
  * While OWNED the owner gets every event through `on_ready` and sets what it wants by
  * endpoint_connection_watch(); the event stays registered over reuse, so that a request on a reused
  * connection costs no epoll_ctl. Idle connections are kept for each worker and endpoint, the freshest
- * is reused first. A connection lives until the end of the turn in which it was closed. The owner's
+ * is reused first. An idle connection that its endpoint closes at the very moment at which a request is sent loses the
+ * request: what may not be sent twice takes only a young one (endpoint_idle_safe_ms). A connection lives until the end of the turn in which it was closed. The owner's
  * deadline bounds connecting; there is never a half-close before a 101.
  */
 #pragma once
@@ -42,6 +43,7 @@ struct endpoint_connection {
     TAILQ_ENTRY(endpoint_connection) entry;  /* idle of its bucket, or the closed ones */
     TAILQ_ENTRY(endpoint_connection) by_age; /* idle of the worker, oldest first */
     uint32_t since;    /* deadline_now() when it became idle, or began to connect */
+    uint32_t idled_ms; /* how long it was idle before this exchange */
     short watched;     /* EV_READ, EV_WRITE */
     bool is_connected; /* and TLS is ready */
     bool is_securing;  /* connected, TLS is not ready */
@@ -65,15 +67,21 @@ void endpoint_pool_init(struct endpoint_pool *pool);
 /* Closes what is idle. */
 void endpoint_pool_cleanup(struct worker *worker);
 
-/* A connection to the endpoint for `owner`, with `tls` of its set (NULL: plain): an idle one when `may_reuse` and there is
+/* Which idle connections a request may take. */
+enum endpoint_reuse {
+    ENDPOINT_REUSE_NONE,
+    ENDPOINT_REUSE_YOUNG, /* one that the endpoint does not close just now: the request cannot be sent again */
+    ENDPOINT_REUSE_ANY,
+};
+
+/* A connection to the endpoint for `owner`, with `tls` of its set (NULL: plain): an idle one as `reuse` says when there is
  * one, else a new one that may still be connecting (is_connected tells; then the owner calls
  * endpoint_connection_write_early, and whenever on_ready comes endpoint_connection_finish). Takes its own
  * references. NULL with errno when the connect failed at once; that counts as a failure of the endpoint. */
-struct endpoint_connection *endpoint_connection_open(struct worker *worker,
-                                                     struct endpoint *endpoint,
-                                                     struct endpoint_tls *tls,
-                                                     bool may_reuse, void *owner,
-                                                     endpoint_ready_cb on_ready);
+struct endpoint_connection *
+endpoint_connection_open(struct worker *worker, struct endpoint *endpoint,
+                         struct endpoint_tls *tls, enum endpoint_reuse reuse, void *owner,
+                         endpoint_ready_cb on_ready);
 
 /* The first bytes on a connection that is still connecting, before any event: on the loopback the handshake is
  * over by the time connect(2) has returned, and an attempt costs less than waiting to be told. As

@@ -93,11 +93,10 @@ static bool may_resend(const struct exchange *exchange)
            (exchange->method == HTTP_GET || exchange->method == HTTP_OPTIONS);
 }
 
-/* Keeps the request only while it could be sent again. */
+/* Keeps the request, now that it is sent, only while it could be sent again. */
 static bool keeps_request(const struct exchange *exchange)
 {
-    bool may_go_elsewhere = exchange->kind == ROUTE_HANDSHAKE && may_resend(exchange);
-    return may_go_elsewhere || (exchange->connection->is_reused && may_resend(exchange));
+    return exchange->connection->is_reused && may_resend(exchange);
 }
 
 static void begin_awaiting(struct exchange *exchange)
@@ -177,11 +176,15 @@ void exchange_connect(struct exchange *exchange, struct endpoint *endpoint)
     exchange->is_begun = true;
     client_watch(exchange->client,
                  (short)(EV_READ | (exchange->client->watched & EV_WRITE)));
-    bool may_reuse = !exchange->is_upgrade && !exchange->was_resent;
+    enum endpoint_reuse reuse = ENDPOINT_REUSE_YOUNG;
+    if (exchange->is_upgrade || exchange->was_resent)
+        reuse = ENDPOINT_REUSE_NONE;
+    else if (may_resend(exchange))
+        reuse = ENDPOINT_REUSE_ANY;
     struct endpoint_tls *tls =
         exchange->snapshot->snapshot->sets[exchange->upstream]->tls;
-    exchange->connection = endpoint_connection_open(
-        exchange->worker, endpoint, tls, may_reuse, exchange, on_endpoint_ready);
+    exchange->connection = endpoint_connection_open(exchange->worker, endpoint, tls,
+                                                    reuse, exchange, on_endpoint_ready);
     if (exchange->connection == NULL) {
         exchange_endpoint_failed(exchange, CLOSE_CONNECT_FAILED);
         return;
@@ -290,6 +293,7 @@ static void try_other(struct exchange *exchange, enum close_reason reason)
 void exchange_endpoint_failed(struct exchange *exchange, enum close_reason reason)
 {
     bool was_reused = false;
+    bool is_unsent = exchange->request != NULL && exchange->request_sent == 0;
     if (exchange->connection != NULL) {
         was_reused = exchange->connection->is_reused;
         endpoint_connection_close(exchange->connection);
@@ -306,14 +310,15 @@ void exchange_endpoint_failed(struct exchange *exchange, enum close_reason reaso
     }
     bool may_move = reason == CLOSE_CONNECT_FAILED || reason == CLOSE_CONNECT_TIMEOUT ||
                     reason == CLOSE_ENDPOINT_TLS ||
-                    (reason == CLOSE_NO_ANSWER && exchange->kind == ROUTE_HANDSHAKE &&
-                     exchange->method == HTTP_GET);
+                    (reason == CLOSE_NO_ANSWER && is_unsent);
     if (exchange->kind != ROUTE_SESSION && may_move)
         try_other(exchange, reason);
     else if (exchange->kind == ROUTE_SESSION)
         try_same(exchange, reason);
-    else
+    else {
+        exchange_count_handshake(exchange, HANDSHAKE_FAILED);
         exchange_answer(exchange, reason);
+    }
 }
 
 /* ---- deadlines ---- */

@@ -10,7 +10,7 @@
  *        │            CONNECTING ──refused, timed out────────┴─▶ PAUSING ─▶ CONNECTING
  *        │                │
  *        │                ▼          a reused connection that ends before a byte: once more on a fresh one
- *        │             SENDING ─all sent─▶ AWAITING ◀─ 1xx
+ *        │             SENDING ─all sent─▶ AWAITING ◀─ 1xx     (a fresh one that does so: 502)
  *        │                                    │ final head
  *        │          ┌──────────┬──────────────┴──────┐
  *        │          ▼          ▼                     ▼

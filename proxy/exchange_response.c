@@ -427,6 +427,28 @@ static bool pass_interim(struct exchange *exchange)
     return len == 0 || client_write(exchange->client, slice_of(worker->out, len));
 }
 
+/* Keep-Alive: timeout=5, max=100 (RFC 2068 section 19.7.1.1). An endpoint that announces 0 keeps nothing. */
+static void note_keep_alive(struct exchange *exchange)
+{
+    const struct http_field *field =
+        http_field_find(&exchange->worker->response.fields, HTTP_FIELD_KEEP_ALIVE);
+    if (field == NULL)
+        return;
+    struct slice rest = field->value, part, name = SLICE("timeout=");
+    while (slice_cut(&rest, ',', &part)) {
+        part = slice_trim(part);
+        uint64_t seconds;
+        if (part.len <= name.len ||
+            !slice_equals_nocase(slice_to(part, name.len), name) ||
+            !slice_to_number(slice_from(part, name.len), 0, 86400, &seconds))
+            continue;
+        if (seconds == 0)
+            exchange->keeps_endpoint = false;
+        else
+            endpoint_note_idle_announced(exchange->endpoint, (unsigned)seconds * 1000);
+    }
+}
+
 static void on_final(struct exchange *exchange, struct slice head, struct slice data)
 {
     struct worker *worker = exchange->worker;
@@ -451,6 +473,7 @@ static void on_final(struct exchange *exchange, struct slice head, struct slice 
     if (exchange->is_upgrade && exchange->client->in != NULL)
         exchange->is_persistent = false;
     exchange->keeps_endpoint = exchange->keeps_endpoint && response->is_persistent;
+    note_keep_alive(exchange);
     buffer_drop(&worker->buffers, &exchange->request);
     buffer_drop(&worker->buffers, &exchange->head);
     exchange->parsed_len = 0;

@@ -82,9 +82,7 @@ def test_one_greedy_address_takes_nothing_from_another(edge):
     greedy = Greedy(GREEDY)
     greedy.attack(port, tls_port, 125)
     work(port, OTHER)
-    metrics = proxy.metrics()
-    assert metrics.get("sidrail_proxy_edge_answers_total", reason="ip_buffers_full") > 0
-    assert not metrics.get("sidrail_proxy_edge_answers_total", reason="buffers_full")
+    assert proxy.metrics().get("sidrail_proxy_edge_answers_total", reason="ip_buffers_full") > 0
     work(port, OTHER, times=3)
     greedy.close()
     work(port, GREEDY, times=1)

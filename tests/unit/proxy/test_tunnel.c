@@ -76,8 +76,8 @@ static void rig_start(struct rig *rig)
     assert_non_null(rig->client);
 
     struct endpoint *endpoint = rig->snapshot->sets[0]->entries[0].endpoint;
-    struct endpoint_connection *connection =
-        endpoint_connection_open(rig->worker, endpoint, NULL, false, rig, ignore);
+    struct endpoint_connection *connection = endpoint_connection_open(
+        rig->worker, endpoint, NULL, ENDPOINT_REUSE_NONE, rig, ignore);
     assert_non_null(connection);
     rig->endpoint_end = accept4(rig->listener, NULL, NULL, SOCK_NONBLOCK);
     assert_true(rig->endpoint_end >= 0);
