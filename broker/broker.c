@@ -323,6 +323,7 @@ static void watch_files(struct broker *broker)
 {
     watched_files_begin(broker->files);
     watched_files_add(broker->files, broker->file);
+    watched_files_add(broker->files, broker->config->key_file);
     broker_tls_walk_files(broker->config, watch_file, broker);
     watched_files_end(broker->files);
 }
@@ -332,12 +333,20 @@ static bool is_hub(const struct broker_config *config)
     return broker_config_shard_count(config) == 0;
 }
 
+static void warn_of_key_file(const struct broker_config *config)
+{
+    if (config->keys_are_readable_by_others)
+        log_warn(LOG_SUBJECT("main"), "the key file can be read by others",
+                 LOG_TEXT("path", config->key_file));
+}
+
 static void take_over(struct broker *broker, struct broker_config *config)
 {
     const struct client_limits limits = limits_of(config);
     client_set_set_limits(broker->clients, &limits);
     lifecycle_set_deadline(broker->lifecycle, config->shutdown_deadline);
     log_init((enum log_level)config->log_level, (enum log_format)config->log_format);
+    warn_of_key_file(config);
     broker->context.config = config;
     doors_commit(broker->doors);
     broker_config_release(broker->config);
@@ -523,6 +532,7 @@ void broker_start(struct broker *broker)
     check(event_add(broker->tick, &every) == 0);
     log_info(LOG_SUBJECT("main"), "started", LOG_TEXT("version", SIDRAIL_VERSION),
              LOG_UNSIGNED("shards", broker_config_shard_count(broker->config)));
+    warn_of_key_file(broker->config);
     lifecycle_ready(broker->lifecycle);
 }
 

@@ -5,9 +5,11 @@
 #include "broker/broker_metrics.h"
 #include "broker/broker_page.h"
 #include "broker/broker_status.h"
+#include "broker/gate.h"
 #include "broker/map_change.h"
 #include "broker/publish.h"
 #include "broker/shard.h"
+#include "broker/standing_clock.h"
 #include "shared/admin.h"
 #include "shared/lifecycle.h"
 #include "shared/log.h"
@@ -38,6 +40,21 @@ static bool is_started(void *argument, struct evbuffer *reason)
     return false;
 }
 
+/* Brokers that drop each other's messages: a broker among others goes on, one that is alone among strangers does not. */
+static bool is_understood(struct broker_admin *admin, struct evbuffer *reason)
+{
+    const struct publisher *publisher = broker_context(admin->broker)->publisher;
+    const struct gate *gate = publisher_gate(publisher);
+    if (gate == NULL)
+        return true;
+    enum gate_state state = gate_state(gate, standing_now());
+    bool is_alone = publisher_status(publisher).live_brokers == 0;
+    if (state != GATE_SEALED_ALONE && !(state == GATE_REFUSES && is_alone))
+        return true;
+    evbuffer_add_printf(reason, "%s", gate_state_text(state));
+    return false;
+}
+
 static bool is_ready(void *argument, struct evbuffer *reason)
 {
     struct broker_admin *admin = argument;
@@ -46,6 +63,8 @@ static bool is_ready(void *argument, struct evbuffer *reason)
         evbuffer_add_printf(reason, "%s", lifecycle_phase_text(phase));
         return false;
     }
+    if (!is_understood(admin, reason))
+        return false;
     const struct shard_set *set = shards_of(admin);
     enum broker_readiness rule =
         (enum broker_readiness)broker_config_of(admin->broker)->readiness;

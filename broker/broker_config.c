@@ -277,6 +277,9 @@ static void check_config(void *object, const struct option_place *place)
                 strcmp(name, broker_config_shard(config, j)->name) == 0)
                 option_error(place, "shards", "two shards have the name %s", name);
         }
+    if (config->accepts_unsigned && config->key_file[0] == '\0')
+        option_error(place, "cluster.accept_unsigned",
+                     "needs cluster.key_file; without it nothing is signed");
 }
 
 static const struct option_row rows[] = {
@@ -304,6 +307,17 @@ static const struct option_row rows[] = {
     {"cluster.partitions", OPTION_INTEGER, AT(broker_config, cluster_partitions),
      .standard = "4096", .minimum = 1, .maximum = 65536, .reload = OPTION_RESTART,
      .help = "Slices of all rooms; the same at all brokers."},
+    {"cluster.key_file", OPTION_TEXT, AT(broker_config, key_file), .maximum = 4096,
+     .reload = OPTION_LIVE,
+     .help =
+         "File of keys that brokers authenticate each other's messages with, lines of "
+         "an ID (one letter or digit) and 32 hex digits: the first signs, all verify; "
+         "read again when it changes. Empty: whoever may PUBLISH on the shards is "
+         "believed."},
+    {"cluster.accept_unsigned", OPTION_BOOL, AT(broker_config, accepts_unsigned),
+     .reload = OPTION_LIVE,
+     .help = "With key_file: also take messages without a signature, while the file is "
+             "given to one broker after another."},
     {"shards", OPTION_LIST, AT(broker_config, shards), .elements = &shard_table,
      .maximum = 1024, .reload = OPTION_LIVE,
      .help = "The Redis servers; absent is the embedded hub."},
@@ -531,6 +545,21 @@ static bool load_tls(struct broker_config *config, FILE *errors)
     return ok;
 }
 
+/* ── keys ── */
+
+static bool load_keys(struct broker_config *config, FILE *errors)
+{
+    char error[4352]; /* a path and a reason */
+    if (config->key_file[0] == '\0')
+        return true;
+    config->has_keys =
+        file_keys_load(config->key_file, &config->keys,
+                       &config->keys_are_readable_by_others, error, sizeof(error));
+    if (!config->has_keys)
+        fprintf(errors, "cluster.key_file: %s\n", error);
+    return config->has_keys;
+}
+
 /* ── loading ── */
 
 struct broker_config *broker_config_load(const char *file,
@@ -567,7 +596,8 @@ struct broker_config *broker_config_load(const char *file,
         shard_fill(OPTION_ITEM(config->shards, broker_shard_config, i));
     for (size_t i = 0; i < config->listeners.count; i++)
         OPTION_ITEM(config->listeners, broker_listener_config, i)->whole = config;
-    if (!load_passwords(config, errors) || !load_tls(config, errors)) {
+    if (!load_passwords(config, errors) || !load_tls(config, errors) ||
+        !load_keys(config, errors)) {
         broker_config_release(config);
         return NULL;
     }
@@ -586,6 +616,7 @@ static void config_free(struct broker_config *config)
     for (size_t i = 0; i < config->shards.count; i++)
         shard_unfill(OPTION_ITEM(config->shards, broker_shard_config, i));
     options_cleanup(&broker_config_table, config);
+    explicit_bzero(&config->keys, sizeof(config->keys));
     free(config);
 }
 

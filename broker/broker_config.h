@@ -6,6 +6,7 @@
 
 #include "broker/partition_map.h"
 #include "shared/file_read.h"
+#include "shared/key_file.h"
 #include "shared/options.h"
 
 #include <stdio.h>
@@ -75,6 +76,12 @@ struct broker_config {
     struct text_list channels;
     char *cluster_name;
     int64_t cluster_partitions;
+    char *key_file; /* "": none */
+    bool accepts_unsigned;
+    /* No rows of their own. */
+    bool has_keys;
+    bool keys_are_readable_by_others;
+    struct file_keys keys;
     struct option_list shards; /* struct broker_shard_config; none: embedded hub */
     int ack;                   /* enum broker_ack */
     int order;                 /* enum delivery_order */

@@ -2,9 +2,11 @@
 
 #include "broker/close_reason.h"
 #include "broker/dialect_guess.h"
+#include "broker/implausible.h"
 #include "broker/message.h"
 #include "broker/publish.h"
 #include "broker/receive.h"
+#include "broker/seal.h"
 
 static const char *broker_metrics_method(int method)
 {

@@ -3,6 +3,7 @@
 #include "broker/broker.h"
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
+#include "broker/gate.h"
 #include "broker/host_ids.h"
 #include "broker/hot_rooms.h"
 #include "broker/interest.h"
@@ -12,6 +13,7 @@
 #include "broker/publish.h"
 #include "broker/receive.h"
 #include "broker/shard.h"
+#include "broker/standing_clock.h"
 #include "shared/json_write.h"
 #include "shared/lifecycle.h"
 #include "shared/timing.h"
@@ -199,6 +201,18 @@ static void write_counters(struct json_writer *json)
 }
 
 /* Where a change of shards stands, and who is waited for. */
+static void write_authentication(struct json_writer *json,
+                                 const struct publisher *publisher)
+{
+    const struct gate *gate = publisher_gate(publisher);
+    if (gate == NULL)
+        return;
+    json_text(json, "authentication", slice_from_text(gate_mode_text(gate)));
+    json_text(json, "authentication_state",
+              slice_from_text(gate_state_text(gate_state(gate, standing_now()))));
+    json_number(json, "unauthenticated", sum_of(M_UNAUTHENTICATED, SEAL_REFUSAL_COUNT));
+}
+
 static void write_map(struct json_writer *json, const struct publisher *publisher)
 {
     const struct map_change *map = publisher_map(publisher);
@@ -238,6 +252,7 @@ static void write_main(struct json_writer *json, struct broker *broker)
     snprintf(text, sizeof(text), "%016llx", (unsigned long long)status.map_hash);
     json_text(json, "map", slice_from_text(text));
     write_map(json, context->publisher);
+    write_authentication(json, context->publisher);
     json_number(json, "clients_open", metrics_sum(M_CLIENTS));
     json_number(json, "subscribers", metrics_sum(M_SUBSCRIBERS));
     json_unsigned(json, "spill_bytes", status.spill_bytes);
@@ -285,6 +300,16 @@ void broker_status_write_json(struct broker *broker, struct evbuffer *out)
 
 /* ── as text ── */
 
+static void add_authentication(const struct publisher *publisher, struct evbuffer *out)
+{
+    const struct gate *gate = publisher_gate(publisher);
+    enum gate_state state = gate_state(gate, standing_now());
+    evbuffer_add_printf(out, "authentic    %s, %lld messages dropped%s%s\n",
+                        gate_mode_text(gate),
+                        (long long)sum_of(M_UNAUTHENTICATED, SEAL_REFUSAL_COUNT),
+                        state == GATE_AGREES ? "" : ": ", gate_state_text(state));
+}
+
 void broker_status_write(struct broker *broker, struct evbuffer *out)
 {
     const struct command_context *context = broker_context(broker);
@@ -311,6 +336,7 @@ void broker_status_write(struct broker *broker, struct evbuffer *out)
             report.host_id, report.connections, report.subscribers, host_ids_remedy);
     if (set == NULL)
         return;
+    add_authentication(context->publisher, out);
     struct map_change_status map = map_change_status(publisher_map(context->publisher));
     evbuffer_add_printf(out, "map          %016llx, %s\n",
                         (unsigned long long)status.map_hash, map.state);

@@ -156,6 +156,13 @@ bool control_is_control(struct slice bytes)
     return slice_starts_with(bytes, SLICE("SC"));
 }
 
+uint64_t control_peek_sender(struct slice bytes)
+{
+    uint64_t sender = 0;
+    struct slice rest = slice_from(bytes, CONTROL_KIND_OFFSET + 1);
+    return control_is_control(bytes) && take_little(&rest, 8, &sender) ? sender : 0;
+}
+
 enum control_result control_parse(struct slice bytes, struct control *control)
 {
     memset(control, 0, sizeof(*control));

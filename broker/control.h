@@ -28,6 +28,9 @@ struct evbuffer;
 #define CONTROL_RANGES_MAX 256 /* in one ask or gone */
 #define CONTROL_RANGE_MAX  200 /* sequences of one range */
 
+/* Where the kind is. */
+#define CONTROL_KIND_OFFSET 3
+
 enum control_kind {
     CONTROL_HEARTBEAT = 1,
     CONTROL_ASK = 2,
@@ -87,6 +90,9 @@ enum control_result {
 };
 
 bool control_is_control(struct slice bytes);
+
+/* The sender of what begins like control; 0 for anything else. */
+uint64_t control_peek_sender(struct slice bytes);
 
 /* Slices point into `bytes`. Every list is whole and within its bounds. */
 enum control_result control_parse(struct slice bytes, struct control *control) MUST_CHECK;

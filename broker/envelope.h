@@ -22,6 +22,9 @@ struct evbuffer;
 #define ENVELOPE_FIXED_LEN   36
 #define ENVELOPE_ROOMS_MAX   65534
 
+/* Where the flags are. */
+#define ENVELOPE_FLAGS_OFFSET 3
+
 enum envelope_flag {
     ENVELOPE_RETRANSMIT = 1,
     ENVELOPE_HAS_HOST = 2,

@@ -2,8 +2,10 @@
 
 #include "broker/broker_metrics.h"
 #include "broker/envelope.h"
+#include "broker/implausible.h"
 #include "broker/map_change.h"
 #include "broker/receive.h"
+#include "broker/seal.h"
 #include "broker/shard.h"
 #include "broker/standing_clock.h"
 #include "broker/subscriber_counts.h"
@@ -21,15 +23,19 @@
 #define HEARS_WITHIN    MILLISECONDS(1500) /* a shard that brought something so lately */
 #define START_FOR_LINKS SECONDS(3)
 #define DISCOVER_FOR    MILLISECONDS(500)
+#define BEATS_APART     MILLISECONDS(20) /* at least, however often something changes */
+
+/* Brokers of which no heartbeat was heard: how many of their questions are answered in a second. */
+#define STRANGERS_ANSWERED 20
+
+/* New brokers that the log names in a second. */
+#define NEWCOMERS_LOGGED 10
 
 /* Tails beyond this are left out of a heartbeat: it stays below 64 KiB. */
 #define TAILS_IN_BEAT 4096
 
 /* Entries of the list of shards where it is subscribed: its count is one byte. */
 #define SUBSCRIBED_MAX 255
-
-/* Where the flags are in an envelope; its bytes are frozen (envelope.h). */
-#define FLAGS_OFFSET 3
 
 struct herald {
     struct herald_config config;
@@ -38,6 +44,9 @@ struct herald {
     struct evbuffer *out;
     struct event *beat; /* at once, and each second */
     bool beat_is_due;
+    uint64_t beat_at;      /* standing_now() of the last one */
+    uint64_t second_since; /* standing_now(): what follows was counted from then on */
+    unsigned strangers_answered, newcomers_logged;
     bool has_managers;
     uint64_t number;
     uint64_t started_at;  /* timing_now() */
@@ -51,21 +60,28 @@ struct herald {
 
 /* ── sending ── */
 
-/* PUBLISH of what lies in herald->out to "sidrail1:<cluster>:<suffix>". Borrowed until the next one. */
+/* PUBLISH of what lies in herald->out, sealed, to "sidrail1:<cluster>:<suffix>". Borrowed until the next one. */
 static struct span make_command(struct herald *herald, const char *suffix)
 {
+    char channel[128];
     char head[192];
     size_t len = evbuffer_get_length(herald->out);
-    int head_len = snprintf(
-        head, sizeof(head), "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\nsidrail1:%s:%s\r\n$%zu\r\n",
-        strlen("sidrail1::") + strlen(herald->cluster) + strlen(suffix), herald->cluster,
-        suffix, len);
+    size_t seal = seal_len(herald->config.seal);
+    int channel_len =
+        snprintf(channel, sizeof(channel), "sidrail1:%s:%s", herald->cluster, suffix);
+    check(channel_len > 0 && (size_t)channel_len < sizeof(channel));
+    int head_len =
+        snprintf(head, sizeof(head), "*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%s\r\n$%zu\r\n",
+                 channel_len, channel, seal + len);
     check(head_len > 0 && (size_t)head_len < sizeof(head));
-    size_t whole = (size_t)head_len + len + 2;
+    size_t start = (size_t)head_len + seal;
+    size_t whole = start + len + 2;
     chunk_writer_rewind(&herald->writer);
     char *room = chunk_writer_reserve(&herald->writer, whole);
     memcpy(room, head, (size_t)head_len);
-    check(evbuffer_remove(herald->out, room + head_len, len) == (int)len);
+    check(evbuffer_remove(herald->out, room + start, len) == (int)len);
+    seal_write(herald->config.seal, slice_of(channel, (size_t)channel_len),
+               slice_of(room + start, len), room + head_len);
     memcpy(room + whole - 2, "\r\n", 2);
     return chunk_writer_commit(&herald->writer, whole);
 }
@@ -251,13 +267,15 @@ static void beat_soon(struct herald *herald)
     if (herald->beat_is_due)
         return;
     herald->beat_is_due = true;
-    set_beat(herald, MILLISECONDS(1));
+    uint64_t since = standing_now() - herald->beat_at;
+    set_beat(herald, since < BEATS_APART ? BEATS_APART - since : MILLISECONDS(1));
 }
 
 static void on_beat(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
 {
     struct herald *herald = argument;
     herald->beat_is_due = false;
+    herald->beat_at = standing_now();
     beat(herald, NULL);
     set_beat(herald, BEAT_EVERY);
 }
@@ -401,8 +419,31 @@ struct places {
     size_t count;
 };
 
+/* Counts again from 0 each second. */
+static bool is_within(struct herald *herald, unsigned *count, unsigned maximum)
+{
+    uint64_t now = standing_now();
+    if (now - herald->second_since >= SECONDS(1)) {
+        herald->second_since = now;
+        herald->strangers_answered = herald->newcomers_logged = 0;
+    }
+    return (*count)++ < maximum;
+}
+
+/* A newcomer may ask before its heartbeat comes. */
+static bool may_answer(struct herald *herald, uint64_t sender)
+{
+    const struct peer *peer = peer_find(herald->config.peers, sender);
+    return (peer != NULL && !peer_is_stranger(peer)) ||
+           is_within(herald, &herald->strangers_answered, STRANGERS_ANSWERED);
+}
+
 static void take_where(struct herald *herald, const struct control *question)
 {
+    if (!may_answer(herald, question->sender)) {
+        implausible_note(IMPLAUSIBLE_STRANGER, question->sender);
+        return;
+    }
     struct places places = {evbuffer_new(), 0};
     for (unsigned i = 0; i < herald->config.partitions && places.count < 65535; i++) {
         uint64_t last = tails_last(herald->config.tails, i);
@@ -446,7 +487,25 @@ static uint64_t first_kept(const struct herald *herald, uint16_t partition)
     return first != NULL && first->sequence < end ? first->sequence : end;
 }
 
-/* Whoever was away for long asks for little of what it misses at a time; it hears at once of all that is gone. */
+/* One range of an ask: whoever was away for long asks for little of what it misses at a time; it hears at once of all that is
+ * gone. False: too much waits already, and it is asked again. */
+static bool answer_range(struct herald *herald, const struct control *ask,
+                         uint16_t partition, uint64_t first, unsigned count,
+                         struct gone *gone)
+{
+    struct shard *shard = shard_towards(herald, ask->sender, ask->shard);
+    uint64_t last = tails_last(herald->config.tails, partition);
+    uint64_t kept = first_kept(herald, partition);
+    add_gone(gone, partition, first, kept);
+    for (uint64_t i = first > kept ? first : kept; i < first + count && i <= last; i++) {
+        if (sent_ring_find(herald->config.ring, partition, i) == NULL)
+            add_gone(gone, partition, i, i + 1);
+        else if (shard != NULL && !shard_send_answer(shard, ask->sender, partition, i))
+            return false;
+    }
+    return true;
+}
+
 static void take_ask(struct herald *herald, const struct control *ask)
 {
     struct gone gone = {evbuffer_new(), 0};
@@ -454,21 +513,10 @@ static void take_ask(struct herald *herald, const struct control *ask)
     uint16_t partition;
     uint64_t first;
     unsigned count;
-    while (control_next_range(&ranges, &partition, &first, &count)) {
-        if (partition >= herald->config.partitions)
-            continue;
-        struct shard *shard = shard_towards(herald, ask->sender, ask->shard);
-        uint64_t kept = first_kept(herald, partition);
-        add_gone(&gone, partition, first, kept);
-        for (uint64_t i = first > kept ? first : kept; i < first + count; i++) {
-            if (sent_ring_find(herald->config.ring, partition, i) == NULL) {
-                if (i <= tails_last(herald->config.tails, partition))
-                    add_gone(&gone, partition, i, i + 1);
-            } else if (shard != NULL) {
-                shard_send_answer(shard, ask->sender, partition, i);
-            }
-        }
-    }
+    bool goes_on = true;
+    while (goes_on && control_next_range(&ranges, &partition, &first, &count))
+        goes_on = partition >= herald->config.partitions ||
+                  answer_range(herald, ask, partition, first, count, &gone);
     if (gone.count > 0) {
         herald->number++;
         struct control control = {.kind = CONTROL_GONE,
@@ -482,11 +530,11 @@ struct span herald_retransmit(struct herald *herald, uint64_t asker,
                               const struct sent *sent)
 {
     struct slice envelope = sent_envelope(sent);
-    char flags = (char)(envelope.data[FLAGS_OFFSET] | ENVELOPE_RETRANSMIT);
-    evbuffer_add(herald->out, envelope.data, FLAGS_OFFSET);
+    char flags = (char)(envelope.data[ENVELOPE_FLAGS_OFFSET] | ENVELOPE_RETRANSMIT);
+    evbuffer_add(herald->out, envelope.data, ENVELOPE_FLAGS_OFFSET);
     evbuffer_add(herald->out, &flags, 1);
-    evbuffer_add(herald->out, envelope.data + FLAGS_OFFSET + 1,
-                 envelope.len - FLAGS_OFFSET - 1);
+    evbuffer_add(herald->out, envelope.data + ENVELOPE_FLAGS_OFFSET + 1,
+                 envelope.len - ENVELOPE_FLAGS_OFFSET - 1);
     char suffix[32];
     write_own_channel(asker, suffix);
     return make_command(herald, suffix);
@@ -494,10 +542,11 @@ struct span herald_retransmit(struct herald *herald, uint64_t asker,
 
 /* ── what the others say ── */
 
-static void tell_new(const struct peer *peer)
+static void tell_new(struct herald *herald, const struct peer *peer)
 {
-    log_info(LOG_SUBJECT("brokers"), "heard", LOG_UNSIGNED("origin", peer->origin),
-             LOG_BOOL("ready", peer->is_ready));
+    if (is_within(herald, &herald->newcomers_logged, NEWCOMERS_LOGGED))
+        log_info(LOG_SUBJECT("brokers"), "heard", LOG_UNSIGNED("origin", peer->origin),
+                 LOG_BOOL("ready", peer->is_ready));
 }
 
 /* It was buried, and is back: only cut off. */
@@ -517,14 +566,25 @@ static void take_facts(struct herald *herald, const struct control *control)
     struct peer *peer;
     enum peer_news news =
         peer_hear(herald->config.peers, control, standing_now(), timing_now(), &peer);
-    if (news == PEER_OLD)
+    if (news == PEER_REFUSED)
+        implausible_note(control->number >= TRACK_NUMBER_MAX ||
+                                 peer_find(herald->config.peers, control->sender) !=
+                                     NULL ||
+                                 peer_is_tomb(herald->config.peers, control->sender)
+                             ? IMPLAUSIBLE_NUMBER
+                             : IMPLAUSIBLE_CROWD,
+                         control->sender);
+    if (news == PEER_OLD || news == PEER_REFUSED)
         return;
     if (news != PEER_KNOWN)
-        tell_new(peer);
+        tell_new(herald, peer);
     if (peer->is_back)
         wake(herald, peer);
-    if (news == PEER_NOW_READY && !peer->is_known)
+    bool is_believed = peer_is_believed(herald->config.peers, peer);
+    if (news == PEER_NOW_READY && !peer->is_known && is_believed)
         receiver_set_age(herald->config.receiver, peer->origin, peer->ready_at);
+    if (!is_believed && peer->question == 0)
+        herald_ask_where(herald, peer->origin);
     if (!peer->is_ready || news == PEER_NOW_READY) {
         if (herald->ready_at != 0)
             beat_soon(
@@ -569,8 +629,10 @@ static void take_heartbeat(struct herald *herald, const struct shard *shard,
 static void take_positions(struct herald *herald, const struct control *control)
 {
     struct peer *peer = peer_find(herald->config.peers, control->sender);
-    if (peer == NULL || peer->question == 0 || control->question < peer->question)
+    if (peer == NULL || peer->question == 0 || control->question != peer->question)
         return;
+    uint64_t asked_at = peer->asked_at;
+    bool is_first = peer->answered_question == 0;
     peer->question = 0;
     peer->answered_question = control->question;
     uint64_t *lasts = must_calloc(herald->config.partitions, sizeof(uint64_t));
@@ -582,10 +644,13 @@ static void take_positions(struct herald *herald, const struct control *control)
             lasts[partition] = last;
     take_facts(herald, control);
     peer->lacks_tails = false; /* this answer has everything */
+    if (is_first && peer->has_ready_at && !peer->is_known)
+        receiver_set_age(herald->config.receiver, peer->origin, peer->ready_at);
     for (unsigned i = 0; i < herald->config.partitions; i++) {
         if (control->question > herald->want_numbers[i])
             receiver_set_base(herald->config.receiver, control->sender, i, lasts[i]);
         receiver_hear_of(herald->config.receiver, control->sender, i, lasts[i]);
+        receiver_confirm(herald->config.receiver, control->sender, i, lasts[i], asked_at);
     }
     free(lasts);
     if (peer->asks_again)
@@ -594,16 +659,30 @@ static void take_positions(struct herald *herald, const struct control *control)
     herald->config.on_joined(herald->config.context);
 }
 
-void herald_take(struct herald *herald, struct shard *shard, struct slice bytes)
+/* What else than a heartbeat or a question comes of a broker of which no heartbeat was heard? */
+static bool is_from_stranger(const struct herald *herald, const struct control *control)
+{
+    if (control->kind == CONTROL_HEARTBEAT || control->kind == CONTROL_WHERE)
+        return false;
+    const struct peer *peer = peer_find(herald->config.peers, control->sender);
+    return peer == NULL || peer_is_stranger(peer);
+}
+
+void herald_take(struct herald *herald, struct shard *shard, struct slice bytes,
+                 bool is_own_channel)
 {
     struct control control;
     if (control_parse(bytes, &control) != CONTROL_OK || control.sender == 0 ||
-        control.number == 0) {
+        control.number == 0 || is_own_channel != (control.kind != CONTROL_HEARTBEAT)) {
         metrics_add(M_CONTROL_BAD, 1);
         return;
     }
     if (control.sender == herald->config.origin) {
         shard_hear_own(shard);
+        return;
+    }
+    if (is_from_stranger(herald, &control)) {
+        implausible_note(IMPLAUSIBLE_STRANGER, control.sender);
         return;
     }
     switch ((enum control_kind)control.kind) {

@@ -20,6 +20,7 @@ struct event_base;
 struct herald;
 struct map_change;
 struct receiver;
+struct seal;
 struct shard;
 struct shard_set;
 struct subscriber_counts;
@@ -32,6 +33,7 @@ struct herald_config {
     const char *cluster; /* copied */
     struct peer_table *peers;
     struct sent_ring *ring;
+    struct seal *seal;
     struct tails *tails;
     struct receiver *receiver;
     struct shard_set *shards;
@@ -46,8 +48,9 @@ struct herald_config {
 struct herald *herald_new(struct event_base *base, const struct herald_config *config);
 void herald_free(struct herald *herald);
 
-/* What came on the control or the own channel of a shard. */
-void herald_take(struct herald *herald, struct shard *shard, struct slice bytes);
+/* What came on the own channel of a shard, or on that of all, where only heartbeats belong. */
+void herald_take(struct herald *herald, struct shard *shard, struct slice bytes,
+                 bool is_own_channel);
 
 /* From shards: struct shard_callbacks. */
 void herald_shard_up(struct herald *herald, struct shard *shard);

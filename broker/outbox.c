@@ -123,22 +123,23 @@ void outbox_put_control(struct outbox *outbox, struct span command)
     outbox_pump(outbox);
 }
 
-void outbox_put_answer(struct outbox *outbox, uint64_t asker, uint16_t partition,
+bool outbox_put_answer(struct outbox *outbox, uint64_t asker, uint16_t partition,
                        uint64_t sequence)
 {
     if (link_state(outbox->link) != LINK_UP ||
         outbox->answer_count == ANSWERS_WAITING_MAX)
-        return;
+        return false;
     struct answer *answer;
     TAILQ_FOREACH(answer, &outbox->answers, of_outbox)
     if (answer->sequence == sequence && answer->partition == partition &&
         answer->asker == asker)
-        return;
+        return true;
     answer = must_calloc(1, sizeof(*answer));
     *answer =
         (struct answer){.asker = asker, .sequence = sequence, .partition = partition};
     TAILQ_INSERT_TAIL(&outbox->answers, answer, of_outbox);
     outbox->answer_count++;
+    return true;
 }
 
 static void send(struct outbox *outbox, struct span command, struct sent *sent)

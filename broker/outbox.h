@@ -39,7 +39,9 @@ void outbox_void(struct outbox *outbox, unsigned partition);
 
 /* Dropped when the link is down or too many wait. Holds `command`. */
 void outbox_put_control(struct outbox *outbox, struct span command);
-void outbox_put_answer(struct outbox *outbox, uint64_t asker, uint16_t partition,
+
+/* The same; false: it was dropped, and so is whatever comes now. */
+bool outbox_put_answer(struct outbox *outbox, uint64_t asker, uint16_t partition,
                        uint64_t sequence);
 
 /* Gives the link what it has room for. */

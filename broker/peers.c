@@ -4,7 +4,7 @@
 
 struct tomb {
     uint64_t origin;
-    uint64_t number;
+    struct number_track track;
     bool has_ready_at;
     uint64_t ready_at, age;
 };
@@ -12,6 +12,9 @@ struct tomb {
 struct peer_table {
     peer_shard_cb next_shard;
     void *context;
+    void (*on_displaced)(void *context, uint64_t origin);
+    void *displaced_context;
+    bool wants_answers;
     TAILQ_HEAD(, peer) peers;
     unsigned count;
     struct tomb tombs[PEERS_TOMBS_MAX];
@@ -26,6 +29,14 @@ struct peer_table *peer_table_new(peer_shard_cb next_shard, void *context)
     table->context = context;
     TAILQ_INIT(&table->peers);
     return table;
+}
+
+void peer_table_on_displaced(struct peer_table *table,
+                             void (*on_displaced)(void *context, uint64_t origin),
+                             void *context)
+{
+    table->on_displaced = on_displaced;
+    table->displaced_context = context;
 }
 
 static void remove_peer(struct peer_table *table, struct peer *peer)
@@ -58,24 +69,54 @@ static void entomb(struct peer_table *table, const struct peer *peer)
     if (tomb->origin != 0 && tomb->has_ready_at &&
         tomb->ready_at > table->forgotten_ready_at)
         table->forgotten_ready_at = tomb->ready_at;
-    *tomb = (struct tomb){peer->origin, peer->number, peer->has_ready_at, peer->ready_at,
+    *tomb = (struct tomb){peer->origin, peer->track, peer->has_ready_at, peer->ready_at,
                           peer->age};
     table->tomb_next = (table->tomb_next + 1) % PEERS_TOMBS_MAX;
     if (table->tomb_count < PEERS_TOMBS_MAX)
         table->tomb_count++;
 }
 
+/* How much speaks for it: that it is a broker, and that it lives. */
+static unsigned standing_of(const struct peer *peer, uint64_t standing)
+{
+    return peer_is_live(peer, standing) ? 3
+           : peer->has_ready_at         ? 2
+           : peer_is_stranger(peer)     ? 0
+                                        : 1;
+}
+
+/* Makes room for another. False: all are live. */
+static bool displace(struct peer_table *table, uint64_t standing)
+{
+    struct peer *least = NULL;
+    struct peer *peer;
+    unsigned lowest = 3;
+    TAILQ_FOREACH(peer, &table->peers, of_table)
+    {
+        unsigned rank = standing_of(peer, standing);
+        if (rank > lowest ||
+            (rank == lowest && least != NULL && peer->heard_at >= least->heard_at))
+            continue;
+        if (rank == 3)
+            continue;
+        lowest = rank;
+        least = peer;
+    }
+    if (least == NULL)
+        return false;
+    if (table->on_displaced != NULL)
+        table->on_displaced(table->displaced_context, least->origin);
+    if (lowest > 1)
+        entomb(table, least);
+    remove_peer(table, least);
+    return true;
+}
+
+/* NULL: there is no room. */
 static struct peer *add_peer(struct peer_table *table, uint64_t origin, uint64_t standing)
 {
-    if (table->count == PEERS_MAX) {
-        struct peer *silent = TAILQ_FIRST(&table->peers);
-        struct peer *peer;
-        TAILQ_FOREACH(peer, &table->peers, of_table)
-        if (peer->heard_at < silent->heard_at)
-            silent = peer;
-        entomb(table, silent);
-        remove_peer(table, silent);
-    }
+    if (table->count == PEERS_MAX && !displace(table, standing))
+        return NULL;
     struct peer *peer = must_calloc(1, sizeof(*peer));
     peer->origin = origin;
     peer->heard_at = standing;
@@ -101,10 +142,12 @@ struct peer *peer_get(struct peer_table *table, uint64_t origin, uint64_t standi
     return peer;
 }
 
-/* The peer of a tomb that a newer heartbeat opens. */
+/* The peer of a tomb that a newer heartbeat opens. NULL: there is no room. */
 static struct peer *exhume(struct peer_table *table, struct tomb *tomb, uint64_t standing)
 {
     struct peer *peer = add_peer(table, tomb->origin, standing);
+    if (peer == NULL)
+        return NULL;
     peer->has_ready_at = tomb->has_ready_at;
     peer->ready_at = tomb->ready_at;
     peer->age = tomb->age;
@@ -193,13 +236,30 @@ enum peer_news peer_hear(struct peer_table *table, const struct control *control
 {
     *found = NULL;
     int tomb = tomb_find(table, control->sender);
-    if (tomb >= 0 && control->number <= table->tombs[tomb].number)
-        return PEER_OLD;
+    struct number_track track = {0};
+    if (tomb >= 0) {
+        enum track_verdict verdict =
+            number_track_take(&table->tombs[tomb].track, control->number, standing);
+        if (verdict != TRACK_NEWS)
+            return verdict == TRACK_LATE ? PEER_OLD : PEER_REFUSED;
+        track = table->tombs[tomb].track;
+    } else if (control->number >= TRACK_NUMBER_MAX) {
+        return PEER_REFUSED;
+    }
     struct peer *peer = tomb >= 0 ? exhume(table, &table->tombs[tomb], standing)
                                   : peer_get(table, control->sender, standing);
+    if (peer == NULL)
+        return PEER_REFUSED;
+    enum track_verdict verdict =
+        tomb >= 0 ? TRACK_NEWS
+                  : number_track_take(&peer->track, control->number, standing);
+    if (verdict == TRACK_IMPLAUSIBLE)
+        return PEER_REFUSED;
     *found = peer;
-    if (control->number <= peer->number)
+    if (verdict == TRACK_LATE)
         return PEER_OLD;
+    if (tomb >= 0)
+        peer->track = track;
     const struct control_facts *facts = &control->facts;
     bool is_new = peer->number == 0;
     if (peer_is_silent(peer, standing))
@@ -219,6 +279,22 @@ enum peer_news peer_hear(struct peer_table *table, const struct control *control
         return PEER_NOW_READY;
     }
     return is_new ? PEER_NEW : PEER_KNOWN;
+}
+
+void peer_table_want_answers(struct peer_table *table, bool wants_answers)
+{
+    table->wants_answers = wants_answers;
+}
+
+bool peer_is_believed(const struct peer_table *table, const struct peer *peer)
+{
+    return peer != NULL && !peer_is_stranger(peer) &&
+           (!table->wants_answers || peer->answered_question != 0);
+}
+
+bool peer_is_stranger(const struct peer *peer)
+{
+    return peer->number == 0;
 }
 
 bool peer_is_tomb(const struct peer_table *table, uint64_t origin)

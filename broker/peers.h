@@ -12,6 +12,7 @@
 #pragma once
 
 #include "broker/control.h"
+#include "broker/number_track.h"
 #include "shared/timing.h"
 
 #include <sys/queue.h>
@@ -28,7 +29,8 @@
 
 struct peer {
     uint64_t origin;
-    uint64_t number;   /* of its newest heartbeat; 0: none yet, only messages */
+    uint64_t number; /* of its newest heartbeat; 0: none yet, only messages */
+    struct number_track track;
     uint64_t heard_at; /* its newest heartbeat */
     bool is_ready;
     bool has_managers;
@@ -62,9 +64,10 @@ struct peer {
 };
 
 enum peer_news {
-    PEER_OLD,       /* a copy, or late: nothing was changed */
-    PEER_KNOWN,     /* its facts are taken */
-    PEER_NEW,       /* and it is heard for the first time */
+    PEER_REFUSED, /* its number leaps, or there is no room for it: nothing was changed */
+    PEER_OLD,     /* a copy, or late: nothing was changed */
+    PEER_KNOWN,   /* its facts are taken */
+    PEER_NEW,     /* and it is heard for the first time */
     PEER_NOW_READY, /* and it is heard READY for the first time: ready_at is set */
 };
 
@@ -79,20 +82,37 @@ struct peer_shard {
 typedef bool (*peer_shard_cb)(void *context, size_t turn, struct peer_shard *shard);
 
 struct peer_table *peer_table_new(peer_shard_cb next_shard, void *context);
+
+/* Told before a peer gives way to another in a full table: whatever is kept of the origin is to be forgotten. The
+ * callback must not change the table. */
+void peer_table_on_displaced(struct peer_table *table,
+                             void (*on_displaced)(void *context, uint64_t origin),
+                             void *context);
 void peer_table_free(struct peer_table *table);
 
-/* Takes a HEARTBEAT's or POSITIONS' facts. `*peer` is set but for PEER_OLD of a tomb (NULL). */
+/* Takes a HEARTBEAT's or POSITIONS' facts. `*peer` is set but for PEER_OLD of a tomb and PEER_REFUSED (NULL). */
 enum peer_news peer_hear(struct peer_table *table, const struct control *control,
                          uint64_t standing, uint64_t now, struct peer **peer);
 
 /* NULL: not known. */
 struct peer *peer_find(const struct peer_table *table, uint64_t origin);
 
-/* Finds, or makes one that only messages were heard of. NULL: a tomb. */
+/* Finds, or makes one that only messages were heard of. NULL: a tomb, or no room: a full table keeps those that are
+ * live, and gives up first who sent no heartbeat, then who was never READY, then who is silent. */
 struct peer *peer_get(struct peer_table *table, uint64_t origin, uint64_t standing);
 
 bool peer_is_tomb(const struct peer_table *table, uint64_t origin);
 bool peer_is_live(const struct peer *peer, uint64_t standing);
+
+/* From now on a broker is believed to live when it has answered a question of this one: what was recorded, and is sent again
+ * when its broker has ended, answers none. */
+void peer_table_want_answers(struct peer_table *table, bool wants_answers);
+
+/* Is a message of it to be delivered that nothing but the message speaks for? `peer` may be NULL. */
+bool peer_is_believed(const struct peer_table *table, const struct peer *peer);
+
+/* No heartbeat of it was heard. */
+bool peer_is_stranger(const struct peer *peer);
 
 /* Live, or about to be: heard as lately, READY or not. */
 bool peer_is_present(const struct peer *peer, uint64_t standing);

@@ -111,6 +111,7 @@ bool publisher_reload(struct publisher *publisher, const struct broker_config *c
         bool is_ready = herald_is_ready(publisher->herald);
         if (map_change_load(publisher->map_change, config, is_ready) == MAP_FULL)
             return false;
+        publisher_set_keys(publisher, config);
         sent_ring_set_bounds(publisher->ring, config->resend_window,
                              (size_t)config->resend_bytes);
         uint64_t window = config->flush_window == OPTION_AUTO ? 0 : config->flush_window;
@@ -231,6 +232,11 @@ void publisher_unwant_room(struct publisher *publisher, uint32_t partition)
 uint64_t publisher_origin(const struct publisher *publisher)
 {
     return publisher->origin;
+}
+
+const struct gate *publisher_gate(const struct publisher *publisher)
+{
+    return publisher->gate;
 }
 
 struct shard_set *publisher_shards(struct publisher *publisher)

@@ -28,6 +28,7 @@ struct envelope;
 struct dialect_view;
 struct echo_view;
 struct event_base;
+struct gate;
 struct hot_rooms;
 struct interest_table;
 struct map_change;
@@ -177,6 +178,9 @@ void publisher_unwant_room(struct publisher *publisher, uint32_t partition);
 
 /* By which other brokers know this one; random for each start. */
 uint64_t publisher_origin(const struct publisher *publisher);
+
+/* NULL: the embedded hub. */
+const struct gate *publisher_gate(const struct publisher *publisher);
 
 /* NULL: the embedded hub. */
 struct shard_set *publisher_shards(struct publisher *publisher);

@@ -72,7 +72,7 @@ static void put_envelope(struct envelope *envelope, const struct publisher *publ
         envelope->flags |= ENVELOPE_HAS_HOST;
 }
 
-/* The command that Redis gets, in one piece; the envelope lies at *start. By hand: this is done for every
+/* The command that Redis gets, in one piece, sealed; the envelope lies at *start. By hand: this is done for every
  * message. */
 static struct span write_command(struct publisher *publisher,
                                  const struct envelope *envelope, size_t header_len,
@@ -80,20 +80,26 @@ static struct span write_command(struct publisher *publisher,
 {
     static const char digits[] = "0123456789abcdef";
     size_t envelope_len = header_len + envelope->payload.len;
+    size_t sealed_len = seal_len(publisher->seal) + envelope_len;
     char *room = chunk_writer_reserve(&publisher->writer,
-                                      publisher->head_len + HEAD_ROOM + envelope_len + 2);
+                                      publisher->head_len + HEAD_ROOM + sealed_len + 2);
     memcpy(room, publisher->head, publisher->head_len);
     char *at = room + publisher->head_len;
     for (int shift = 12; shift >= 0; shift -= 4)
         *at++ = digits[envelope->partition >> shift & 15];
+    struct slice channel = slice_of(room + publisher->channel_start,
+                                    (size_t)(at - room) - publisher->channel_start);
     memcpy(at, "\r\n", 2);
-    at += 2 + resp_put_bulk_head(at + 2, envelope_len);
+    at += 2 + resp_put_bulk_head(at + 2, sealed_len);
+    char *seal = at;
+    at += sealed_len - envelope_len;
     *start = (size_t)(at - room);
     envelope_write_bytes(envelope, at);
     at += header_len;
     if (envelope->payload.len > 0)
         memcpy(at, envelope->payload.data, envelope->payload.len);
     at += envelope->payload.len;
+    seal_write(publisher->seal, channel, slice_of(room + *start, envelope_len), seal);
     memcpy(at, "\r\n", 2);
     return chunk_writer_commit(&publisher->writer, (size_t)(at + 2 - room));
 }

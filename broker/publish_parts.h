@@ -8,6 +8,7 @@
 #include "broker/deliver.h"
 #include "broker/entry_hold.h"
 #include "broker/envelope.h"
+#include "broker/gate.h"
 #include "broker/herald.h"
 #include "broker/hot_rooms.h"
 #include "broker/map_change.h"
@@ -42,6 +43,9 @@ struct publisher {
     struct subscriber_counts *counts;
     struct map_change *map_change;
     struct herald *herald;
+    struct seal *seal;
+    struct gate *gate;
+    struct scan_scratch *arrival_scratch; /* what comes from other brokers */
     struct entry_holds *entries;
     bool has_managers;
     void (*on_entry)(void *context, const struct envelope *envelope);
@@ -52,6 +56,7 @@ struct publisher {
     struct chunk_writer writer;
     char *head; /* of every command, up to the partition's number */
     size_t head_len;
+    size_t channel_start; /* in it */
     struct window window;
     void (*on_relief)(void *context);
     void *on_relief_context;
@@ -63,3 +68,6 @@ struct publisher {
 /* Of a publisher with shards: what it keeps of them and of other brokers. They are started by publisher_start. */
 void publisher_shards_init(struct publisher *publisher, const struct partition_map *map);
 void publisher_shards_cleanup(struct publisher *publisher);
+
+/* Takes over the keys of cluster.key_file. */
+void publisher_set_keys(struct publisher *publisher, const struct broker_config *config);

@@ -59,17 +59,29 @@ static void on_shard_answer(void *context, struct shard *shard, struct sent *sen
     }
 }
 
-static void on_shard_message(void *context, struct shard *shard UNUSED,
-                             struct slice bytes)
+/* An envelope belongs on the channel of its partition, or, sent again, on one's own. */
+static void on_shard_message(void *context, struct shard *shard, struct slice channel,
+                             uint32_t partition, struct slice bytes)
 {
     struct publisher *publisher = context;
-    receiver_take(publisher->receiver, bytes);
+    struct slice body;
+    if (!gate_take(publisher->gate, channel, bytes, &body))
+        return;
+    if (partition == SHARD_CONTROL_CHANNEL)
+        herald_take(publisher->herald, shard, body, false);
+    else if (partition == SHARD_OWN_CHANNEL && control_is_control(body))
+        herald_take(publisher->herald, shard, body, true);
+    else
+        receiver_take(publisher->receiver, body,
+                      partition == SHARD_OWN_CHANNEL ? RECEIVER_ANY_PARTITION
+                                                     : partition);
 }
 
-static void on_shard_control(void *context, struct shard *shard, struct slice bytes)
+void publisher_set_keys(struct publisher *publisher, const struct broker_config *config)
 {
-    struct publisher *publisher = context;
-    herald_take(publisher->herald, shard, bytes);
+    seal_set_keys(publisher->seal, config->has_keys ? &config->keys : NULL,
+                  config->accepts_unsigned);
+    peer_table_want_answers(publisher->peers, seal_is_strict(publisher->seal));
 }
 
 static void on_shard_up(void *context, struct shard *shard)
@@ -161,6 +173,38 @@ static bool hears(void *context)
     return herald_hears(publisher->herald);
 }
 
+static uint64_t last_sent(void *context, unsigned partition)
+{
+    const struct publisher *publisher = context;
+    return tails_last(publisher->tails, partition);
+}
+
+/* The broker that accepted a message has looked for pickles that make Python call something, but who says that it was that
+ * broker? A seal; the sent ring of one's own messages, with which they were compared; else it is looked for again. */
+static bool is_safe(void *context, const struct envelope *envelope)
+{
+    const struct publisher *publisher = context;
+    if (publisher->policy.objects == PICKLE_OBJECTS_ALLOW ||
+        seal_is_strict(publisher->seal) ||
+        !publisher_knows_channel(publisher, envelope->channel) ||
+        (envelope->origin == publisher->origin &&
+         sent_ring_find(publisher->ring, envelope->partition, envelope->sequence) !=
+             NULL))
+        return true;
+    const struct message_policy policy = {.objects = publisher->policy.objects,
+                                          .depth_max = publisher->policy.depth_max};
+    struct message message;
+    message_scan(envelope->payload, &policy, publisher->arrival_scratch, &message);
+    return !message_is_refused(&message);
+}
+
+static void on_peer_displaced(void *context, uint64_t origin)
+{
+    const struct publisher *publisher = context;
+    receiver_rest_origin(publisher->receiver, origin);
+    subscriber_counts_forget(publisher->counts, origin);
+}
+
 static bool next_shard(void *context, size_t turn, struct peer_shard *found)
 {
     const struct publisher *publisher = context;
@@ -203,15 +247,22 @@ void publisher_shards_init(struct publisher *publisher, const struct partition_m
         "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\nsidrail1:%s:p:",
         strlen("sidrail1::p:0000") + strlen(config->cluster_name), config->cluster_name);
     publisher->head_len = strlen(publisher->head);
+    publisher->channel_start =
+        publisher->head_len - strlen("sidrail1::p:") - strlen(config->cluster_name);
+    publisher->seal = seal_new();
+    publisher->gate = gate_new(publisher->seal, publisher->origin);
     unsigned partitions = partition_map_partitions(map);
     publisher->ring =
         sent_ring_new(partitions, config->resend_window, (size_t)config->resend_bytes);
     publisher->sequences = sequence_table_new(partitions);
     publisher->peers = peer_table_new(next_shard, publisher);
+    publisher_set_keys(publisher, config);
+    peer_table_on_displaced(publisher->peers, on_peer_displaced, publisher);
+    publisher->arrival_scratch = scan_scratch_new();
     publisher->tails = tails_new(partitions);
     publisher->counts = subscriber_counts_new(publisher->interest);
-    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, hears, on_entry,
-                                                 publisher};
+    const struct receiver_callbacks callbacks = {
+        on_ask, on_lost_track, hears, last_sent, is_safe, on_entry, publisher};
     publisher->receiver =
         receiver_new(publisher->base, map, publisher->deliverer, publisher->sequences,
                      publisher->ring, publisher->peers, publisher->origin, &callbacks);
@@ -229,6 +280,9 @@ void publisher_shards_cleanup(struct publisher *publisher)
         herald_free(publisher->herald);
     }
     receiver_free(publisher->receiver);
+    scan_scratch_free(publisher->arrival_scratch);
+    gate_free(publisher->gate);
+    seal_free(publisher->seal);
     entry_holds_free(publisher->entries);
     peer_table_free(publisher->peers);
     tails_free(publisher->tails);
@@ -251,7 +305,6 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
         .on_change = on_shard_change,
         .on_answer = on_shard_answer,
         .on_message = on_shard_message,
-        .on_control = on_shard_control,
         .on_wanted = on_partition_wanted,
         .on_relief = on_shards_relief,
         .on_up = on_shard_up,
@@ -277,6 +330,7 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
         .cluster = publisher->config->cluster_name,
         .peers = publisher->peers,
         .ring = publisher->ring,
+        .seal = publisher->seal,
         .tails = publisher->tails,
         .receiver = publisher->receiver,
         .shards = publisher->shards,

@@ -6,6 +6,7 @@
 #include "broker/copies.h"
 #include "broker/deliver.h"
 #include "broker/envelope.h"
+#include "broker/implausible.h"
 #include "broker/message.h"
 #include "broker/partition_map.h"
 #include "broker/peers.h"
@@ -24,6 +25,9 @@
 #define ASK_EVERY      MILLISECONDS(400)
 #define GIVE_UP        SECONDS(5)
 #define GIVE_UP_SILENT SECONDS(10)
+
+/* Before it gives up, the origin is asked where it is. */
+#define CONFIRM_AT SECONDS(4)
 
 /* When a gap is asked for, from its beginning; then each ASK_EVERY. */
 static const uint64_t ask_at[] = {MILLISECONDS(20), MILLISECONDS(100), MILLISECONDS(300)};
@@ -50,7 +54,12 @@ struct gap {
     struct held_list held; /* in sequence */
     size_t held_bytes;
     uint64_t known;
-    uint64_t since; /* standing_now(); 0: to be timed anew */
+    uint64_t known_at;  /* standing_now() when it last rose */
+    uint64_t confirmed; /* by the origin's answers: it has sent up to here */
+    bool is_of_stranger;
+    bool asks_when_confirmed; /* something was said to be gone that was not confirmed */
+    bool is_confirming;       /* the origin was asked, since the timing began */
+    uint64_t since;           /* standing_now(); 0: to be timed anew */
     uint64_t asks_at;
     unsigned asked;
     bool is_due;
@@ -72,8 +81,8 @@ struct receiver {
     uint64_t *wanted_since; /* timing_now(), by partition; 0: not wanted */
     struct gap *gaps_by_key;
     TAILQ_HEAD(, gap) gaps; /* the oldest first */
-    size_t gap_count;
-    size_t held_bytes;
+    size_t gap_count, gaps_of_strangers;
+    size_t held_bytes, held_of_strangers;
     struct event *look;
     bool looks;
 };
@@ -105,6 +114,11 @@ static void lose(struct receiver *receiver, const struct gap_key *key, uint64_t 
 
 static void pass_on(struct receiver *receiver, const struct envelope *envelope)
 {
+    if (!receiver->callbacks.is_safe(receiver->callbacks.context, envelope)) {
+        const struct gap_key key = {envelope->origin, envelope->partition};
+        lose(receiver, &key, 1, LOSS_UNSAFE);
+        return;
+    }
     deliver_message(receiver->deliverer, envelope, batch_now());
     if (envelope->method == METHOD_ENTER_ROOM)
         receiver->callbacks.on_entry(receiver->callbacks.context, envelope);
@@ -175,14 +189,28 @@ static struct gap *gap_get(struct receiver *receiver, uint64_t origin, unsigned 
     HASH_ADD(hh, receiver->gaps_by_key, key, sizeof(gap->key), gap);
     TAILQ_INSERT_TAIL(&receiver->gaps, gap, of_receiver);
     receiver->gap_count++;
+    const struct peer *peer = peer_find(receiver->peers, origin);
+    gap->is_of_stranger =
+        origin != receiver->origin && (peer == NULL || peer_is_stranger(peer));
+    receiver->gaps_of_strangers += gap->is_of_stranger;
     return gap;
+}
+
+static void hear_of(struct gap *gap, uint64_t sequence)
+{
+    if (sequence <= gap->known)
+        return;
+    gap->known = sequence;
+    gap->known_at = standing_now();
 }
 
 static void let_go(struct receiver *receiver, struct gap *gap, struct held *held)
 {
     TAILQ_REMOVE(&gap->held, held, of_gap);
-    gap->held_bytes -= sizeof(*held) + held->len;
-    receiver->held_bytes -= sizeof(*held) + held->len;
+    size_t bytes = sizeof(*held) + held->len;
+    gap->held_bytes -= bytes;
+    receiver->held_bytes -= bytes;
+    receiver->held_of_strangers -= gap->is_of_stranger ? bytes : 0;
     free(held);
 }
 
@@ -195,6 +223,7 @@ static void gap_free(struct receiver *receiver, struct gap *gap)
     HASH_DEL(receiver->gaps_by_key, gap);
     TAILQ_REMOVE(&receiver->gaps, gap, of_receiver);
     receiver->gap_count--;
+    receiver->gaps_of_strangers -= gap->is_of_stranger;
     free(gap);
 }
 
@@ -219,8 +248,10 @@ static bool hold(struct receiver *receiver, struct gap *gap, uint64_t sequence,
         TAILQ_INSERT_AFTER(&gap->held, before, held, of_gap);
     else
         TAILQ_INSERT_HEAD(&gap->held, held, of_gap);
-    gap->held_bytes += sizeof(*held) + held->len;
-    receiver->held_bytes += sizeof(*held) + held->len;
+    size_t cost = sizeof(*held) + held->len;
+    gap->held_bytes += cost;
+    receiver->held_bytes += cost;
+    receiver->held_of_strangers += gap->is_of_stranger ? cost : 0;
     return true;
 }
 
@@ -230,6 +261,7 @@ static void begin_timing(struct receiver *receiver, struct gap *gap)
         return;
     gap->since = standing_now();
     gap->asked = 0;
+    gap->is_confirming = false;
     gap->asks_at = gap->since + ask_at[0];
     metrics_add(M_GAPS, 1);
     /* Stays in the order of age. */
@@ -337,6 +369,38 @@ static void give_up(struct receiver *receiver, struct gap *gap, enum loss_reason
     advance(receiver, gap);
 }
 
+/* What claims to be beyond `last` is not of this origin. */
+static void disbelieve(struct receiver *receiver, struct gap *gap, uint64_t last)
+{
+    struct held *held;
+    while ((held = TAILQ_LAST(&gap->held, held_list)) != NULL && held->sequence > last)
+        let_go(receiver, gap, held);
+    gap->known = last;
+    implausible_note(IMPLAUSIBLE_SEQUENCE, gap->key.origin);
+}
+
+static void confirm_soon(struct receiver *receiver, struct gap *gap)
+{
+    if (gap->is_confirming)
+        return;
+    gap->is_confirming = true;
+    receiver->callbacks.on_lost_track(receiver->callbacks.context, gap->key.origin);
+}
+
+/* The hold is full: what is missing in front is given up if the origin says that there is more behind it, or is silent.
+ * Else the last one held goes, which is asked for again. */
+static void make_room(struct receiver *receiver, struct gap *gap)
+{
+    const struct peer *peer = peer_find(receiver->peers, gap->key.origin);
+    bool is_heard = peer != NULL && !peer_is_silent(peer, standing_now());
+    if (!is_heard || TAILQ_FIRST(&gap->held)->sequence <= gap->confirmed) {
+        give_up(receiver, gap, LOSS_HOLD);
+        return;
+    }
+    let_go(receiver, gap, TAILQ_LAST(&gap->held, held_list));
+    confirm_soon(receiver, gap);
+}
+
 static void bound_hold(struct receiver *receiver, uint64_t origin)
 {
     while (receiver->held_bytes > RECEIVER_HOLD_MAX) {
@@ -353,7 +417,7 @@ static void bound_hold(struct receiver *receiver, uint64_t origin)
         }
         if (oldest == NULL || bytes <= RECEIVER_HOLD_MAX)
             return;
-        give_up(receiver, oldest, LOSS_HOLD);
+        make_room(receiver, oldest);
     }
 }
 
@@ -444,8 +508,15 @@ static bool is_given_up(struct receiver *receiver, struct gap *gap, uint64_t now
         since = peer->back_at; /* while it was silent it could not */
     if (receiver->deaf_at > since)
         since = receiver->deaf_at; /* nor could it be asked */
+    if (is_heard && now - since >= CONFIRM_AT)
+        confirm_soon(receiver, gap);
     if (now - since < (is_heard ? GIVE_UP : GIVE_UP_SILENT))
         return false;
+    if (expected_of(receiver, gap) == 0 && !peer_is_believed(receiver->peers, peer)) {
+        implausible_note(IMPLAUSIBLE_STRANGER, gap->key.origin);
+        gap_free(receiver, gap);
+        return true;
+    }
     give_up(receiver, gap, is_heard ? LOSS_GAP : LOSS_ORIGIN);
     return true;
 }
@@ -534,7 +605,69 @@ void receiver_unwant(struct receiver *receiver, unsigned partition)
     sequence_forget_partition(receiver->sequences, partition, receiver->origin);
 }
 
-void receiver_take(struct receiver *receiver, struct slice bytes)
+/* Of an own message: is it what was sent? What the ring does not keep any more was sent before what it keeps. */
+static bool is_as_sent(const struct receiver *receiver, const struct envelope *envelope,
+                       struct slice bytes)
+{
+    const struct sent *sent =
+        sent_ring_find(receiver->ring, envelope->partition, envelope->sequence);
+    if (sent == NULL)
+        return envelope->sequence <=
+               receiver->callbacks.last_sent(receiver->callbacks.context,
+                                             envelope->partition);
+    struct slice own = sent_envelope(sent);
+    const size_t behind = ENVELOPE_FLAGS_OFFSET + 1;
+    return own.len == bytes.len &&
+           memcmp(own.data, bytes.data, ENVELOPE_FLAGS_OFFSET) == 0 &&
+           memcmp(own.data + behind, bytes.data + behind, own.len - behind) == 0;
+}
+
+/* Of another broker, which is kept from now on, and not the next one of its partition. False: it is dropped, counted. */
+static bool may_hold(struct receiver *receiver, const struct envelope *envelope,
+                     const struct gap *gap, uint64_t expected, size_t len)
+{
+    uint64_t origin = envelope->origin;
+    const struct peer *peer = peer_get(receiver->peers, origin, standing_now());
+    if (peer == NULL && peer_is_tomb(receiver->peers, origin)) {
+        /* A shard woke with messages of a broker that has ended, or one is back that is not heard yet. */
+        sequence_rest(receiver->sequences, origin);
+        metrics_add(M_DUPLICATES, 1);
+        return false;
+    }
+    if (expected != 0 && envelope->sequence - expected > RECEIVER_AHEAD_MAX) {
+        implausible_note(IMPLAUSIBLE_SEQUENCE, origin);
+        return false;
+    }
+    bool is_crowd = peer == NULL || receiver->held_bytes + len > RECEIVER_HOLD_ALL_MAX ||
+                    (gap == NULL && receiver->gap_count >= RECEIVER_GAPS_MAX);
+    if (!is_crowd && peer_is_stranger(peer))
+        is_crowd =
+            receiver->held_of_strangers + len > RECEIVER_HOLD_STRANGERS_MAX ||
+            (gap == NULL && receiver->gaps_of_strangers >= RECEIVER_GAPS_STRANGERS_MAX);
+    if (is_crowd)
+        implausible_note(IMPLAUSIBLE_CROWD, origin);
+    return !is_crowd;
+}
+
+static void take_ahead(struct receiver *receiver, const struct envelope *envelope,
+                       struct gap *gap, struct slice bytes)
+{
+    if (gap == NULL)
+        gap = gap_get(receiver, envelope->origin, envelope->partition);
+    if (envelope->sequence > gap->known) {
+        hear_of(gap, envelope->sequence);
+    } else {
+        struct peer *peer = peer_find(receiver->peers, envelope->origin);
+        if (peer != NULL)
+            peer->answered_at = standing_now();
+    }
+    if (!hold(receiver, gap, envelope->sequence, bytes, false))
+        metrics_add(M_DUPLICATES, 1);
+    advance(receiver, gap);
+    bound_hold(receiver, envelope->origin);
+}
+
+void receiver_take(struct receiver *receiver, struct slice bytes, uint32_t partition)
 {
     metrics_add(M_RECEIVED, 1);
     struct envelope envelope;
@@ -545,42 +678,30 @@ void receiver_take(struct receiver *receiver, struct slice bytes)
         metrics_add(M_ENVELOPES_BAD, 1);
         return;
     }
+    if (partition != RECEIVER_ANY_PARTITION && envelope.partition != partition) {
+        implausible_note(IMPLAUSIBLE_CHANNEL, envelope.origin);
+        return;
+    }
     if (receiver->wanted_since[envelope.partition] == 0)
         return;
     uint64_t expected;
     enum sequence_verdict verdict =
         sequence_check(receiver->sequences, envelope.origin, envelope.partition,
                        envelope.sequence, batch_now(), &expected);
+    bool is_own = envelope.origin == receiver->origin;
     if (verdict == SEQUENCE_DUPLICATE) {
         metrics_add(M_DUPLICATES, 1);
         return;
     }
-    struct gap *gap = gap_find(receiver, envelope.origin, envelope.partition);
-    if (verdict == SEQUENCE_NEXT && gap == NULL) {
-        deliver(receiver, &envelope, bytes);
+    if (is_own && !is_as_sent(receiver, &envelope, bytes)) {
+        implausible_note(IMPLAUSIBLE_OWN, envelope.origin);
         return;
     }
-    if (gap == NULL && envelope.origin != receiver->origin) {
-        if (peer_get(receiver->peers, envelope.origin, standing_now()) == NULL) {
-            /* A shard woke with messages of a broker that has ended, or one is back that is not heard yet. */
-            sequence_rest(receiver->sequences, envelope.origin);
-            metrics_add(M_DUPLICATES, 1);
-            return;
-        }
-    }
-    if (gap == NULL)
-        gap = gap_get(receiver, envelope.origin, envelope.partition);
-    if (envelope.sequence > gap->known) {
-        gap->known = envelope.sequence;
-    } else {
-        struct peer *peer = peer_find(receiver->peers, envelope.origin);
-        if (peer != NULL)
-            peer->answered_at = standing_now();
-    }
-    if (!hold(receiver, gap, envelope.sequence, bytes, false))
-        metrics_add(M_DUPLICATES, 1);
-    advance(receiver, gap);
-    bound_hold(receiver, envelope.origin);
+    struct gap *gap = gap_find(receiver, envelope.origin, envelope.partition);
+    if (verdict == SEQUENCE_NEXT && gap == NULL)
+        deliver(receiver, &envelope, bytes);
+    else if (is_own || may_hold(receiver, &envelope, gap, expected, bytes.len))
+        take_ahead(receiver, &envelope, gap, bytes);
 }
 
 unsigned receiver_fill_own(struct receiver *receiver, unsigned partition, uint64_t last)
@@ -623,9 +744,17 @@ void receiver_hear_of(struct receiver *receiver, uint64_t origin, unsigned parti
     }
     if (last < expected)
         return;
-    struct gap *gap = gap_get(receiver, origin, partition);
-    if (last > gap->known)
-        gap->known = last;
+    if (last - expected > RECEIVER_AHEAD_MAX) {
+        implausible_note(IMPLAUSIBLE_SEQUENCE, origin);
+        return;
+    }
+    struct gap *gap = gap_find(receiver, origin, partition);
+    if (gap == NULL && receiver->gap_count >= RECEIVER_GAPS_MAX) {
+        implausible_note(IMPLAUSIBLE_CROWD, origin);
+        return;
+    }
+    gap = gap_get(receiver, origin, partition);
+    hear_of(gap, last);
     advance(receiver, gap);
 }
 
@@ -641,7 +770,29 @@ void receiver_set_base(struct receiver *receiver, uint64_t origin, unsigned part
     if (gap == NULL)
         return;
     gap->since = 0;
+    if (gap->known > last && gap->known - last > RECEIVER_AHEAD_MAX)
+        disbelieve(receiver, gap, last + RECEIVER_AHEAD_MAX);
     advance(receiver, gap);
+}
+
+void receiver_confirm(struct receiver *receiver, uint64_t origin, unsigned partition,
+                      uint64_t last, uint64_t asked_at)
+{
+    struct gap *gap = gap_find(receiver, origin, partition);
+    if (gap == NULL)
+        return;
+    if (last > gap->confirmed)
+        gap->confirmed = last;
+    if (gap->asks_when_confirmed)
+        gap->asks_at = standing_now();
+    gap->asks_when_confirmed = false;
+    if (gap->known <= last || gap->known_at >= asked_at)
+        return;
+    disbelieve(receiver, gap, last);
+    if (expected_of(receiver, gap) != 0)
+        advance(receiver, gap);
+    else if (TAILQ_EMPTY(&gap->held))
+        gap_free(receiver, gap);
 }
 
 void receiver_set_age(struct receiver *receiver, uint64_t origin, uint64_t ready_at)
@@ -679,6 +830,12 @@ void receiver_take_gone(struct receiver *receiver, uint64_t origin,
         if (expected == 0)
             continue;
         uint64_t end = first + count <= gap->known ? first + count : gap->known + 1;
+        if (end > gap->confirmed + 1) {
+            /* The origin has not said that it sent these: where is it? */
+            end = gap->confirmed + 1;
+            gap->asks_when_confirmed = true;
+            receiver->callbacks.on_lost_track(receiver->callbacks.context, origin);
+        }
         uint64_t lost = first <= expected ? skip_front(receiver, gap, end) : 0;
         expected = expected_of(receiver, gap);
         for (uint64_t i = first > expected ? first : expected; i < end; i++)

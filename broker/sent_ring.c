@@ -4,15 +4,13 @@
 
 #include <stdlib.h>
 
-/* Where the flags are in an envelope; its bytes are frozen (envelope.h). */
-#define FLAGS_OFFSET 3
-
 struct sent_ring {
     struct sent_queue all;
     struct sent_queue confirmed;
     struct sent *
         not_overdue; /* the first confirmed one that sent_ring_next_overdue has not given */
     struct sent_queue *partitions;
+    struct sent **found; /* by partition: the last one that was looked for; NULL: none */
     unsigned partition_count;
     uint64_t window;
     size_t bytes_max;
@@ -32,6 +30,8 @@ static void take_out(struct sent_ring *ring, struct sent *sent)
 {
     TAILQ_REMOVE(&ring->all, sent, of_ring);
     TAILQ_REMOVE(&ring->partitions[sent->partition], sent, of_partition);
+    if (ring->found[sent->partition] == sent)
+        ring->found[sent->partition] = NULL;
     if (sent->state == SENT_CONFIRMED) {
         if (ring->not_overdue == sent)
             ring->not_overdue = TAILQ_NEXT(sent, of_confirmed);
@@ -52,6 +52,7 @@ struct sent_ring *sent_ring_new(unsigned partitions, uint64_t window, size_t byt
     TAILQ_INIT(&ring->all);
     TAILQ_INIT(&ring->confirmed);
     ring->partitions = must_calloc(partitions, sizeof(*ring->partitions));
+    ring->found = must_calloc(partitions, sizeof(*ring->found));
     ring->partition_count = partitions;
     for (unsigned i = 0; i < partitions; i++)
         TAILQ_INIT(&ring->partitions[i]);
@@ -72,6 +73,7 @@ void sent_ring_free(struct sent_ring *ring)
     while ((sent = TAILQ_FIRST(&ring->all)) != NULL)
         take_out(ring, sent);
     free(ring->partitions);
+    free(ring->found);
     free(ring);
 }
 
@@ -124,7 +126,7 @@ void sent_ring_return(struct sent_ring *ring, struct sent *sent)
     sent->retransmitted = true;
     /* Whoever still reads these bytes sees one flag or the other, and either is right. */
     sent->command.chunk
-        ->data[sent->command.start + sent->envelope_start + FLAGS_OFFSET] |=
+        ->data[sent->command.start + sent->envelope_start + ENVELOPE_FLAGS_OFFSET] |=
         ENVELOPE_RETRANSMIT;
 }
 
@@ -167,16 +169,22 @@ struct sent *sent_ring_find(const struct sent_ring *ring, uint16_t partition,
                             uint64_t sequence)
 {
     check(partition < ring->partition_count);
-    /* From the end: what is asked for is nearly always young. */
-    struct sent *sent;
-    TAILQ_FOREACH_REVERSE(sent, &ring->partitions[partition], sent_queue, of_partition)
-    {
-        if (sent->sequence == sequence)
-            return sent;
-        if (sent->sequence < sequence)
+    /* One after the other, as they come back; else from the end: what is asked for is nearly always young. */
+    struct sent *sent = ring->found[partition];
+    if (sent != NULL && sent->sequence == sequence)
+        return sent;
+    if (sent != NULL)
+        sent = TAILQ_NEXT(sent, of_partition);
+    if (sent == NULL || sent->sequence != sequence) {
+        TAILQ_FOREACH_REVERSE(sent, &ring->partitions[partition], sent_queue,
+                              of_partition)
+        if (sent->sequence <= sequence)
             break;
     }
-    return NULL;
+    if (sent == NULL || sent->sequence != sequence)
+        return NULL;
+    ring->found[partition] = sent;
+    return sent;
 }
 
 struct sent *sent_ring_last_of(const struct sent_ring *ring, uint16_t partition)

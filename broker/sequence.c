@@ -1,11 +1,12 @@
 /*
- * See sequence.h. An origin has one number for each partition (32 KiB at 4096); there are as many
- * origins as brokers, so a list with the last one found in front is enough.
+ * See sequence.h. An origin has one number for each partition (32 KiB at 4096).
  */
 #include "broker/sequence.h"
 
 #include <stdlib.h>
-#include <sys/queue.h>
+
+/* uthash is a macro package with its own opinion about these. */
+#include <uthash.h>
 
 #define COPY_BUCKETS (SEQUENCE_COPIES * 2) /* a power of two, at most half full */
 
@@ -22,16 +23,15 @@ struct origin {
     uint64_t id;
     uint64_t heard_at;
     struct copies *copies; /* NULL until one came */
+    UT_hash_handle hh;
     uint64_t
         rests_since; /* sequence_table.rests when its rest began; 0: it does not rest */
-    TAILQ_ENTRY(origin) of_table;
     uint64_t expected[]; /* by partition; 0: unknown */
 };
 
-TAILQ_HEAD(origin_list, origin);
-
 struct sequence_table {
-    struct origin_list origins; /* the last used first */
+    struct origin *origins; /* by id */
+    struct origin *last;    /* used; NULL: none */
     unsigned count;
     unsigned partitions;
     size_t resting_bytes;
@@ -54,7 +54,9 @@ static void end_rest(struct sequence_table *table, struct origin *origin)
 static void origin_free(struct sequence_table *table, struct origin *origin)
 {
     end_rest(table, origin);
-    TAILQ_REMOVE(&table->origins, origin, of_table);
+    if (table->last == origin)
+        table->last = NULL;
+    HASH_DEL(table->origins, origin);
     table->count--;
     free(origin->copies);
     free(origin);
@@ -62,43 +64,34 @@ static void origin_free(struct sequence_table *table, struct origin *origin)
 
 static struct origin *origin_find(const struct sequence_table *table, uint64_t id)
 {
-    struct origin *origin;
-    TAILQ_FOREACH(origin, &table->origins, of_table)
-    if (origin->id == id)
-        return origin;
-    return NULL;
+    struct origin *origin = table->last;
+    if (origin == NULL || origin->id != id)
+        HASH_FIND(hh, table->origins, &id, sizeof(id), origin);
+    return origin;
 }
 
 static struct origin *longest_silent(const struct sequence_table *table)
 {
     struct origin *silent = NULL;
-    struct origin *origin;
-    TAILQ_FOREACH(origin, &table->origins, of_table)
-    if (silent == NULL || origin->heard_at < silent->heard_at)
-        silent = origin;
+    for (struct origin *origin = table->origins; origin != NULL; origin = origin->hh.next)
+        if (silent == NULL || origin->heard_at < silent->heard_at)
+            silent = origin;
     return silent;
 }
 
 static struct origin *origin_get(struct sequence_table *table, uint64_t id, uint64_t now)
 {
-    struct origin *origin = TAILQ_FIRST(&table->origins);
-    if (origin == NULL || origin->id != id) {
-        origin = origin_find(table, id);
-        if (origin != NULL)
-            TAILQ_REMOVE(&table->origins, origin, of_table);
-    } else {
-        origin->heard_at = now;
-        return origin;
-    }
+    struct origin *origin = origin_find(table, id);
     if (origin == NULL) {
         if (table->count == SEQUENCE_ORIGINS_MAX)
             origin_free(table, longest_silent(table));
         origin = must_calloc(1, sizeof(*origin) +
                                     table->partitions * sizeof(origin->expected[0]));
         origin->id = id;
+        HASH_ADD(hh, table->origins, id, sizeof(origin->id), origin);
         table->count++;
     }
-    TAILQ_INSERT_HEAD(&table->origins, origin, of_table);
+    table->last = origin;
     origin->heard_at = now;
     return origin;
 }
@@ -107,16 +100,14 @@ struct sequence_table *sequence_table_new(unsigned partitions)
 {
     check(partitions >= 1 && partitions <= 65536);
     struct sequence_table *table = must_calloc(1, sizeof(*table));
-    TAILQ_INIT(&table->origins);
     table->partitions = partitions;
     return table;
 }
 
 void sequence_table_free(struct sequence_table *table)
 {
-    struct origin *origin;
-    while ((origin = TAILQ_FIRST(&table->origins)) != NULL)
-        origin_free(table, origin);
+    while (table->origins != NULL)
+        origin_free(table, table->origins);
     free(table);
 }
 
@@ -125,8 +116,12 @@ enum sequence_verdict sequence_check(struct sequence_table *table, uint64_t orig
                                      uint64_t *expected)
 {
     check(partition < table->partitions);
-    struct origin *origin = origin_get(table, origin_id, now);
-    *expected = origin->expected[partition];
+    struct origin *origin = origin_find(table, origin_id);
+    *expected = origin != NULL ? origin->expected[partition] : 0;
+    if (origin != NULL) {
+        origin->heard_at = now;
+        table->last = origin;
+    }
     if (*expected == 0)
         return SEQUENCE_UNKNOWN;
     if (number < *expected)
@@ -164,10 +159,9 @@ void sequence_forget_partition(struct sequence_table *table, unsigned partition,
                                uint64_t kept)
 {
     check(partition < table->partitions);
-    struct origin *origin;
-    TAILQ_FOREACH(origin, &table->origins, of_table)
-    if (origin->id != kept)
-        origin->expected[partition] = 0;
+    for (struct origin *origin = table->origins; origin != NULL; origin = origin->hh.next)
+        if (origin->id != kept)
+            origin->expected[partition] = 0;
 }
 
 /* The bucket that holds the place of `id`, or the free one where it belongs. Ids are counted up by an
@@ -234,11 +228,10 @@ bool sequence_has_copy(const struct sequence_table *table, uint64_t origin_id,
 static struct origin *longest_resting(const struct sequence_table *table)
 {
     struct origin *longest = NULL;
-    struct origin *origin;
-    TAILQ_FOREACH(origin, &table->origins, of_table)
-    if (origin->rests_since != 0 &&
-        (longest == NULL || origin->rests_since < longest->rests_since))
-        longest = origin;
+    for (struct origin *origin = table->origins; origin != NULL; origin = origin->hh.next)
+        if (origin->rests_since != 0 &&
+            (longest == NULL || origin->rests_since < longest->rests_since))
+            longest = origin;
     return longest;
 }
 

@@ -40,7 +40,7 @@ struct sequence_table;
 struct sequence_table *sequence_table_new(unsigned partitions);
 void sequence_table_free(struct sequence_table *table);
 
-/* Judges message `number` (from 1) and changes nothing but the origin's last sign of life. `*expected` gets
+/* Judges message `number` (from 1) and changes nothing but a known origin's last sign of life. `*expected` gets
  * the number that was expected; of an unknown one that is 0. */
 enum sequence_verdict sequence_check(struct sequence_table *table, uint64_t origin,
                                      unsigned partition, uint64_t number, uint64_t now,

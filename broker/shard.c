@@ -172,15 +172,13 @@ static void on_link_message(void *context, struct link *link UNUSED, struct slic
     struct shard_set *set = shard->set;
     unsigned partition;
     shard->heard_at = standing_now();
-    if (shard_partition_of(set, channel, &partition)) {
+    if (shard_partition_of(set, channel, &partition))
         shard->received++;
-        set->callbacks.on_message(set->callbacks.context, shard, payload);
-    } else if (slice_equals(channel, slice_from_text(set->own_channel)) &&
-               slice_starts_with(payload, SLICE("S1"))) {
-        set->callbacks.on_message(set->callbacks.context, shard, payload);
-    } else {
-        set->callbacks.on_control(set->callbacks.context, shard, payload);
-    }
+    else
+        partition = slice_equals(channel, slice_from_text(set->own_channel))
+                        ? SHARD_OWN_CHANNEL
+                        : SHARD_CONTROL_CHANNEL;
+    set->callbacks.on_message(set->callbacks.context, shard, channel, partition, payload);
 }
 
 /* Nothing is sent there for now. `sent`, which is in no queue (NULL: it was no message), moves with its partition. */
@@ -465,11 +463,12 @@ void shard_send_control(struct shard *shard, struct span command)
     outbox_put_control(shard->outbox, command);
 }
 
-void shard_send_answer(struct shard *shard, uint64_t asker, uint16_t partition,
+bool shard_send_answer(struct shard *shard, uint64_t asker, uint16_t partition,
                        uint64_t sequence)
 {
-    outbox_put_answer(shard->outbox, asker, partition, sequence);
+    bool is_queued = outbox_put_answer(shard->outbox, asker, partition, sequence);
     shard_pump(shard);
+    return is_queued;
 }
 
 size_t shard_index(const struct shard *shard)

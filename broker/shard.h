@@ -6,7 +6,7 @@
  *                          ▲ moves: unconfirmed and just confirmed ones first, in order
  *
  *      shard_set_want ─▶ home and standby of the partition ─▶ SUBSCRIBE ─▶ confirmed  (subscribing link)
- *      control, own channel: of every shard                    on_message, on_control ◀──┘
+ *      control, own channel: of every shard                    on_message ◀──┘
  *
  *      DOWN ──links up, what was wanted at the connect confirmed (complete), every live broker hears it──▶ USABLE
  *        ▲                                                                                                   │
@@ -44,6 +44,10 @@ struct turn;
 /* Want every partition: unmodified pods, patterns. */
 #define SHARD_ALL_PARTITIONS UINT32_MAX
 
+/* Instead of a partition: its broker's own channel, the channel of all. */
+#define SHARD_OWN_CHANNEL     UINT32_MAX
+#define SHARD_CONTROL_CHANNEL (UINT32_MAX - 1)
+
 /* Carried at a time: in use, loaded, and kept. */
 #define SHARD_MAPS_MAX 16
 
@@ -65,10 +69,9 @@ struct shard_callbacks {
      * times. */
     void (*on_answer)(void *context, struct shard *shard, struct sent *sent, bool ok,
                       struct slice text);
-    /* An envelope, from a partition's channel or from the own one; anything on the control channel, and
-     * what is no envelope on the own one. */
-    void (*on_message)(void *context, struct shard *shard, struct slice bytes);
-    void (*on_control)(void *context, struct shard *shard, struct slice bytes);
+    /* What came on the channel of a partition, or of none (SHARD_OWN_CHANNEL, SHARD_CONTROL_CHANNEL). */
+    void (*on_message)(void *context, struct shard *shard, struct slice channel,
+                       uint32_t partition, struct slice bytes);
     /* A partition begins or ceases to be received. */
     void (*on_wanted)(void *context, unsigned partition, bool is_wanted);
     /* No confirmation is due any more, or a FIFO that was full has room: whoever waits may look again. */
@@ -177,7 +180,9 @@ void shard_send_control(struct shard *shard, struct span command);
 /* A heartbeat of one's own goes out there, or has come back: who does not hear its own hears nobody. */
 void shard_note_beat(struct shard *shard);
 void shard_hear_own(struct shard *shard);
-void shard_send_answer(struct shard *shard, uint64_t asker, uint16_t partition,
+
+/* A message again, to one broker. False: too much waits there. */
+bool shard_send_answer(struct shard *shard, uint64_t asker, uint16_t partition,
                        uint64_t sequence);
 
 /* Its own as long as it lives, also while others come and go. */

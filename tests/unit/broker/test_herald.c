@@ -197,7 +197,13 @@ static void hear(struct world *world, struct control *control)
     control_write(control, out);
     size_t len = evbuffer_get_length(out);
     struct link *link = fake_link_find("a:1", LINK_SUBSCRIBING);
-    link->callbacks.on_message(link->callbacks.context, link, SLICE("sidrail1:default:c"),
+    char own[64];
+    snprintf(own, sizeof(own), "sidrail1:default:o:%016llx",
+             (unsigned long long)publisher_origin(world->publisher));
+    link->callbacks.on_message(link->callbacks.context, link,
+                               control->kind == CONTROL_HEARTBEAT
+                                   ? SLICE("sidrail1:default:c")
+                                   : slice_from_text(own),
                                slice_of((const char *)evbuffer_pullup(out, -1), len));
     evbuffer_free(out);
 }

@@ -218,6 +218,46 @@ static int begin(void **state UNUSED)
     return 0;
 }
 
+static void hear_one(struct peer_table *table, uint64_t origin, uint8_t flags,
+                     uint64_t at, enum peer_news expected)
+{
+    const struct control control = {.kind = CONTROL_HEARTBEAT,
+                                    .sender = origin,
+                                    .number = 1,
+                                    .facts = {.flags = flags}};
+    struct peer *peer;
+    assert_int_equal(expected, peer_hear(table, &control, at, at, &peer));
+}
+
+static unsigned displaced;
+
+static void on_displaced(void *context UNUSED, uint64_t origin)
+{
+    assert_int_not_equal(OTHER, origin);
+    displaced++;
+}
+
+/* However many are invented, one that lives stays. */
+static void test_invented_brokers_displace_none_that_lives(void **state UNUSED)
+{
+    struct peer_table *table = peer_table_new(next_shard, NULL);
+    peer_table_on_displaced(table, on_displaced, NULL);
+    uint64_t at = SECONDS(100);
+    hear(table, 1, CONTROL_READY, "a", at);
+    for (unsigned i = 0; i < 3 * PEERS_MAX; i++)
+        assert_non_null(peer_get(table, 1000 + i, at + i)); /* of messages only */
+    assert_int_equal(2 * PEERS_MAX + 1, displaced);
+    for (unsigned i = 0; i < 3 * PEERS_MAX; i++)
+        hear_one(table, 10000 + i, 0, at + i, PEER_NEW); /* never READY */
+    for (unsigned i = 0; i < PEERS_MAX - 1; i++)
+        hear_one(table, 20000 + i, CONTROL_READY, at + i, PEER_NOW_READY);
+    hear_one(table, 30000, CONTROL_READY, at + SECONDS(1),
+             PEER_REFUSED); /* all live: no room */
+    assert_null(peer_get(table, 30001, at + SECONDS(1)));
+    assert_non_null(peer_find(table, OTHER));
+    peer_table_free(table);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +269,7 @@ int main(void)
         cmocka_unit_test(test_whoever_may_have_been_in_a_lost_tomb_is_no_newcomer),
         cmocka_unit_test(test_heartbeats_too_far_apart_leave_out_tails),
         cmocka_unit_test(test_a_shard_is_a_name_and_a_place),
+        cmocka_unit_test(test_invented_brokers_displace_none_that_lives),
     };
     return cmocka_run_group_tests(tests, begin, NULL);
 }

@@ -105,6 +105,16 @@ static bool hears(void *context)
     return !((struct world *)context)->is_deaf;
 }
 
+static uint64_t last_sent(void *context UNUSED, unsigned partition UNUSED)
+{
+    return UINT64_MAX;
+}
+
+static bool is_safe(void *context UNUSED, const struct envelope *envelope UNUSED)
+{
+    return true;
+}
+
 static void on_entry(void *context UNUSED, const struct envelope *envelope UNUSED)
 {
 }
@@ -125,8 +135,8 @@ static void begin(struct world *world)
     world->sequences = sequence_table_new(16);
     world->ring = sent_ring_new(16, SECONDS(100), 1 << 20);
     world->peers = peer_table_new(no_shard, NULL);
-    const struct receiver_callbacks callbacks = {on_ask, on_lost_track, hears, on_entry,
-                                                 world};
+    const struct receiver_callbacks callbacks = {on_ask,  on_lost_track, hears, last_sent,
+                                                 is_safe, on_entry,      world};
     world->receiver = receiver_new(world->base, world->map, NULL, world->sequences,
                                    world->ring, world->peers, OWN, &callbacks);
 }
@@ -162,7 +172,7 @@ static void take(struct world *world, uint64_t origin, uint64_t sequence)
 {
     struct evbuffer *out = envelope_of(origin, sequence);
     size_t len = evbuffer_get_length(out);
-    receiver_take(world->receiver, slice_of(evbuffer_pullup(out, -1), len));
+    receiver_take(world->receiver, slice_of(evbuffer_pullup(out, -1), len), PARTITION);
     evbuffer_free(out);
 }
 
@@ -232,6 +242,12 @@ static void play(struct world *world, const char *event)
         break;
     case 'b': /* positions */
         receiver_set_base(world->receiver, ORIGIN, PARTITION, number);
+        break;
+    case 'c': /* positions, asked for after all that came before */
+        receiver_confirm(world->receiver, ORIGIN, PARTITION, number, fake_now + 1);
+        break;
+    case 'C': /* and asked for before it */
+        receiver_confirm(world->receiver, ORIGIN, PARTITION, number, fake_now);
         break;
     case 'g':
         take_gone(world, number);
@@ -309,8 +325,20 @@ static const struct {
     {"w h 1 3 d15 s9", "1 ?2 ?2 ", 0, 1},
     {"w h 1 3 d15 s10", "1 ?2 3 ", 1, 0},
     /* gone: at once */
-    {"w h 1 4 g2 g3", "1 4 ", 2, 0},
-    {"w h 1 4 g3 2", "1 2 4 ", 1, 0},
+    {"w h 1 4 c4 g2 g3", "1 4 ", 2, 0},
+    {"w h 1 4 c4 g3 2", "1 2 4 ", 1, 0},
+    /* of what the origin has sent, and it is asked where it is if it has not said so */
+    {"w h 1 4 g2 g3 2 3", "1 2 3 4 ", 0, 0},
+    {"w h 1 4 m20 g2 c4 m20 g2 g3", "1 ?2 +1 ?2 +1 4 ", 2, 0},
+    /* ahead of what the origin says that it has sent: forged */
+    {"w h 1 9 c1 2", "1 2 ", 0, 0},
+    {"w h 1 4 9 c4 2 3", "1 2 3 4 ", 0, 0},
+    {"w h 1 k9 c1 t9 2", "1 2 ", 0, 0},
+    {"w h 1 4 C1 2 3", "1 2 3 4 ", 0, 0}, /* it may have come since it was asked */
+    {"h w 9 b1 c1 2", "2 ", 0, 0},
+    /* further ahead than anybody is */
+    {"w h 1 18446744073709551614 99999999 k99999999 2", "1 2 ", 0, 0},
+    {"h w 99999999 5 b4 m20", "5 ?6 +199 ", 0, 1},
     {"w h 1 g1 g9 2", "1 2 ", 0, 0},
     /* wanted after it began: held until positions say where it is */
     {"h w 5 6", "", 0, 1},
@@ -341,7 +369,7 @@ static void test_what_is_delivered_asked_for_and_given_up(void **state UNUSED)
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct world world;
         begin(&world);
-        char events[64];
+        char events[80];
         snprintf(events, sizeof(events), "%s", cases[i].events);
         char *rest = events;
         for (char *event; (event = strsep(&rest, " ")) != NULL;)

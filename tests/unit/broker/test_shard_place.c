@@ -37,6 +37,7 @@ static void on_answer(void *context, struct shard *shard UNUSED, struct sent *se
 }
 
 static void ignore_bytes(void *context UNUSED, struct shard *shard UNUSED,
+                         struct slice channel UNUSED, uint32_t partition UNUSED,
                          struct slice bytes UNUSED)
 {
 }
@@ -105,7 +106,6 @@ static void begin(struct world *world, const char *const letters[], size_t count
         .on_change = ignore_shard,
         .on_answer = on_answer,
         .on_message = ignore_bytes,
-        .on_control = ignore_bytes,
         .on_wanted = ignore_wanted,
         .on_relief = ignore,
         .on_up = ignore_shard,
