@@ -9,7 +9,8 @@ own, and is answered by {"id": N, "result": …} when it has returned:
     enter sid room · leave sid room · close room                    emit room data · emit_to sid data (with a callback: ask)
     shut                         the subscribing connection ends under the pod
     received                     what each client was sent: {sid: [data, …]} · lacks sid data: those that it was not sent
-    facts                        greeted, and how many messages came from the broker
+    facts                        greeted, how many messages came from the broker, and how many threads have written to the
+                                 subscribing connection, if it has TLS
 """
 import json
 import os
@@ -23,11 +24,13 @@ if LOOP == "gevent":
     monkey.patch_all()
 
 import asyncio  # noqa: E402  (after the patch)
+import collections  # noqa: E402
 import faulthandler  # noqa: E402
 import itertools  # noqa: E402
 import queue  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
+import ssl  # noqa: E402
 import threading  # noqa: E402
 
 import socketio  # noqa: E402
@@ -37,6 +40,21 @@ from sidrail_socketio import AsyncSidrailManager, SidrailManager  # noqa: E402
 
 faulthandler.register(signal.SIGUSR1)
 numbers = itertools.count(1)
+writers = collections.defaultdict(set)  # threads, by TLS connection
+
+
+def note_writers(name):
+    method = getattr(ssl.SSLSocket, name)
+
+    def noted(self, *words, **options):
+        writers[id(self)].add(threading.get_ident())
+        return method(self, *words, **options)
+
+    setattr(ssl.SSLSocket, name, noted)
+
+
+note_writers("send")
+note_writers("sendall")
 saying = threading.Lock()
 
 
@@ -120,7 +138,10 @@ class Pod:
         if order["op"] == "lacks":
             return sorted(set(order["data"]) - set(self.sent[order["sid"]]))
         if order["op"] == "facts":
-            return {"greeted": getattr(self.manager, "is_greeted", False), "came": self.came}
+            pubsub = getattr(self.manager, "_own_pubsub", None)
+            sock = getattr(getattr(pubsub, "connection", None), "_sock", None)
+            return {"greeted": getattr(self.manager, "is_greeted", False), "came": self.came,
+                    "writers": len(writers[id(sock)])}
         if order["op"] == "shut":
             return self.shut()
         return NotImplemented

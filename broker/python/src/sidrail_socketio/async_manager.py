@@ -3,15 +3,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import os
 import sys
-import uuid
-from typing import Any, AsyncIterator, Deque, List, Optional, Tuple
+from typing import Any, AsyncGenerator, Deque, List, Optional, Tuple
 
 import socketio
 
-from .manager import JOIN_WITHIN, RETRY_FIRST, RETRY_MAX, bytes_of, dialect_of, members, text_of
-from .talk import Command, State, Talk
+from .pod import JOIN_WITHIN, RETRY_FIRST, RETRY_MAX, Pod, bytes_of, check_parts, dialect_of, payload_of, spread, text_of
+from .talk import Command, Talk
 
 #: Below 5.5 it stands on aioredis 1, and this class is an AsyncRedisManager and nothing else.
 _TALKS = hasattr(socketio.AsyncRedisManager, "_redis_connect")
@@ -20,14 +18,17 @@ _TELLS_ROOMS = hasattr(socketio.AsyncRedisManager, "basic_enter_room")
 _HANDLES_OWN = hasattr(socketio.AsyncRedisManager, "_handle_enter_room")
 
 
-class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
+if _TALKS:
+    check_parts(socketio.AsyncRedisManager, ["_listen", "_publish", "_get_logger", "_thread", "_handle_emit", "enter_room",
+                                             "leave_room", "connect", "disconnect", "close_room"])
+
+
+class AsyncSidrailManager(Pod, socketio.AsyncRedisManager):  # type: ignore[misc]
     """``AsyncRedisManager`` that tells sidrail-broker which rooms its pod needs: see ``SidrailManager``.
 
     With python-socketio before 5.10, whose ``enter_room`` is not a coroutine and cannot wait for a join, the pod is
     given everything; emits to its own clients stay in the pod all the same, and positions are exact.
     """
-
-    name = "sidrail"
 
     def __init__(
         self,
@@ -39,35 +40,30 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
         private_local: bool = True,
         **options: Any,
     ) -> None:
-        self._private_local = private_local
-        self._pid = os.getpid()
-        self._talk = Talk(
-            lambda: members(self.rooms),
-            tells_rooms=_TELLS_ROOMS,
-            skips_own=_HANDLES_OWN,
-            dialect=dialect_of(sys.modules[socketio.AsyncRedisManager.__module__]),
+        self._begin_pod(
+            private_local,
+            lambda: Talk(
+                self._members,
+                tells_rooms=_TELLS_ROOMS,
+                skips_own=_HANDLES_OWN,
+                dialect=dialect_of(sys.modules[socketio.AsyncRedisManager.__module__]),
+            ),
         )
-        self._sending: Optional[asyncio.Lock] = None
-        self._waiting: List["asyncio.Future[None]"] = []
-        self._own_pubsub: Any = None
-        self._greeted: Tuple[Any, Any] = (None, None)  # connection and stream
-        self._responses: Any = None
-        self._asks_greeting = True
-        self._listener: Optional["asyncio.Task[Any]"] = None
-        self._backlog: Deque[Any] = collections.deque()
         super().__init__(url, channel=channel, write_only=write_only, logger=logger, **options)
 
-    def initialize(self) -> None:
-        # A worker that was forked after the manager was made needs an id of its own.
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self.host_id = uuid.uuid4().hex
-        super().initialize()
+    def _begin_process(self) -> None:
+        super()._begin_process()
+        self._sending: Optional[asyncio.Lock] = None
+        self._waiting: List["asyncio.Future[None]"] = []
+        self._greeted: Tuple[Any, Any] = (None, None)  # connection and stream
+        self._responses: Any = None
+        self._listener: Optional["asyncio.Task[Any]"] = None
+        self._backlog: Deque[Any] = collections.deque()
 
-    @property
-    def is_greeted(self) -> bool:
-        """Whether a sidrail-broker is at the other end, now."""
-        return self._talk.state is State.GREETED
+    def _begin_listening(self) -> None:
+        if _TALKS:
+            self._redis_connect()  # what there is was made for the parent's loop
+        super()._begin_listening()
 
     # ── rooms ──
 
@@ -95,19 +91,19 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
     if _TELLS_ROOMS:
 
         def basic_enter_room(self, sid: Any, namespace: Any, room: Any, eio_sid: Any = None) -> Any:
-            was = room in self.rooms.get(namespace, {})
+            was = self._has_room(namespace, room)
             try:
                 return super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
             finally:
-                if not was and room in self.rooms.get(namespace, {}):
+                if not was and self._has_room(namespace, room):
                     self._talk.note(True, namespace, room)
 
         def basic_leave_room(self, sid: Any, namespace: Any, room: Any) -> Any:
-            was = room in self.rooms.get(namespace, {})
+            was = self._has_room(namespace, room)
             try:
                 return super().basic_leave_room(sid, namespace, room)
             finally:
-                if was and room not in self.rooms.get(namespace, {}):
+                if was and not self._has_room(namespace, room):
                     self._talk.note(False, namespace, room)
 
         async def enter_room(self, sid: Any, namespace: Any, room: Any, eio_sid: Any = None) -> Any:
@@ -129,6 +125,7 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
             await self._say_changes()
 
         async def connect(self, *args: Any, **kwargs: Any) -> Any:
+            self._listen_here()
             sid = await super().connect(*args, **kwargs)
             await self._settle()
             return sid
@@ -146,23 +143,17 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
         if hasattr(socketio.AsyncRedisManager, "pre_connect"):
 
             async def pre_connect(self, eio_sid: Any, namespace: Any) -> Any:
+                self._listen_here()
                 sid = await super().pre_connect(eio_sid, namespace)
                 await self._settle()
                 return sid
 
     # ── emits ──
 
-    def _is_private(self, room: Any, namespace: str) -> bool:
-        return (
-            self._private_local
-            and isinstance(room, str)
-            and self.is_greeted
-            and room in self.rooms.get(namespace, {}).get(None, {})
-        )
-
     async def emit(
         self, event: Any, data: Any, namespace: Any = None, room: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
+        self._listen_here()
         namespace = namespace or "/"
         if self._is_private(kwargs.get("to") or room, namespace):
             kwargs["ignore_queue"] = True
@@ -207,16 +198,15 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
     async def _take(self, response: Any) -> Optional[Tuple[Any]]:
         """As SidrailManager._take."""
         channel = text_of(response["channel"])
-        greeting = f"{self.channel}.sidrail.{self.host_id}"
         if response["type"] == "subscribe":
-            if channel == greeting:
+            if channel == self._greeting:
                 self._talk.begin()
             elif channel == self.channel:
                 self._talk.confirm()
             self._wake()
         elif response["type"] != "message":
             return None
-        elif channel == greeting:
+        elif channel == self._greeting:
             async with self._lock():
                 commands = self._talk.hear(bytes_of(response["data"]))
                 if commands and commands[0][1] == b"HELLO":
@@ -225,7 +215,7 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
                 self._wake()
                 await self._say(commands)
         else:
-            return (response["data"] if channel == self.channel else None,)
+            return payload_of(self, response)
         return None
 
     async def _read_until_joined(self) -> None:
@@ -243,13 +233,11 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
     async def _subscribe(self) -> None:
         if self.redis is None:
             self._redis_connect()
-        self._own_pubsub = self.redis.pubsub(ignore_subscribe_messages=False)
+        redis: Any = self.redis
+        self._own_pubsub = redis.pubsub(ignore_subscribe_messages=False)
         self._backlog.clear()
         self._talk.begin()
-        names = [self.channel]
-        if self._asks_greeting:
-            names.insert(0, f"{self.channel}.sidrail.{self.host_id}")
-        await self._own_pubsub.subscribe(*names)
+        await self._own_pubsub.subscribe(*self._names())
         self._responses = self._own_pubsub.listen()
 
     async def _next(self) -> Any:
@@ -259,7 +247,7 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     if _TALKS:
 
-        async def _listen(self) -> AsyncIterator[Any]:
+        async def _listen(self) -> AsyncGenerator[Any, None]:
             self._listener = asyncio.current_task()
             retry = RETRY_FIRST
             while True:
@@ -274,8 +262,9 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
                         if taken[0] is not None:
                             yield taken[0]
                 except Exception as error:
-                    await self._lose(error, retry)
-                    await asyncio.sleep(retry)
+                    delay = spread(retry)
+                    await self._lose(error, delay)
+                    await asyncio.sleep(delay)
                     retry = min(retry * 2, RETRY_MAX)
 
     async def _count(self) -> None:
@@ -285,10 +274,9 @@ class AsyncSidrailManager(socketio.AsyncRedisManager):  # type: ignore[misc]
             async with self._lock():
                 await self._say(commands)
 
-    async def _lose(self, error: Exception, retry: float) -> None:
-        if "NOPERM" in str(error) or "permission" in str(error).lower():
-            self._asks_greeting = False  # a Redis that allows the channel alone
-        self._get_logger().error("Cannot receive from redis... retrying in %s secs: %s", retry, error)
+    async def _lose(self, error: Exception, delay: float) -> None:
+        self._note_error(error)
+        self._get_logger().error("Cannot receive from redis... retrying in %.2f secs: %s", delay, error)
         self._talk.end()
         self._wake()
         try:

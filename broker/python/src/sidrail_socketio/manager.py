@@ -1,58 +1,42 @@
-"""The client manager for threads, gevent and eventlet."""
+"""The client manager for threads, gevent and eventlet.
+
+One thread, the listener, owns the subscribing connection: it alone reads and writes it (OpenSSL does not allow two at once).
+What others have to say they leave in the talk, and wake it::
+
+    enter_room ─▶ note ─▶ wake ─▶ listener: flush ─▶ unsent ─▶ JOIN …
+        └───────── waits ◀──────────────────── "joined" ◀──────┘
+"""
 from __future__ import annotations
 
 import collections
-import importlib.metadata as importlib_metadata
-import os
+import ssl
 import threading
 import time
-import uuid
-from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Deque, Generator, List, Optional, Tuple
 
 import socketio
 import socketio.redis_manager
 from socketio.pubsub_manager import PubSubManager
 
-from .talk import Command, State, Talk
+from .pod import JOIN_WITHIN, RETRY_FIRST, RETRY_MAX, Pod, bytes_of, check_parts, dialect_of, payload_of, spread, text_of
+from .talk import Command, Talk
+from .wait import Waiter
 
-#: How long enter_room and connect wait for the broker at most; it answers within a second.
-JOIN_WITHIN = 2.0
-RETRY_FIRST, RETRY_MAX = 0.05, 5.0
+check_parts(socketio.RedisManager, ["_listen", "_publish", "_redis_connect", "_get_logger", "_thread", "_handle_emit",
+                                    "enter_room", "leave_room", "connect", "disconnect", "close_room"])
+
+#: An idle listener looks so often whether a health check is due.
+LOOK_EVERY = 1.0
 
 #: python-socketio 5.10 and later deliver what they emit to their own clients at once, and ignore what comes back.
 _HANDLES_OWN = hasattr(PubSubManager, "_handle_enter_room")
 #: python-socketio 5.10 and later change rooms in these; before, enter_room and leave_room did it themselves.
 _HAS_BASIC = hasattr(PubSubManager, "basic_enter_room")
 
-
-def dialect_of(module: Any) -> bytes:
-    """How the python-socketio of a manager's module writes messages, as the broker names it."""
-    if hasattr(module, "pickle"):
-        return b"pickle"
-    try:
-        words = importlib_metadata.version("python-socketio").split(".")
-        version = tuple(int(word) for word in words[:3])
-    except (importlib_metadata.PackageNotFoundError, ValueError):
-        return b"auto"
-    return b"json15" if version >= (5, 15, 1) else b"json14"
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-def text_of(value: Any) -> str:
-    """A channel's name, as redis-py gives it with or without decode_responses."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def bytes_of(value: Any) -> bytes:
-    """A payload, likewise."""
-    return value.encode("utf-8") if isinstance(value, str) else bytes(value)
-
-
-def members(rooms: Dict[str, Dict[Any, Any]]) -> List[Tuple[str, object]]:
-    """All (namespace, room) of a manager's ``rooms``."""
-    return [(namespace, room) for namespace, inner in rooms.items() for room in inner]
-
-
-class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
+class SidrailManager(Pod, socketio.RedisManager):  # type: ignore[misc]
     """``RedisManager`` that tells sidrail-broker which rooms its pod needs; on a plain Redis it is a ``RedisManager``.
 
     Behind the broker
@@ -70,8 +54,6 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
     All other parameters are those of ``RedisManager``.
     """
 
-    name = "sidrail"
-
     def __init__(
         self,
         url: str = "redis://localhost:6379/0",
@@ -82,43 +64,37 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
         private_local: bool = True,
         **options: Any,
     ) -> None:
-        self._private_local = private_local
-        self._pid = os.getpid()
-        self._changed = threading.Condition(threading.RLock())  # over _talk and rooms
-        self._sending = threading.Lock()  # taken first: what is said is said in order
-        self._talk = Talk(
-            lambda: members(self.rooms), skips_own=_HANDLES_OWN, dialect=dialect_of(socketio.redis_manager)
+        self._begin_pod(
+            private_local,
+            lambda: Talk(self._members, skips_own=_HANDLES_OWN, dialect=dialect_of(socketio.redis_manager)),
         )
-        self._own_pubsub: Any = None
-        self._greeted: Tuple[Any, Any] = (None, None)  # connection and socket
-        self._responses: Iterator[Any] = iter(())
-        self._asks_greeting = True
-        self._listener: Optional[int] = None
-        self._backlog: Deque[Any] = collections.deque()
         super().__init__(url, channel=channel, write_only=write_only, logger=logger, **options)
 
-    def initialize(self) -> None:
-        # A worker that was forked after the manager was made needs an id of its own.
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self.host_id = uuid.uuid4().hex
-        super().initialize()
+    def _begin_process(self) -> None:
+        super()._begin_process()
+        self._changed = threading.Condition(threading.RLock())  # over _talk and rooms
+        self._waiter: Optional[Waiter] = None  # while there is a listener
+        self._listener: Optional[int] = None
+        # the listener's own
+        self._greeted: Tuple[Any, Any] = (None, None)  # connection and socket
+        self._unsent = bytearray()
+        self._backlog: Deque[Any] = collections.deque()
 
-    @property
-    def is_greeted(self) -> bool:
-        """Whether a sidrail-broker is at the other end, now."""
-        return self._talk.state is State.GREETED
+    def _listen_here(self) -> None:
+        with self._changed:
+            super()._listen_here()
 
     # ── rooms ──
 
     def _change(self, method: Any, sid: Any, namespace: Any, room: Any, *args: Any, **kwargs: Any) -> Any:
         """Runs what changes a room's members, and notes whether the room is needed now."""
+        self._listen_here()
         with self._changed:
-            was = room in self.rooms.get(namespace, {})
+            was = self._has_room(namespace, room)
             try:
                 return method(sid, namespace, room, *args, **kwargs)
             finally:
-                now = room in self.rooms.get(namespace, {})
+                now = self._has_room(namespace, room)
                 if was is not now:
                     self._talk.note(now, namespace, room)
 
@@ -176,11 +152,13 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
     if hasattr(PubSubManager, "pre_connect"):
 
         def pre_connect(self, eio_sid: Any, namespace: Any) -> Any:
+            self._listen_here()
             sid = super().pre_connect(eio_sid, namespace)
             self._settle()
             return sid
 
     def connect(self, *args: Any, **kwargs: Any) -> Any:
+        self._listen_here()
         sid = super().connect(*args, **kwargs)
         self._settle()
         return sid
@@ -197,15 +175,8 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
 
     # ── emits ──
 
-    def _is_private(self, room: Any, namespace: str) -> bool:
-        return (
-            self._private_local
-            and isinstance(room, str)
-            and self.is_greeted
-            and room in self.rooms.get(namespace, {}).get(None, {})
-        )
-
     def emit(self, event: Any, data: Any, namespace: Any = None, room: Any = None, *args: Any, **kwargs: Any) -> Any:
+        self._listen_here()
         namespace = namespace or "/"
         if self._is_private(kwargs.get("to") or room, namespace):
             kwargs["ignore_queue"] = True
@@ -226,62 +197,105 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
 
     # ── the connection ──
 
-    def _say(self, commands: List[Command]) -> None:
-        """Over the connection that was greeted; the caller holds _sending. One that is lost is noticed by the listener.
-
-        Not by redis-py's send_command: it connects anew when the connection is lost, under the listener's hands."""
-        try:
-            for command in commands:
-                for piece in self._greeted[0].pack_command(*command):
-                    self._greeted[1].sendall(piece)
-        except Exception as error:
-            self._get_logger().debug("sidrail: not said: %s", error)
-
     def _say_changes(self) -> None:
         if not self._talk.flush_is_due():
             return
-        with self._sending:
-            with self._changed:
-                commands = self._talk.flush()
-            self._say(commands)
+        if threading.get_ident() == self._listener:
+            self._write()
+        elif self._waiter is not None:
+            self._waiter.wake()
+
+    def _say(self, commands: List[Command]) -> None:
+        for command in commands:
+            for piece in self._greeted[0].pack_command(*command):
+                self._unsent += piece
+
+    def _write(self) -> None:
+        """What there is to say, as far as the socket takes it: the broker may wait for the pod to read.
+
+        Not by redis-py's send_command: it connects again when the connection is lost, to a broker that has not greeted."""
+        with self._changed:
+            self._say(self._talk.flush())
+        connection, sock = self._greeted
+        if not self._unsent:
+            return
+        if self._own_pubsub.connection is not connection or connection._sock is not sock:
+            self._unsent.clear()  # the listener notices that it is lost
+            return
+        timeout = sock.gettimeout()
+        # Where redis-py may write its health check, there is nothing half written.
+        sock.settimeout(timeout if getattr(connection, "health_check_interval", 0) else 0)
+        try:
+            while self._unsent:
+                sent = sock.send(bytes(self._unsent[:65536]))
+                del self._unsent[:sent]
+        except _NOT_NOW:
+            pass
+        except OSError as error:
+            self._unsent.clear()
+            self._get_logger().debug("sidrail: not said: %s", error)
+        finally:
+            sock.settimeout(timeout)
 
     def _take(self, response: Any) -> Optional[Tuple[Any]]:
         """Takes what came; gives (payload,) of a message, (None,) of one on another channel, None for anything else."""
         channel = text_of(response["channel"])
-        greeting = f"{self.channel}.sidrail.{self.host_id}"
         if response["type"] == "subscribe":
             with self._changed:
-                if channel == greeting:
+                if channel == self._greeting:
                     self._talk.begin()
                 elif channel == self.channel:
                     self._talk.confirm()
                 self._changed.notify_all()
         elif response["type"] != "message":
             return None
-        elif channel == greeting:
-            with self._sending:
-                with self._changed:
-                    commands = self._talk.hear(bytes_of(response["data"]))
-                    if commands and commands[0][1] == b"HELLO":
-                        connection = self._own_pubsub.connection
-                        self._greeted = (connection, connection._sock)
-                        self._backlog.clear()  # it comes again
-                    self._changed.notify_all()
+        elif channel == self._greeting:
+            with self._changed:
+                commands = self._talk.hear(bytes_of(response["data"]))
+                if commands and commands[0][1] == b"HELLO":
+                    connection = self._own_pubsub.connection
+                    self._greeted = (connection, connection._sock)
+                    self._unsent.clear()
+                    self._backlog.clear()  # it comes again
+                self._changed.notify_all()
                 self._say(commands)
         else:
-            return (response["data"] if channel == self.channel else None,)
+            return payload_of(self, response)
         return None
 
-    def _read(self) -> Any:
-        """The next response, not None."""
-        return next(self._responses)
+    def _read(self, until: Optional[float] = None) -> Any:
+        """The next response; None: it is later than ``until``."""
+        pubsub = self._own_pubsub
+        while True:
+            self._write()
+            connection = pubsub.connection
+            if connection.can_read(timeout=0):
+                response = pubsub.parse_response(block=True)
+                response = response and pubsub.handle_message(response)
+                if response:
+                    return response
+                continue  # a health check's answer
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            self._wait(connection, left)
+
+    def _wait(self, connection: Any, left: Optional[float]) -> None:
+        if getattr(connection, "health_check_interval", 0):
+            left = LOOK_EVERY if left is None else min(left, LOOK_EVERY)
+            self._own_pubsub.check_health()
+        assert self._waiter is not None
+        self._waiter.wait(connection._sock, bool(self._unsent), left)
 
     def _read_until_joined(self) -> None:
         """The listener itself has entered a room: it goes on reading, and keeps what it reads."""
         until = time.monotonic() + JOIN_WITHIN
         try:
-            while not self._talk.is_joined() and time.monotonic() < until:
-                taken = self._take(self._read())
+            while not self._talk.is_joined():
+                response = self._read(until)
+                if response is None:
+                    return
+                taken = self._take(response)
                 if taken is not None:
                     self._backlog.append(taken)
         except Exception as error:
@@ -290,18 +304,17 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
     def _subscribe(self) -> None:
         if self.redis is None:
             self._redis_connect()
-        self._own_pubsub = self.redis.pubsub(ignore_subscribe_messages=False)
+        redis: Any = self.redis
+        self._own_pubsub = redis.pubsub(ignore_subscribe_messages=False)
         self._backlog.clear()
+        self._unsent.clear()
         with self._changed:
             self._talk.begin()
-        names = [self.channel]
-        if self._asks_greeting:
-            names.insert(0, f"{self.channel}.sidrail.{self.host_id}")
-        self._own_pubsub.subscribe(*names)
-        self._responses = iter(self._own_pubsub.listen())
+        self._own_pubsub.subscribe(*self._names())
 
-    def _listen(self) -> Iterator[Any]:
+    def _listen(self) -> Generator[Any, None, None]:
         self._listener = threading.get_ident()
+        self._waiter = Waiter()
         retry = RETRY_FIRST
         while True:
             try:
@@ -311,28 +324,19 @@ class SidrailManager(socketio.RedisManager):  # type: ignore[misc]
                     retry = RETRY_FIRST
                     if taken is None:
                         continue
-                    self._count()
+                    with self._changed:
+                        self._say(self._talk.count())
                     if taken[0] is not None:
                         yield taken[0]
             except Exception as error:
-                self._lose(error, retry)
-                time.sleep(retry)
+                delay = spread(retry)
+                self._lose(error, delay)
+                time.sleep(delay)
                 retry = min(retry * 2, RETRY_MAX)
 
-    def _count(self) -> None:
-        with self._changed:
-            commands = self._talk.count()
-        # Not waited for: who holds it may wait for this thread to read.
-        if commands and self._sending.acquire(False):
-            try:
-                self._say(commands)
-            finally:
-                self._sending.release()
-
-    def _lose(self, error: Exception, retry: float) -> None:
-        if "NOPERM" in str(error) or "permission" in str(error).lower():
-            self._asks_greeting = False  # a Redis that allows the channel alone
-        self._get_logger().error("Cannot receive from redis... retrying in %s secs: %s", retry, error)
+    def _lose(self, error: Exception, delay: float) -> None:
+        self._note_error(error)
+        self._get_logger().error("Cannot receive from redis... retrying in %.2f secs: %s", delay, error)
         with self._changed:
             self._talk.end()
             self._changed.notify_all()
