@@ -149,12 +149,17 @@ static void on_client_close(void *context, struct client *client,
 static bool wants_heartbeat(void *context, struct client *client)
 {
     const struct broker *broker = context;
-    const struct interest *interest;
-    TAILQ_FOREACH(interest, &client_subscriber(client)->interests[INTEREST_CHANNEL],
-                  of_subscriber)
-    if (interest->active &&
-        publisher_knows_channel(broker->publisher, interest->target->name))
-        return true;
+    const struct text_list *channels = &broker->config->channels;
+    const struct subscriber *subscriber = client_subscriber(client);
+    /* by the few channels that there are: of its own it may have any number */
+    for (size_t i = 0; subscriber->counts[INTEREST_CHANNEL] > 0 && i < channels->count;
+         i++) {
+        const struct interest *interest =
+            interest_find(broker->interest, subscriber, INTEREST_CHANNEL,
+                          slice_from_text(channels->items[i]));
+        if (interest != NULL && interest->active)
+            return true;
+    }
     return false;
 }
 

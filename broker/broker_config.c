@@ -390,6 +390,11 @@ static const struct option_row rows[] = {
     {"limits.clients", OPTION_INTEGER, AT(broker_config, clients_max), .standard = "8000",
      .minimum = 1, .maximum = 1000000, .reload = OPTION_NEW,
      .help = "Client connections at a time."},
+    {"limits.channels", OPTION_INTEGER, AT(broker_config, channels_max),
+     .standard = "250000", .minimum = 1, .maximum = 10000000, .reload = OPTION_LIVE,
+     .help =
+         "Channels and patterns of one client, and rooms of one client manager (which "
+         "then gets everything)."},
     {"limits.payload", OPTION_SIZE, AT(broker_config, payload_max), .standard = "16MiB",
      .minimum = 1024, .maximum = 512 * 1024 * 1024, .reload = OPTION_RESTART,
      .help = "Length of one payload, or of any other argument."},

@@ -96,6 +96,7 @@ struct broker_config {
     int pickle_mode;    /* enum pickle_mode */
     int pickle_objects; /* enum pickle_objects */
     int64_t clients_max;
+    int64_t channels_max;
     uint64_t payload_max;
     uint64_t request_max; /* OPTION_AUTO: broker_config_request_max() */
     int64_t json_depth;

@@ -281,26 +281,6 @@ static bool is_of_one_pod(const struct client *one, const struct client *other)
            one->facts.protocol == other->facts.protocol;
 }
 
-static bool wants(const struct client *client, const struct interest_target *target)
-{
-    const struct interest *interest;
-    TAILQ_FOREACH(interest, &client->subscriber.interests[target->kind], of_subscriber)
-    if (interest->target == target)
-        return true;
-    return false;
-}
-
-static bool wants_all_of(const struct client *client, const struct client *parked)
-{
-    for (int kind = 0; kind < INTEREST_KINDS; kind++) {
-        const struct interest *interest;
-        TAILQ_FOREACH(interest, &parked->subscriber.interests[kind], of_subscriber)
-        if (!wants(client, interest->target))
-            return false;
-    }
-    return true;
-}
-
 static bool is_subscriber_of(const struct client *client, const char *identity)
 {
     return client->state == CLIENT_OPEN &&
@@ -413,7 +393,8 @@ static struct client *find_parked(struct client *client)
     struct client *other;
     TAILQ_FOREACH(other, &set->parked, of_set)
     {
-        if (!is_of_one_pod(client, other) || !wants_all_of(client, other))
+        if (!is_of_one_pod(client, other) ||
+            !interest_covers(&client->subscriber, &other->subscriber))
             continue;
         if (is_at_one_address(client, other))
             return other;

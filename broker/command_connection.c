@@ -15,6 +15,9 @@
 /* Redis 7.0 is what we answer as: new enough for every client, old enough to promise nothing. */
 #define REDIS_VERSION "7.0.15"
 
+/* They are compared, and kept after their connections. */
+#define NAME_MAX_LEN 1024
+
 /* ── who is it ── */
 
 static bool password_matches(const struct broker_user_config *user, struct slice password)
@@ -71,6 +74,8 @@ void command_auth(struct command_call *call)
 
 const char *command_check_name(struct slice name)
 {
+    if (name.len > NAME_MAX_LEN)
+        return "ERR Client names cannot be longer than 1024 bytes.";
     for (size_t i = 0; i < name.len; i++)
         if (name.data[i] < '!' || name.data[i] > '~')
             return "ERR Client names cannot contain spaces, newlines or special "

@@ -65,11 +65,13 @@ static bool greet(struct command_call *call)
     struct pods *pods = call->context->pods;
     struct slice channel;
     size_t greeting = 0;
+    if (call->argc != 3 || call->facts->pod != NULL)
+        return false;
     for (size_t i = 1; i < call->argc && greeting == 0; i++)
         if (pods_is_greeting(call->argv[i], &channel) && is_named(call, channel) &&
             publisher_knows_channel(call->context->publisher, channel))
             greeting = i;
-    if (greeting == 0 || call->argc != 3 || call->facts->pod != NULL ||
+    if (greeting == 0 ||
         !TAILQ_EMPTY(&client_subscriber(call->client)->interests[INTEREST_CHANNEL]))
         return false;
     client_identify(call->client);
@@ -87,6 +89,35 @@ static bool greet(struct command_call *call)
     return true;
 }
 
+/* How many names it has no interest in yet. */
+static size_t count_new(const struct command_call *call, enum interest_kind kind)
+{
+    size_t count = 0;
+    for (size_t i = 1; i < call->argc; i++)
+        count += interest_find(call->context->interest, client_subscriber(call->client),
+                               kind, call->argv[i]) == NULL;
+    return count;
+}
+
+/* Has the client room for more? An error says why not. */
+static bool has_room(struct command_call *call, enum interest_kind kind)
+{
+    size_t has = client_subscriber(call->client)->total;
+    size_t max = (size_t)call->context->config->channels_max;
+    if (has + call->argc - 1 > max && has + count_new(call, kind) > max) {
+        command_refuse(call, "ERR more channels than one client may have: %s is %zu",
+                       "limits.channels", max);
+        return false;
+    }
+    for (size_t i = 1; i < call->argc && kind == INTEREST_PATTERN; i++)
+        if (call->argv[i].len > INTEREST_PATTERN_MAX) {
+            command_refuse(call, "ERR pattern is longer than %d bytes",
+                           INTEREST_PATTERN_MAX);
+            return false;
+        }
+    return true;
+}
+
 static void subscribe(struct command_call *call, enum interest_kind kind)
 {
     if (call->context->refuses_subscribers) {
@@ -95,6 +126,8 @@ static void subscribe(struct command_call *call, enum interest_kind kind)
         return;
     }
     if (kind == INTEREST_CHANNEL && greet(call))
+        return;
+    if (!call->facts->has_begun && !has_room(call, kind))
         return;
     struct interest_table *table = call->context->interest;
     struct subscriber *subscriber = client_subscriber(call->client);

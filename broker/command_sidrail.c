@@ -25,6 +25,9 @@ static void open_odd(struct command_call *call)
     pods_open(call->context->pods, call->facts->pod, true);
 }
 
+/* Earlier connections that a manager names; each is looked for among all pods. */
+#define EARLIER_MAX 16
+
 /* SIDRAIL HELLO protocol own|echo dialect|auto [connection seen]… */
 void command_sidrail_hello(struct command_call *call)
 {
@@ -33,7 +36,7 @@ void command_sidrail_hello(struct command_call *call)
     if (pod == NULL)
         return;
     bool is_odd = !number_of(call, 2, &protocol) || protocol != PODS_PROTOCOL ||
-                  call->argc % 2 != 1;
+                  call->argc % 2 != 1 || call->argc > 5 + 2 * EARLIER_MAX;
     struct pod *earlier = NULL;
     uint64_t seen = 0;
     for (size_t i = 5; i + 1 < call->argc && earlier == NULL && !is_odd; i += 2) {

@@ -4,6 +4,8 @@
  */
 #include "broker/interest.h"
 
+#include "shared/timing.h"
+
 #include <stdlib.h>
 #include <xxhash.h>
 
@@ -13,6 +15,7 @@ TAILQ_HEAD(target_queue, interest_target);
 
 struct interest_table {
     struct interest_callbacks callbacks;
+    uint64_t seed;
     struct target_queue targets[INTEREST_KINDS];
     unsigned target_counts[INTEREST_KINDS];
     struct interest_target **target_buckets;
@@ -22,9 +25,11 @@ struct interest_table {
     size_t interest_count;
 };
 
-static uint64_t name_hash(enum interest_kind kind, struct slice name)
+/* Names come from clients: without the seed they could choose ones that share a bucket. */
+static uint64_t name_hash(const struct interest_table *table, enum interest_kind kind,
+                          struct slice name)
 {
-    return XXH3_64bits_withSeed(name.data, name.len, (uint64_t)kind);
+    return XXH3_64bits_withSeed(name.data, name.len, table->seed + (uint64_t)kind);
 }
 
 static uint64_t pair_hash(const struct subscriber *subscriber,
@@ -135,6 +140,7 @@ static void remove_interest(struct interest_table *table, struct interest *inter
     TAILQ_REMOVE(&subscriber->interests[target->kind], interest, of_subscriber);
     interest_set_whole(table, interest, false);
     target->count--;
+    subscriber->total--;
     if (interest->active) {
         target->active--;
         subscriber->counts[target->kind]--;
@@ -148,6 +154,7 @@ struct interest_table *interest_table_new(const struct interest_callbacks *callb
 {
     struct interest_table *table = must_calloc(1, sizeof(*table));
     table->callbacks = *callbacks;
+    table->seed = timing_random();
     for (int kind = 0; kind < INTEREST_KINDS; kind++)
         TAILQ_INIT(&table->targets[kind]);
     table->target_bucket_count = table->interest_bucket_count = FIRST_BUCKETS;
@@ -170,6 +177,7 @@ void subscriber_init(struct subscriber *subscriber)
         TAILQ_INIT(&subscriber->interests[kind]);
         subscriber->counts[kind] = 0;
     }
+    subscriber->total = 0;
 }
 
 void interest_set_whole(struct interest_table *table, struct interest *interest,
@@ -190,7 +198,7 @@ static struct interest *add(struct interest_table *table, struct subscriber *sub
 {
     struct interest_target *target = interest_target_find(table, kind, name);
     if (target == NULL)
-        target = target_new(table, kind, name, name_hash(kind, name));
+        target = target_new(table, kind, name, name_hash(table, kind, name));
     struct interest *interest = find_pair(table, subscriber, target);
     *added = interest == NULL;
     if (interest != NULL)
@@ -209,6 +217,7 @@ static struct interest *add(struct interest_table *table, struct subscriber *sub
     LIST_INSERT_HEAD(&target->interests, interest, of_target);
     TAILQ_INSERT_TAIL(&subscriber->interests[kind], interest, of_subscriber);
     target->count++;
+    subscriber->total++;
     return interest;
 }
 
@@ -281,10 +290,25 @@ struct interest *interest_find(const struct interest_table *table,
     return target != NULL ? find_pair(table, subscriber, target) : NULL;
 }
 
+bool interest_covers(const struct subscriber *one, const struct subscriber *other)
+{
+    static uint64_t mark;
+    mark++;
+    const struct interest *interest;
+    for (int kind = 0; kind < INTEREST_KINDS; kind++)
+        TAILQ_FOREACH(interest, &one->interests[kind], of_subscriber)
+    interest->target->mark = mark;
+    for (int kind = 0; kind < INTEREST_KINDS; kind++)
+        TAILQ_FOREACH(interest, &other->interests[kind], of_subscriber)
+    if (interest->target->mark != mark)
+        return false;
+    return true;
+}
+
 struct interest_target *interest_target_find(const struct interest_table *table,
                                              enum interest_kind kind, struct slice name)
 {
-    size_t index = name_hash(kind, name) & (table->target_bucket_count - 1);
+    size_t index = name_hash(table, kind, name) & (table->target_bucket_count - 1);
     for (struct interest_target *it = table->target_buckets[index]; it != NULL;
          it = it->next_in_bucket)
         if (it->kind == kind && slice_equals(it->name, name))

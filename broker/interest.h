@@ -30,6 +30,7 @@ TAILQ_HEAD(interest_queue, interest);
 struct subscriber {
     struct interest_queue interests[INTEREST_KINDS]; /* in the order they were added */
     unsigned counts[INTEREST_KINDS];                 /* active ones only */
+    unsigned total;                                  /* silent and parked ones too */
 };
 
 /* A channel or pattern that at least one subscriber wants. Borrowed from the table. */
@@ -40,7 +41,7 @@ struct interest_target {
     unsigned count;  /* interests, silent ones too */
     unsigned active; /* those that receive */
     unsigned whole;  /* those that want everything, silent and parked ones too */
-    uint64_t tag;    /* free for the owner: the partition of a channel */
+    uint64_t mark;   /* of interest_covers() */
     TAILQ_ENTRY(interest_target) of_kind;
     struct interest_target *next_in_bucket;
     uint64_t hash;
@@ -104,6 +105,9 @@ struct interest *interest_find(const struct interest_table *table,
                                const struct subscriber *subscriber,
                                enum interest_kind kind, struct slice name);
 
+/* Has `one` an interest in everything that `other` has one in? In time linear in both. */
+bool interest_covers(const struct subscriber *one, const struct subscriber *other);
+
 /* NULL when nobody wants exactly this channel or pattern. */
 struct interest_target *interest_target_find(const struct interest_table *table,
                                              enum interest_kind kind, struct slice name);
@@ -117,6 +121,10 @@ unsigned interest_target_count(const struct interest_table *table,
 
 /* How many receive a message on this channel, each pattern counted by itself (as Redis answers). */
 unsigned interest_receivers(const struct interest_table *table, struct slice channel);
+
+/* Longer patterns and names are not accepted, since this bounds the time of interest_pattern_matches(). */
+#define INTEREST_PATTERN_MAX 1024
+#define INTEREST_NAME_MAX    4096
 
 /* Redis's glob: * ? [abc] [^a] [a-z] and \x. Time is bounded by pattern length times name length. */
 bool interest_pattern_matches(struct slice pattern, struct slice name);

@@ -6,6 +6,7 @@
 
 #include "broker/message.h"
 #include "shared/base.h"
+#include "shared/timing.h"
 
 #include <stdlib.h>
 #include <xxhash.h>
@@ -35,13 +36,16 @@ struct pod_rooms {
     size_t bucket_count; /* a power of two */
     size_t count;
     uint64_t mark;
+    uint64_t seed;
     const struct envelope *message; /* borrowed; of pod_rooms_select */
     bool is_for_all;
 };
 
-static uint64_t hash_of(struct slice channel, struct slice namespace, struct slice name)
+/* Rooms come from clients' clients: without the seed they could choose ones that share a bucket. */
+static uint64_t hash_of(const struct pod_rooms *rooms, struct slice channel,
+                        struct slice namespace, struct slice name)
 {
-    uint64_t hash = XXH3_64bits(channel.data, channel.len);
+    uint64_t hash = XXH3_64bits_withSeed(channel.data, channel.len, rooms->seed);
     hash = XXH3_64bits_withSeed(namespace.data, namespace.len, hash);
     return XXH3_64bits_withSeed(name.data, name.len, hash);
 }
@@ -142,6 +146,7 @@ struct pod_rooms *pod_rooms_new(const struct pod_rooms_callbacks *callbacks)
 {
     struct pod_rooms *rooms = must_calloc(1, sizeof(*rooms));
     rooms->callbacks = *callbacks;
+    rooms->seed = timing_random();
     rooms->bucket_count = FIRST_BUCKETS;
     rooms->buckets = must_calloc(FIRST_BUCKETS, sizeof(struct room *));
     return rooms;
@@ -165,7 +170,7 @@ void pod_rooms_init(struct pod_filter *pod, struct slice channel,
 uint32_t pod_rooms_add(struct pod_rooms *rooms, struct pod_filter *pod,
                        struct slice namespace, struct slice name, uint64_t generation)
 {
-    uint64_t hash = hash_of(pod->channel, namespace, name);
+    uint64_t hash = hash_of(rooms, pod->channel, namespace, name);
     struct room *room = room_find(rooms, pod->channel, namespace, name, hash);
     if (room == NULL)
         room = room_new(rooms, pod->channel, namespace, name, hash);
@@ -185,7 +190,7 @@ uint32_t pod_rooms_add(struct pod_rooms *rooms, struct pod_filter *pod,
 void pod_rooms_remove(struct pod_rooms *rooms, struct pod_filter *pod,
                       struct slice namespace, struct slice name)
 {
-    uint64_t hash = hash_of(pod->channel, namespace, name);
+    uint64_t hash = hash_of(rooms, pod->channel, namespace, name);
     const struct room *room = room_find(rooms, pod->channel, namespace, name, hash);
     struct pod_room *pair = room != NULL ? pair_find(room, pod) : NULL;
     if (pair != NULL)
@@ -227,7 +232,7 @@ static void mark(struct pod_rooms *rooms, const struct envelope *envelope,
 {
     const struct room *room =
         room_find(rooms, envelope->channel, envelope->namespace, name,
-                  hash_of(envelope->channel, envelope->namespace, name));
+                  hash_of(rooms, envelope->channel, envelope->namespace, name));
     if (room == NULL)
         return;
     struct pod_room *pair;
@@ -297,12 +302,12 @@ enum pod_entry pod_rooms_look_at_entry(const struct pod_rooms *rooms,
                                        struct slice sid, struct slice room,
                                        uint32_t *partition)
 {
-    const struct room *own =
-        room_find(rooms, channel, namespace, sid, hash_of(channel, namespace, sid));
+    const struct room *own = room_find(rooms, channel, namespace, sid,
+                                       hash_of(rooms, channel, namespace, sid));
     if (own == NULL)
         return POD_ENTRY_NOT_HERE;
-    const struct room *entered =
-        room_find(rooms, channel, namespace, room, hash_of(channel, namespace, room));
+    const struct room *entered = room_find(rooms, channel, namespace, room,
+                                           hash_of(rooms, channel, namespace, room));
     if (entered == NULL)
         return POD_ENTRY_WAITS;
     const struct pod_room *pair;

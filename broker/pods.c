@@ -101,15 +101,20 @@ static void wait_for(struct pod *pod, uint32_t partition, uint64_t sequence)
                               .sequence = sequence,
                               .since = timing_now()};
     TAILQ_INSERT_TAIL(&pod->waits, wait, of_pod);
+    pod->wait_count++;
+}
+
+static void forget_wait(struct pod *pod, struct pod_wait *wait)
+{
+    TAILQ_REMOVE(&pod->waits, wait, of_pod);
+    pod->wait_count--;
+    free(wait);
 }
 
 static void forget_waits(struct pod *pod)
 {
-    struct pod_wait *wait;
-    while ((wait = TAILQ_FIRST(&pod->waits)) != NULL) {
-        TAILQ_REMOVE(&pod->waits, wait, of_pod);
-        free(wait);
-    }
+    while (!TAILQ_EMPTY(&pod->waits))
+        forget_wait(pod, TAILQ_FIRST(&pod->waits));
 }
 
 /* Tells how far its changes are joined. */
@@ -135,8 +140,7 @@ static void look(struct pods *pods, struct pod *pod)
                 break;
             is_late = true;
         }
-        TAILQ_REMOVE(&pod->waits, wait, of_pod);
-        free(wait);
+        forget_wait(pod, wait);
     }
     if (is_late)
         pods_open(pods, pod, true);
@@ -148,15 +152,24 @@ static void look(struct pods *pods, struct pod *pod)
     tell(pod, text);
 }
 
-static void add(struct pods *pods, struct pod *pod, const struct slice *pairs,
+/* False: it has more than a client may have, and now gets everything. */
+static bool add(struct pods *pods, struct pod *pod, const struct slice *pairs,
                 size_t count)
 {
+    size_t max = publisher_channels_max(pods->publisher);
     for (size_t i = 0; i + 1 < count; i += 2) {
+        if (pod->filter.count >= max || pod->wait_count > max) {
+            pods_open(pods, pod, true);
+            pod_rooms_remove_all(pods->rooms, &pod->filter);
+            forget_waits(pod);
+            return false;
+        }
         uint32_t partition = pod_rooms_add(pods->rooms, &pod->filter, pairs[i],
                                            pairs[i + 1], pod->generation);
         if (partition != NOTHING && !publisher_has_joined(pods->publisher, partition))
             wait_for(pod, partition, 0);
     }
+    return true;
 }
 
 /* ── who enters a room from afar ── */
@@ -338,8 +351,7 @@ void pods_rooms(struct pods *pods, struct pod *pod, uint64_t generation, bool is
         return;
     }
     pod->generation = generation;
-    add(pods, pod, pairs, count);
-    if (!is_last)
+    if (!add(pods, pod, pairs, count) || !is_last)
         return;
     pod_rooms_remove_older(pods->rooms, &pod->filter, generation);
     pod->sequence = 0;
@@ -362,7 +374,8 @@ void pods_change(struct pods *pods, struct pod *pod, uint64_t generation,
             pod_rooms_remove(pods->rooms, &pod->filter, pairs[i], pairs[i + 1]);
         return;
     }
-    add(pods, pod, pairs, count);
+    if (!add(pods, pod, pairs, count))
+        return;
     wait_for(pod, NOTHING, sequence);
     look(pods, pod);
     look_at_entries(pods);

@@ -50,6 +50,7 @@ struct pod {
     uint64_t sequence;   /* of its last change */
     bool has_spoken;
     struct pod_wait_queue waits;
+    size_t wait_count;
     TAILQ_ENTRY(pod) of_pods;
 };
 

@@ -173,6 +173,11 @@ bool publisher_knows_channel(const struct publisher *publisher, struct slice cha
     return false;
 }
 
+size_t publisher_channels_max(const struct publisher *publisher)
+{
+    return (size_t)publisher->config->channels_max;
+}
+
 const struct subscriber_counts *publisher_counts(const struct publisher *publisher)
 {
     return publisher->counts;

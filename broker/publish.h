@@ -157,6 +157,9 @@ bool publisher_knows_channel(const struct publisher *publisher, struct slice cha
 /* Is everything received that is wanted: subscriptions confirmed, and other brokers have said where they are? */
 bool publisher_is_settled(const struct publisher *publisher);
 
+/* limits.channels: of one client. */
+size_t publisher_channels_max(const struct publisher *publisher);
+
 /* Subscribers at other brokers; NULL: the embedded hub. */
 const struct subscriber_counts *publisher_counts(const struct publisher *publisher);
 

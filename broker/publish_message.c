@@ -253,6 +253,11 @@ void publish_message(struct publisher *publisher, struct dialect_view *dialect,
 {
     struct message message;
     result->must_wait = false;
+    if (channel.len > INTEREST_NAME_MAX) {
+        refuse(result, PUBLISH_CHANNEL_TOO_LONG,
+               "channel name is longer than 4096 bytes");
+        return;
+    }
     if (publisher_knows_channel(publisher, channel))
         message_scan(payload, &publisher->policy, publisher->scratch, &message);
     else
@@ -286,7 +291,8 @@ void publish_message(struct publisher *publisher, struct dialect_view *dialect,
     metrics_add(M_PUBLISHED_BYTES, (int64_t)payload.len);
     if (!message.rooms_known)
         metrics_add(M_ROOMS_UNKNOWN, 1);
-    for (size_t i = 0; message.rooms_known && i < message.room_count; i++)
+    for (size_t i = 0; message.rooms_known && i < message.room_count && i < HOT_ROOMS_MAX;
+         i++)
         hot_rooms_count(&publisher->hot_rooms, message.namespace, message.rooms[i]);
 }
 

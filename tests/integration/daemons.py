@@ -387,9 +387,8 @@ class Daemon(Server):
         return int(re.search(r"^VmHWM:\s+(\d+) kB", pathlib.Path(f"/proc/{self.pid}/status").read_text(), re.M)[1]) * 1024
 
     def cpu_seconds(self):
-        """Of processor time that it has used."""
-        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Of processor time that its main thread has used."""
+        return int(pathlib.Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e9
 
     def open_fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))

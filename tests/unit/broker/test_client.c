@@ -59,6 +59,11 @@ static enum client_verdict on_request(void *context, struct client *client, size
                                       const struct slice *argv, struct evbuffer *reply)
 {
     struct world *world = context;
+    if (slice_equals(argv[0], SLICE("SLOW"))) {
+        world->tries++;
+        timing_advance_for_test(MILLISECONDS(1));
+        return CLIENT_GO_ON;
+    }
     if (slice_equals(argv[0], SLICE("ROOM")))
         return take_room(world, client, argv[1], reply);
     if (!slice_equals(argv[0], SLICE("HOLD")))
@@ -112,6 +117,7 @@ static void begin(struct world *world, uint64_t seed)
         world->fds[i] = -1;
     world->config.clients_max = 100;
     world->config.json_depth = 256;
+    world->config.channels_max = 1000;
     world->config.holders = 1;
     world->listener.whole = &world->config;
     world->turn = turn_new(world->base);
@@ -318,6 +324,43 @@ static void test_only_as_many_are_tried_as_there_is_room_for(void **state UNUSED
     end(&world);
 }
 
+/* One look at the descriptors, where turn() goes on while there is something to do. */
+static void once(struct world *world)
+{
+    event_base_loop(world->base, EVLOOP_NONBLOCK | EVLOOP_ONCE);
+}
+
+static void test_who_asks_for_much_lets_others_come_between(void **state UNUSED)
+{
+    enum { REQUESTS = 400 };
+    struct world world;
+    begin(&world, 1);
+    int fd = enter(&world);
+    int other = enter(&world);
+    char text[REQUESTS * 6 + 7] = "";
+    for (int i = 0; i < REQUESTS; i++)
+        memcpy(text + i * 6, "SLOW\r\n", 7);
+    memcpy(text + sizeof(text) - 7, "PING\r\n", 7);
+    say(fd, text);
+    once(&world);
+    assert_true(world.tries < 100);
+    say(other, "PING\r\n");
+    once(&world);
+    once(&world);
+    char bytes[16];
+    assert_int_equal(7, read(other, bytes, sizeof(bytes)));
+    assert_true(world.tries < 100);
+    for (int i = 0; i < REQUESTS && world.tries < REQUESTS; i++)
+        turn(&world);
+    turns(&world, 2);
+    assert_int_equal(REQUESTS, world.tries);
+    assert_int_equal(7, read(fd, bytes, sizeof(bytes)));
+    close(fd);
+    close(other);
+    turns(&world, 2);
+    end(&world);
+}
+
 /* ── any order ── */
 
 static unsigned draw(struct world *world, unsigned count)
@@ -492,6 +535,7 @@ int main(void)
         cmocka_unit_test(test_a_killed_subscriber_whose_request_waits_ends_once),
         cmocka_unit_test(test_who_waits_and_finishes_is_read_from_no_more),
         cmocka_unit_test(test_only_as_many_are_tried_as_there_is_room_for),
+        cmocka_unit_test(test_who_asks_for_much_lets_others_come_between),
         cmocka_unit_test(test_clients_end_once_in_any_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -74,6 +74,7 @@ static void begin(struct world *world, bool has_user)
     *world = (struct world){.base = event_base_new()};
     world->config.clients_max = 10;
     world->config.json_depth = 256;
+    world->config.channels_max = 1000;
     world->config.holders = 1;
     world->listener.whole = &world->config;
     if (has_user) {
