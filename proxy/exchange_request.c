@@ -41,7 +41,11 @@ static struct address peer_of(const struct exchange *exchange)
 static unsigned trusted_hops(const struct exchange *exchange)
 {
     const struct proxy_config *config = exchange_config(exchange);
-    if (config->trusted_proxies.count == 0 || !exchange->client->has_ip)
+    if (!exchange->client
+             ->has_ip) /* over a unix socket, which no PROXY header explains */
+        return exchange->client->place->trusts_unix_peers ? (unsigned)config->trusted_hops
+                                                          : 0;
+    if (config->trusted_proxies.count == 0)
         return 0;
     struct address peer = peer_of(exchange);
     return cidr_list_contains(&config->trusted_proxies, &peer)

@@ -273,11 +273,15 @@ static void put_identity(struct writer *writer, const struct http_request *reque
                          const struct request_edits *edits, struct slice host)
 {
     const struct head_identity *identity = &edits->identity;
-    if (identity->peer.len > 0 &&
+    bool is_told = identity->trusted_hops > 0 &&
+                   http_field_is_present(&request->fields, HTTP_FIELD_X_FORWARDED_FOR);
+    if ((identity->peer.len > 0 || is_told) &&
         !is_changed(&edits->changes, SLICE("X-Forwarded-For"))) {
         put(writer, SLICE("X-Forwarded-For: "));
-        if (identity->trusted_hops > 0 &&
-            put_joined(writer, &request->fields, HTTP_FIELD_X_FORWARDED_FOR, SLICE(", ")))
+        if (is_told &&
+            put_joined(writer, &request->fields, HTTP_FIELD_X_FORWARDED_FOR,
+                       SLICE(", ")) &&
+            identity->peer.len > 0)
             put(writer, SLICE(", "));
         put(writer, identity->peer);
         put(writer, SLICE("\r\n"));
@@ -332,6 +336,8 @@ static void put_request_fields(struct writer *writer, const struct http_request 
         const struct http_field *field = &request->fields.list[i];
         enum http_field_id id = (enum http_field_id)field->id;
         if (is_for_one_hop(field) || field->has_underscore ||
+            (edits->identity.trusted_hops == 0 &&
+             http_field_is_of_proxies(id, field->name)) ||
             is_written_by_us(id, edits) || is_changed(&edits->changes, field->name))
             continue;
         if (id == HTTP_FIELD_MAX_FORWARDS && request->max_forwards > 0) {

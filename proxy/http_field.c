@@ -46,6 +46,55 @@ enum http_field_id http_field_id(struct slice name)
     return HTTP_FIELD_OTHER;
 }
 
+/* What ProxyFix of Werkzeug, uvicorn, gunicorn, Django's settings, Tornado, Sanic, Express and the middlewares that one
+ * finds for them read, and what balancers write. */
+bool http_field_is_of_proxies(enum http_field_id id, struct slice name)
+{
+    static const struct slice beginnings[] = {
+        SLICE_INIT("x-forwarded"), SLICE_INIT("x-original-"), SLICE_INIT("x-rewrite-"),
+        SLICE_INIT("x-ssl-"),      SLICE_INIT("ssl-client-"), SLICE_INIT("x-client-cert"),
+    };
+    static const struct slice names[] = {
+        SLICE_INIT("client-ip"),
+        SLICE_INIT("cf-connecting-ip"),
+        SLICE_INIT("fastly-client-ip"),
+        SLICE_INIT("front-end-https"),
+        SLICE_INIT("path-info"),
+        SLICE_INIT("remote-addr"),
+        SLICE_INIT("remote-user"),
+        SLICE_INIT("script-name"),
+        SLICE_INIT("true-client-ip"),
+        SLICE_INIT("x-client-ip"),
+        SLICE_INIT("x-cluster-client-ip"),
+        SLICE_INIT("x-envoy-external-address"),
+        SLICE_INIT("x-envoy-original-path"),
+        SLICE_INIT("x-host"),
+        SLICE_INIT("x-http-scheme"),
+        SLICE_INIT("x-path-info"),
+        SLICE_INIT("x-real-port"),
+        SLICE_INIT("x-real-proto"),
+        SLICE_INIT("x-remote-addr"),
+        SLICE_INIT("x-remote-ip"),
+        SLICE_INIT("x-remote-user"),
+        SLICE_INIT("x-scheme"),
+        SLICE_INIT("x-script-name"),
+        SLICE_INIT("x-url-scheme"),
+    };
+    if (id != HTTP_FIELD_OTHER || name.len == 0)
+        return false;
+    char first = (char)(name.data[0] | 0x20);
+    if (first != 'x' && first != 'c' && first != 'f' && first != 'p' && first != 'r' &&
+        first != 's' && first != 't')
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(beginnings); i++)
+        if (slice_equals_nocase(slice_to(name, beginnings[i].len), beginnings[i]))
+            return true;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (slice_equals_nocase(name, names[i]))
+            return true;
+    return false;
+}
+
 static enum parse_result refuse(struct http_refusal *refusal, unsigned status,
                                 const char *reason)
 {

@@ -96,6 +96,11 @@ enum http_field_sort http_field_sort(enum http_field_id id);
 /* The id for a name in any case; HTTP_FIELD_OTHER for an unknown one. */
 enum http_field_id http_field_id(struct slice name);
 
+/* Does a proxy in front say something with this field that applications believe (who the client is, what was asked
+ * of which host, over what, under which prefix)? Those that we say ourselves aside. From anybody else than a
+ * trusted proxy it is a lie: X-Forwarded-*, X-Original-*, X-Rewrite-*, X-Client-Cert and the like. */
+bool http_field_is_of_proxies(enum http_field_id id, struct slice name);
+
 /* The first field with `id` (not HTTP_FIELD_OTHER), or NULL. */
 const struct http_field *http_field_find(const struct http_fields *fields,
                                          enum http_field_id id);

@@ -44,6 +44,7 @@ struct listener_place *listener_place_new(const struct proxy_config *config, siz
     place->name = must_strdup(address_text(&listener->address, text));
     place->is_unix = address_is_unix(&listener->address);
     place->is_tls = listener->has_tls;
+    place->trusts_unix_peers = listener->trusted;
     place->has_proxy_protocol = listener->proxy_protocol;
     place->redirects_https = listener->redirect_https;
     place->keep_alive = config->tcp.keep_alive;

@@ -23,6 +23,7 @@ struct listener_place {
     char port[6]; /* decimal, "" for unix */
     bool is_tls;
     bool is_unix;
+    bool trusts_unix_peers;  /* their X-Forwarded-* are believed */
     bool has_proxy_protocol; /* each connection begins with a PROXY header */
     bool redirects_https;
     uint64_t keep_alive, user_timeout; /* of TCP, as net_set_… takes them */

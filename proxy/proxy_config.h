@@ -41,6 +41,7 @@ enum tls_version { TLS_VERSION_1_2, TLS_VERSION_1_3 };
 struct listener_config {
     struct address address; /* IPv4, IPv6 or unix */
     bool proxy_protocol;
+    bool trusted; /* unix only: who connects is a trusted proxy */
     bool redirect_https;
     bool has_tls;
     struct {

@@ -397,6 +397,10 @@ static void check_listeners(const struct proxy_config *config,
         if (listener->proxy_protocol && config->trusted_proxies.count == 0 &&
             !address_is_unix(&listener->address))
             option_error(place, path, "needs trusted_proxies: who may send the header");
+        snprintf(path, sizeof(path), "listeners[%zu].trusted", i);
+        if (listener->trusted && !address_is_unix(&listener->address))
+            option_error(place, path,
+                         "is for unix:/path; name networks in trusted_proxies");
     }
 }
 

@@ -47,6 +47,9 @@ static const struct option_row listener_rows[] = {
      .reload = OPTION_NEW,
      .help = "Each connection begins with a PROXY header (v1 or v2), accepted from "
              "trusted_proxies only."},
+    {"trusted", OPTION_BOOL, AT(trusted), .standard = "false", .reload = OPTION_NEW,
+     .help =
+         "For unix:/path: who connects here is a trusted proxy, as trusted_proxies are."},
     {"redirect_https", OPTION_BOOL, AT(redirect_https), .standard = "false",
      .reload = OPTION_NEW,
      .help = "Answer every request that did not come over https with 308 to https://."},

@@ -134,6 +134,34 @@ static void test_only_trusted_proxies_say_who_the_client_is(void **state)
                            "X-Real-IP: 1.1.1.1\r\nX-Forwarded-Proto: https\r\n"));
     edits.identity.trusted_hops = 4;
     assert_non_null(strstr(rewritten(text, &edits), "X-Real-IP: 192.0.2.7\r\n"));
+
+    /* a trusted peer without an address of its own */
+    edits.identity.peer = SLICE("");
+    edits.identity.trusted_hops = 1;
+    assert_non_null(strstr(rewritten(text, &edits),
+                           "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3\r\n"
+                           "X-Real-IP: 3.3.3.3\r\n"));
+    edits.identity.trusted_hops = 0;
+    assert_null(strstr(rewritten(text, &edits), "X-Forwarded-For"));
+}
+
+static void test_other_words_of_proxies_pass_from_trusted_ones_only(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Prefix: /x\r\nx-rewrite-url: /y\r\n"
+        "X-Script-Name: /z\r\nX-SCHEME: https\r\nX-Forward: 1\r\nX-Schemes: 2\r\n\r\n";
+    struct request_edits edits = {.identity = {.peer = SLICE("192.0.2.7")}};
+    const char *plain = rewritten(text, &edits);
+    assert_null(strstr(plain, "X-Forwarded-Prefix"));
+    assert_null(strstr(plain, "x-rewrite-url"));
+    assert_null(strstr(plain, "X-Script-Name"));
+    assert_null(strstr(plain, "X-SCHEME"));
+    assert_non_null(strstr(plain, "X-Forward: 1\r\nX-Schemes: 2\r\n"));
+    edits.identity.trusted_hops = 1;
+    assert_non_null(strstr(rewritten(text, &edits),
+                           "X-Forwarded-Prefix: /x\r\nx-rewrite-url: /y\r\n"
+                           "X-Script-Name: /z\r\nX-SCHEME: https\r\nX-Forward: 1\r\n"));
 }
 
 static void test_routes_set_and_remove_fields(void **state)
@@ -319,6 +347,7 @@ int main(void)
         cmocka_unit_test(test_the_sid_is_cut_back_and_the_path_made_canonical),
         cmocka_unit_test(test_cookies_are_joined_without_ours),
         cmocka_unit_test(test_only_trusted_proxies_say_who_the_client_is),
+        cmocka_unit_test(test_other_words_of_proxies_pass_from_trusted_ones_only),
         cmocka_unit_test(test_routes_set_and_remove_fields),
         cmocka_unit_test(test_via_grows_and_shows_a_circle),
         cmocka_unit_test(test_handshakes_ask_for_plain_answers),

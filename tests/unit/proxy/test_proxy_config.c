@@ -189,6 +189,8 @@ static const struct {
     {LISTENERS UPSTREAMS ROUTES "threads: many\n", "p.yaml:4:10: threads"},
     {LISTENERS UPSTREAMS ROUTES "engine_io_paths: [/socket.io]\n",
      "p.yaml:4:19: engine_io_paths[0]: \"/socket.io\" must begin and end with /"},
+    {"listeners: [{address: \"127.0.0.1:80\", trusted: true}]\n" UPSTREAMS ROUTES,
+     "p.yaml:1:48: listeners[0].trusted is for unix:/path"},
     {LISTENERS UPSTREAMS ROUTES "engine_io_paths: []\n", "p.yaml:4:18: engine_io_paths"},
     {LISTENERS UPSTREAMS ROUTES "trusted_proxies: [10.0.0.1/8]\n",
      "p.yaml:4:19: trusted_proxies[0]"},
