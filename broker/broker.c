@@ -352,6 +352,7 @@ static void take_over(struct broker *broker, struct broker_config *config)
     lifecycle_set_deadline(broker->lifecycle, config->shutdown_deadline);
     log_init((enum log_level)config->log_level, (enum log_format)config->log_format);
     warn_of_key_file(config);
+    broker_tls_warn_of_keys(config, broker->config);
     broker->context.config = config;
     doors_commit(broker->doors);
     broker_config_release(broker->config);
@@ -486,6 +487,7 @@ struct broker *broker_new(struct broker_config *config, const char *file)
     broker->settled = event_new(broker->base, -1, 0, on_settled, broker);
     check(broker->tick != NULL && broker->drain_tick != NULL && broker->settled != NULL);
     broker->doors = doors_new(broker->base, on_accept, broker);
+    broker_tls_warn_of_keys(config, NULL);
     if (!doors_prepare(broker->doors, config, stderr)) {
         broker_free(broker);
         return NULL;

@@ -2,6 +2,8 @@
 
 #include "broker/broker_config.h"
 
+#include <stdlib.h>
+
 struct tls_context *broker_tls_of_shard(const struct broker_shard_config *shard,
                                         char **error)
 {
@@ -25,6 +27,30 @@ struct tls_context *broker_tls_of_listener(const struct broker_listener_config *
         .client_ca = listener->tls.client_ca,
     };
     return tls_server_new(&options, error);
+}
+
+static size_t list_keys(const struct broker_config *config, const char ***keys)
+{
+    size_t len = 0;
+    *keys = must_calloc(config->listeners.count + config->shards.count, sizeof **keys);
+    for (size_t i = 0; i < config->listeners.count; i++)
+        if (broker_config_listener(config, i)->has_tls)
+            (*keys)[len++] = broker_config_listener(config, i)->tls.key;
+    for (size_t i = 0; i < config->shards.count; i++)
+        if (broker_config_shard(config, i)->tls.key[0] != '\0')
+            (*keys)[len++] = broker_config_shard(config, i)->tls.key;
+    return len;
+}
+
+void broker_tls_warn_of_keys(const struct broker_config *config,
+                             const struct broker_config *before)
+{
+    const char **keys, **known = NULL;
+    size_t count = list_keys(config, &keys);
+    size_t known_count = before != NULL ? list_keys(before, &known) : 0;
+    tls_warn_of_keys(keys, count, known, known_count);
+    free(known);
+    free(keys);
 }
 
 const char *broker_tls_name(const struct broker_shard_config *shard)

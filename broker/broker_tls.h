@@ -27,6 +27,10 @@ struct tls_context *broker_tls_of_listener(const struct broker_listener_config *
 /* The name that the shard's certificate must hold: server_name, else the host of its URL. */
 const char *broker_tls_name(const struct broker_shard_config *shard);
 
+/* Warns of each private key that others can read, but not again of those in `before` (NULL: none). */
+void broker_tls_warn_of_keys(const struct broker_config *config,
+                             const struct broker_config *before);
+
 /* Calls back for the path of every file that the configuration's TLS is made of. */
 void broker_tls_walk_files(const struct broker_config *config,
                            void (*on_file)(void *context, const char *path),

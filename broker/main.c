@@ -5,6 +5,7 @@
 #include "broker/broker_admin.h"
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
+#include "broker/broker_tls.h"
 #include "broker/explain.h"
 #include "broker/probe.h"
 #include "shared/lifecycle.h"
@@ -191,6 +192,8 @@ static int run(struct command_line *line)
     if (config == NULL)
         return EXIT_CODE_START;
     if (line->check) {
+        log_init(LOG_LEVEL_WARN, LOG_FORMAT_TEXT);
+        broker_tls_warn_of_keys(config, NULL);
         broker_config_release(config);
         puts("configuration is good");
         return flushed();
@@ -271,6 +274,7 @@ static int run_probe(int count, char **words)
 int main(int argc, char **argv)
 {
     static struct command_line line;
+    lifecycle_begin();
     if (argc >= 2 && strcmp(argv[1], "probe") == 0)
         return run_probe(argc - 2, argv + 2);
     if (argc >= 2 && strcmp(argv[1], "ctl") == 0)

@@ -1,6 +1,7 @@
 /*
  * sidrail-proxy: the command line. What runs is proxy_run.c.
  */
+#include "proxy/config_files.h"
 #include "proxy/probe.h"
 #include "proxy/proxy_admin.h"
 #include "proxy/proxy_config.h"
@@ -12,6 +13,7 @@
 #include "shared/log.h"
 #include "shared/options.h"
 #include "shared/timing.h"
+#include "shared/tls.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -110,7 +112,15 @@ static int run_config(const struct command_line *line)
         return EXIT_CODE_START;
     if (!line->check)
         return proxy_run(config, line->config);
+    log_init(LOG_LEVEL_WARN, LOG_FORMAT_TEXT);
+    const char **keys;
+    size_t key_count = config_files_keys(config, &keys);
+    tls_warn_of_keys(keys, key_count, NULL, 0);
+    free(keys);
+    bool is_good = config_files_check(config, stderr);
     proxy_config_unref(config);
+    if (!is_good)
+        return EXIT_CODE_START;
     puts("configuration is good");
     return flushed();
 }
@@ -126,6 +136,7 @@ static int run_probe(int count, char **words)
 int main(int argc, char **argv)
 {
     struct command_line line = {0};
+    lifecycle_begin();
     if (argc >= 2 && strcmp(argv[1], "probe") == 0)
         return run_probe(argc - 2, argv + 2);
     if (argc >= 2 && strcmp(argv[1], "ctl") == 0)

@@ -4,8 +4,10 @@
 #include "shared/ctl.h"
 #include "shared/log.h"
 #include "shared/timing.h"
+#include "shared/tls.h"
 
 #include "proxy/admission.h"
+#include "proxy/config_files.h"
 #include "proxy/discovery.h"
 #include "proxy/event_memory.h"
 #include "proxy/listener_set.h"
@@ -55,6 +57,10 @@ static bool start_discovery(struct proxy *proxy, struct proxy_config *config)
     if (is_readable_by_others)
         log_warn(LOG_SUBJECT("main"), "the key file can be read by others",
                  LOG_TEXT("path", config->affinity_keys));
+    const char **tls_keys;
+    size_t tls_key_count = config_files_keys(config, &tls_keys);
+    tls_warn_of_keys(tls_keys, tls_key_count, NULL, 0);
+    free(tls_keys);
     struct discovery_plan *plan = discovery_plan_new(config, error, sizeof error);
     if (plan == NULL)
         return fail("upstreams", error);

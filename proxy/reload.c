@@ -6,8 +6,10 @@
 #include "shared/option_tree.h"
 #include "shared/option_value.h"
 #include "shared/timing.h"
+#include "shared/tls.h"
 #include "shared/watched_files.h"
 
+#include "proxy/config_files.h"
 #include "proxy/discovery.h"
 #include "proxy/listener_set.h"
 #include "proxy/proxy_config.h"
@@ -213,11 +215,23 @@ static void tell_restart(struct reload *reload)
     snprintf(reload->restart, sizeof reload->restart, "%s", names);
 }
 
+static void warn_of_keys(const struct proxy_config *before,
+                         const struct proxy_config *config)
+{
+    const char **known, **keys;
+    size_t known_count = config_files_keys(before, &known);
+    size_t count = config_files_keys(config, &keys);
+    tls_warn_of_keys(keys, count, known, known_count);
+    free(known);
+    free(keys);
+}
+
 static void on_applied(void *argument);
 
 static void swap(struct reload *reload, struct prepared *prepared)
 {
     apply_log(reload->config, prepared->config);
+    warn_of_keys(reload->config, prepared->config);
     proxy_config_unref(reload->config);
     reload->config = prepared->config;
     prepared->config = NULL;

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "shared/log.h"
 #include "shared/timing.h"
@@ -117,6 +118,17 @@ static void on_second(evutil_socket_t fd, short what, void *argument)
     (void)what;
     (void)argument;
     log_tick();
+}
+
+static void end_at_once(int number)
+{
+    _exit(128 + number);
+}
+
+void lifecycle_begin(void)
+{
+    signal(SIGTERM, end_at_once);
+    signal(SIGINT, end_at_once);
 }
 
 static struct event *must_add(struct event *event, const struct timeval *timeout)

@@ -73,6 +73,10 @@ void lifecycle_drain(struct lifecycle *lifecycle);
 void lifecycle_drained(struct lifecycle *lifecycle);
 void lifecycle_stop(struct lifecycle *lifecycle); /* at once */
 
+/* First thing of a daemon: SIGTERM and SIGINT end it at once until lifecycle_new(). Without it the first process of a
+ * container would not hear them while it reads files or waits for a name server. */
+void lifecycle_begin(void);
+
 /* Runs the main loop until STOPPED; the exit code for main(). */
 int lifecycle_run(struct lifecycle *lifecycle);
 

@@ -1,6 +1,7 @@
 #include "shared/tls.h"
 
 #include "shared/file_read.h"
+#include "shared/log.h"
 #include "shared/slice.h"
 #include "shared/tls_sessions.h"
 
@@ -10,11 +11,13 @@
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
+#include <openssl/ui.h>
 #include <openssl/x509v3.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -56,6 +59,15 @@ static bool say(char **error, const char *what, const char *path)
     return false;
 }
 
+/* OpenSSL would ask on the terminal, and wait there. */
+static int refuse_password(char *buffer, int size, int is_writing, void *was_asked)
+{
+    (void)buffer, (void)size, (void)is_writing;
+    if (was_asked != NULL)
+        *(bool *)was_asked = true;
+    return -1;
+}
+
 /* OpenSSL says "no such file" in its own words; the system's are clearer. And it would wait for a FIFO's writer. */
 static bool can_open(const char *what, const char *path, char **error)
 {
@@ -68,15 +80,20 @@ static bool can_open(const char *what, const char *path, char **error)
     return fd >= 0;
 }
 
-static bool load_certificate(SSL_CTX *variant, const char *cert, const char *key,
-                             char **error)
+static bool load_key(SSL_CTX *variant, const char *cert, const char *key, char **error)
 {
-    if (!can_open("certificate", cert, error) || !can_open("key", key, error))
-        return false;
-    if (SSL_CTX_use_certificate_chain_file(variant, cert) != 1)
-        return say(error, "certificate", cert);
+    bool was_asked = false;
+    SSL_CTX_set_default_passwd_cb_userdata(variant, &was_asked);
     /* a key that does not fit the certificate is refused here already */
     bool is_mismatch = SSL_CTX_use_PrivateKey_file(variant, key, SSL_FILETYPE_PEM) != 1;
+    SSL_CTX_set_default_passwd_cb_userdata(variant, NULL);
+    if (was_asked) {
+        *error = must_printf("key %s is encrypted: give one without a passphrase "
+                             "(openssl pkey -in FILE -out NEW)",
+                             key);
+        ERR_clear_error();
+        return false;
+    }
     if (is_mismatch &&
         ERR_GET_REASON(ERR_peek_last_error()) != X509_R_KEY_VALUES_MISMATCH &&
         ERR_GET_REASON(ERR_peek_last_error()) != X509_R_KEY_TYPE_MISMATCH)
@@ -87,6 +104,45 @@ static bool load_certificate(SSL_CTX *variant, const char *cert, const char *key
         return false;
     }
     return true;
+}
+
+static bool load_certificate(SSL_CTX *variant, const char *cert, const char *key,
+                             char **error)
+{
+    if (!can_open("certificate", cert, error) || !can_open("key", key, error))
+        return false;
+    if (SSL_CTX_use_certificate_chain_file(variant, cert) != 1)
+        return say(error, "certificate", cert);
+    return load_key(variant, cert, key, error);
+}
+
+bool tls_key_is_exposed(const char *path)
+{
+    struct stat found;
+    if (stat(path, &found) != 0)
+        return false;
+    mode_t excess = S_IROTH | S_IWOTH;
+    if (found.st_uid == geteuid())
+        excess |= S_IRGRP | S_IWGRP;
+    return (found.st_mode & excess) != 0;
+}
+
+static bool is_known(const char *key, const char *const *known, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(key, known[i]) == 0)
+            return true;
+    return false;
+}
+
+void tls_warn_of_keys(const char *const *keys, size_t count, const char *const *known,
+                      size_t known_count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!is_known(keys[i], known, known_count) && !is_known(keys[i], keys, i) &&
+            tls_key_is_exposed(keys[i]))
+            log_warn(LOG_SUBJECT("main"), "a TLS key can be read by others",
+                     LOG_TEXT("path", keys[i]));
 }
 
 static struct tls_context *context_new(size_t variants)
@@ -102,6 +158,8 @@ static SSL_CTX *variant_new(const SSL_METHOD *method)
 {
     SSL_CTX *variant = SSL_CTX_new(method);
     check(variant != NULL);
+    SSL_CTX_set_default_passwd_cb(variant, refuse_password);
+    UI_set_default_method(UI_null()); /* where no callback can be given: CA bundles */
     SSL_CTX_set_options(variant, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
                                      SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_CTX_set_mode(variant, SSL_MODE_ENABLE_PARTIAL_WRITE |

@@ -49,6 +49,14 @@ struct tls_context *tls_server_new(const struct tls_server_options *options,
 struct tls_context *tls_client_new(const struct tls_client_options *options,
                                    char **error) MUST_CHECK;
 
+/* Can others than its owner read the file of a private key? A group may when it is how we read it ourselves, as a
+ * volume of Kubernetes with fsGroup. False also when there is no such file. */
+bool tls_key_is_exposed(const char *path);
+
+/* Logs a warning for each key that is exposed; `known` are those that were looked at before. */
+void tls_warn_of_keys(const char *const *keys, size_t count, const char *const *known,
+                      size_t known_count);
+
 /* One holder more; gives the context back. */
 struct tls_context *tls_ref(struct tls_context *context);
 
