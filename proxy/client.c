@@ -1,6 +1,7 @@
 #include "proxy/client_parts.h"
 
 #include "shared/log.h"
+#include "shared/net.h"
 #include "shared/timing.h"
 
 #include "proxy/admission.h"
@@ -404,6 +405,9 @@ void client_drain(struct client *client, uint32_t delay_ms)
 void client_follow_limits(struct client *client)
 {
     uint64_t keep_alive = client_config(client)->timeouts.keep_alive;
+    if (!client->place->is_unix && client->state != CLIENT_CLOSED)
+        net_set_user_timeout(client->stream.fd,
+                             proxy_config_user_timeout(client_config(client)));
     if (client->state == CLIENT_TUNNELING)
         tunnel_follow_limits(client->tunnel);
     else if (client->state == CLIENT_WAITING && client->out == NULL &&

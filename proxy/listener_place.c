@@ -48,7 +48,7 @@ struct listener_place *listener_place_new(const struct proxy_config *config, siz
     place->has_proxy_protocol = listener->proxy_protocol;
     place->redirects_https = listener->redirect_https;
     place->keep_alive = config->tcp.keep_alive;
-    place->user_timeout = config->tcp.user_timeout;
+    place->user_timeout = proxy_config_user_timeout(config);
     place->tls = tls;
     return place;
 }

@@ -1,10 +1,15 @@
 #include "proxy/proxy_config.h"
 
+#include "shared/timing.h"
+
 #include "proxy/cpu_count.h"
 #include "proxy/proxy_config_rows.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+/* By which the kernel waits longer than write_stall, whose look comes up to a step late. */
+#define STALL_MARGIN SECONDS(5)
 
 /* ── derived members ── */
 
@@ -242,6 +247,14 @@ bool proxy_config_load_keys(const struct proxy_config *config, struct file_keys 
 void proxy_config_print_options(FILE *out)
 {
     options_print(&proxy_config_table, out);
+}
+
+uint64_t proxy_config_user_timeout(const struct proxy_config *config)
+{
+    uint64_t least = config->timeouts.write_stall + STALL_MARGIN;
+    if (config->tcp.user_timeout == 0)
+        return 0;
+    return config->tcp.user_timeout > least ? config->tcp.user_timeout : least;
 }
 
 size_t proxy_config_find_upstream(const struct proxy_config *config, struct slice name)

@@ -290,6 +290,11 @@ bool proxy_config_load_keys(const struct proxy_config *config, struct file_keys 
 /* --print-options: one row an option. */
 void proxy_config_print_options(FILE *out);
 
+/* What sockets get as net_set_user_timeout() takes it: tcp.user_timeout, but more than timeouts.write_stall. The kernel
+ * counts the probes of a closed window too, answered or not, and how long a peer may read nothing is for
+ * write_stall alone to say (Linux, tcp_timer.c, tcp_probe_timer). */
+uint64_t proxy_config_user_timeout(const struct proxy_config *config);
+
 /* Place of the upstream of that name, or upstreams.count. */
 size_t proxy_config_find_upstream(const struct proxy_config *config, struct slice name);
 

@@ -440,7 +440,8 @@ static const struct option_row config_rows[] = {
     {"tcp.user_timeout", OPTION_DURATION, AT(tcp.user_timeout), .standard = "30s",
      .minimum = (int64_t)SECONDS(1), .maximum = HOURS(1), .or_zero = true,
      .reload = OPTION_NEW,
-     .help = "Unacknowledged bytes end a connection after; 0: the kernel's."},
+     .help = "Unacknowledged bytes end a connection after, though not before "
+             "timeouts.write_stall and 5s more; 0: the kernel's."},
     {"limits.connections", OPTION_INTEGER, AT(limits.connections), .standard = "9000",
      .minimum = 1, .maximum = 10000000, .reload = OPTION_NEW,
      .help = "Client connections at a time."},

@@ -506,7 +506,7 @@ static void set_socket_options(const struct tunnel *tunnel)
         return;
     const struct proxy_config *config = config_of(tunnel);
     net_set_keep_alive(fd, config->tcp.keep_alive);
-    net_set_user_timeout(fd, config->tcp.user_timeout);
+    net_set_user_timeout(fd, proxy_config_user_timeout(config));
 }
 
 void tunnel_start(struct client *client, struct endpoint_connection *connection,
