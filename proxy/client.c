@@ -26,6 +26,13 @@ void client_set_deadline(struct client *client, uint32_t limit_ms)
     deadline_set(&client->worker->wheel, &client->deadline, limit_ms, on_client_due);
 }
 
+void client_leave_idle(struct client *client)
+{
+    if (client->is_idle)
+        TAILQ_REMOVE(&client->worker->idle, client, idle);
+    client->is_idle = false;
+}
+
 /* ---- endings ---- */
 
 static void drop_work(struct client *client)
@@ -88,6 +95,7 @@ void client_close(struct client *client, enum close_reason reason)
     if (client->exchange != NULL)
         metrics_add(M_EXCHANGES_ABORTED, 1);
     client->state = CLIENT_CLOSED;
+    client_leave_idle(client);
     if (client->is_admitted)
         admission_leave(worker->process->admission, &client->ip);
     drop_work(client);
@@ -113,6 +121,7 @@ void client_linger(struct client *client, enum close_reason reason)
 {
     if (client->state == CLIENT_CLOSED)
         return;
+    client_leave_idle(client);
     drop_work(client);
     client_settle(client);
     client->linger_reason = (uint8_t)reason;
@@ -272,6 +281,10 @@ void client_begin_waiting(struct client *client)
         client->is_resuming = true;
         client_watch(client, 0);
         return;
+    }
+    if (client->requests > 0 && !client->is_idle) {
+        client->is_idle = true;
+        TAILQ_INSERT_TAIL(&client->worker->idle, client, idle);
     }
     client_watch(client, EV_READ);
     client_set_deadline(client, deadline_limit(client->requests == 0

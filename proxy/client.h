@@ -61,6 +61,7 @@ struct client {
     struct worker *worker;        /* owner */
     struct listener_place *place; /* one reference */
     TAILQ_ENTRY(client) entry;    /* the worker's list that fits the state */
+    TAILQ_ENTRY(client) idle;     /* the worker's idle ones, while is_idle */
     struct deadline deadline;
     struct exchange *exchange; /* EXCHANGING; owned */
     struct tunnel *tunnel;     /* TUNNELING; owned */
@@ -82,6 +83,7 @@ struct client {
     uint8_t state;         /* enum client_state */
     bool has_ended;        /* the client has finished writing */
     bool is_resuming;      /* on the worker's list of those */
+    bool is_idle;          /* WAITING, between two requests, nothing to send */
     bool is_taking;        /* bytes are being handed to an exchange */
     bool closes_after_out; /* LINGERING begins when `out` is empty */
     bool has_ip;           /* false: over a unix socket */

@@ -33,6 +33,9 @@ static inline struct log_subject client_subject(const struct client *client)
 /* The deadline of a state that is the client's own. */
 void client_set_deadline(struct client *client, uint32_t limit_ms);
 
+/* It is not, or no longer, between two requests. */
+void client_leave_idle(struct client *client);
+
 /* For the next request, or for the room to send what is left of the last answer. */
 void client_begin_waiting(struct client *client);
 

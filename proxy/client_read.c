@@ -53,6 +53,7 @@ static void take_head(struct client *client, struct slice data, bool is_in_buffe
     struct worker *worker = client->worker;
     size_t used = 0;
     enum close_reason reason;
+    client_leave_idle(client);
     enum parse_result result = http_request_parse(
         data, client->parsed_len, (size_t)client_config(client)->limits.head_bytes,
         &worker->request);

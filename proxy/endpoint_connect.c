@@ -69,13 +69,20 @@ void endpoint_pool_init(struct endpoint_pool *pool)
     pool->expiry = (struct deadline){0};
 }
 
+bool endpoint_pool_evict(struct worker *worker)
+{
+    struct endpoint_connection *connection = TAILQ_FIRST(&worker->endpoints.by_age);
+    if (connection == NULL)
+        return false;
+    idle_remove(connection);
+    endpoint_connection_close(connection);
+    return true;
+}
+
 void endpoint_pool_cleanup(struct worker *worker)
 {
-    struct endpoint_connection *connection;
-    while ((connection = TAILQ_FIRST(&worker->endpoints.by_age)) != NULL) {
-        idle_remove(connection);
-        endpoint_connection_close(connection);
-    }
+    while (endpoint_pool_evict(worker))
+        ;
     deadline_clear(&worker->wheel, &worker->endpoints.expiry);
 }
 
@@ -141,6 +148,17 @@ static bool is_our_own_want(int error)
            error == EADDRNOTAVAIL;
 }
 
+/* Descriptors of idle connections are there to be used. */
+static int connect_to(struct worker *worker, const struct address *address,
+                      bool *in_progress)
+{
+    int fd;
+    do
+        fd = net_connect(address, in_progress);
+    while (fd < 0 && (errno == EMFILE || errno == ENFILE) && worker_make_room(worker));
+    return fd;
+}
+
 struct endpoint_connection *
 endpoint_connection_open(struct worker *worker, struct endpoint *endpoint,
                          struct endpoint_tls *tls, enum endpoint_reuse reuse, void *owner,
@@ -161,7 +179,7 @@ endpoint_connection_open(struct worker *worker, struct endpoint *endpoint,
     }
 
     bool in_progress = false;
-    int fd = net_connect(&endpoint->address, &in_progress);
+    int fd = connect_to(worker, &endpoint->address, &in_progress);
     if (fd < 0) {
         int error = errno;
         metrics_add_by(M_CONNECTS, CONNECT_REFUSED, 1);

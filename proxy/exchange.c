@@ -169,6 +169,17 @@ static void begin_sending(struct exchange *exchange, size_t sent)
     exchange_send_request(exchange);
 }
 
+/* The same endpoint again after 50, 100 and 200 ms; false: that has been done. */
+static bool pauses(struct exchange *exchange)
+{
+    if (++exchange->attempts >= SAME_TRIES)
+        return false;
+    metrics_add_by(M_CONNECT_RETRIES, RETRY_SAME, 1);
+    exchange->state = EXCHANGE_PAUSING;
+    exchange_set_deadline(exchange, 25u << exchange->attempts);
+    return true;
+}
+
 void exchange_connect(struct exchange *exchange, struct endpoint *endpoint)
 {
     if (!exchange->is_begun)
@@ -185,6 +196,9 @@ void exchange_connect(struct exchange *exchange, struct endpoint *endpoint)
         exchange->snapshot->snapshot->sets[exchange->upstream]->tls;
     exchange->connection = endpoint_connection_open(exchange->worker, endpoint, tls,
                                                     reuse, exchange, on_endpoint_ready);
+    if (exchange->connection == NULL && (errno == EMFILE || errno == ENFILE) &&
+        pauses(exchange))
+        return; /* other workers make room */
     if (exchange->connection == NULL) {
         exchange_endpoint_failed(exchange, CLOSE_CONNECT_FAILED);
         return;
@@ -257,15 +271,11 @@ static bool endpoint_is_lost(const struct exchange *exchange, enum close_reason 
     return true;
 }
 
-/* The endpoint of a session cannot be replaced: again after 50, 100 and 200 ms. */
+/* The endpoint of a session cannot be replaced. */
 static void try_same(struct exchange *exchange, enum close_reason reason)
 {
-    if (reason == CLOSE_CONNECT_FAILED && ++exchange->attempts < SAME_TRIES) {
-        metrics_add_by(M_CONNECT_RETRIES, RETRY_SAME, 1);
-        exchange->state = EXCHANGE_PAUSING;
-        exchange_set_deadline(exchange, 25u << exchange->attempts);
+    if (reason == CLOSE_CONNECT_FAILED && pauses(exchange))
         return;
-    }
     bool is_lost = endpoint_is_lost(exchange, reason);
     if (is_lost)
         metrics_add_by(M_ROUTES_REFUSED, ROUTE_LOST_GONE, 1);

@@ -10,6 +10,7 @@
 #include "proxy/proxy_config.h"
 #include "proxy/tunnel.h"
 
+#include <errno.h>
 #include <event2/event.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,6 +109,41 @@ static void on_burst_over(struct deadline *deadline)
     buffer_pool_trim(&worker->buffers);
 }
 
+static bool close_idle_client(struct worker *worker)
+{
+    struct client *client = TAILQ_FIRST(&worker->idle);
+    if (client != NULL)
+        client_close(client, CLOSE_MADE_ROOM);
+    return client != NULL;
+}
+
+static void ask_for_room(struct worker *worker)
+{
+    worker->room_seen++; /* the others, not itself */
+    atomic_fetch_add_explicit(&worker->process->room_wanted, 1, memory_order_relaxed);
+}
+
+bool worker_make_room(struct worker *worker)
+{
+    if (endpoint_pool_evict(worker) || close_idle_client(worker))
+        return true;
+    ask_for_room(worker);
+    return false;
+}
+
+/* Other workers have asked so often since. */
+static void give_room(struct worker *worker)
+{
+    unsigned wanted =
+        atomic_load_explicit(&worker->process->room_wanted, memory_order_relaxed);
+    bool has_some = true;
+    for (; worker->room_seen != wanted && has_some; worker->room_seen++) {
+        has_some = endpoint_pool_evict(worker);
+        has_some = close_idle_client(worker) || has_some;
+    }
+    worker->room_seen = wanted;
+}
+
 static void end_turn(struct worker *worker)
 {
     struct client *client;
@@ -126,6 +162,7 @@ static void end_turn(struct worker *worker)
         metrics_add_by(M_TUNNEL_FRAMES, to, (int64_t)worker->relayed[to].frames);
         worker->relayed[to].bytes = worker->relayed[to].frames = 0;
     }
+    give_room(worker);
     buffer_pool_tell(&worker->buffers);
     if (worker->buffers.peak > BURST_BYTES && worker->trim.on_due == NULL)
         deadline_set(&worker->wheel, &worker->trim, BURST_MS, on_burst_over);
@@ -160,6 +197,15 @@ struct slice worker_date(struct worker *worker)
 
 /* ---- accepting ---- */
 
+/* limits.connections are open: the one that is idle longest leaves. */
+static bool makes_place(struct worker *worker)
+{
+    if (close_idle_client(worker))
+        return true;
+    ask_for_room(worker);
+    return false;
+}
+
 static void on_accept(void *argument, int fd, const struct address *peer)
 {
     struct worker_listener *at = argument;
@@ -167,7 +213,7 @@ static void on_accept(void *argument, int fd, const struct address *peer)
     int64_t limit = worker->current->snapshot->config->limits.connections;
     unsigned open =
         atomic_fetch_add_explicit(&worker->process->clients, 1, memory_order_relaxed);
-    if (limit != 0 && open >= (uint64_t)limit) {
+    if (limit != 0 && open >= (uint64_t)limit && !makes_place(worker)) {
         atomic_fetch_sub_explicit(&worker->process->clients, 1, memory_order_relaxed);
         metrics_add_by(M_CLIENTS_REFUSED, CLOSE_CONNECTIONS_FULL, 1);
         log_warn(LOG_SUBJECT("worker"), "limits.connections are open, client refused",
@@ -180,8 +226,10 @@ static void on_accept(void *argument, int fd, const struct address *peer)
 
 static void on_back_off(void *argument, int error)
 {
-    (void)argument, (void)error;
+    struct worker_listener *at = argument;
     metrics_add(M_ACCEPT_ERRORS, 1);
+    if (error == EMFILE || error == ENFILE)
+        (void)worker_make_room(at->worker);
 }
 
 static void begin_listening(struct worker *worker, struct worker_listen *item)
@@ -361,6 +409,7 @@ struct worker *worker_new(struct process *process, struct snapshot *snapshot,
     worker->scratch = must_calloc(1, WORKER_SCRATCH_SIZE);
     worker->out = must_calloc(1, WORKER_OUT_SIZE);
     TAILQ_INIT(&worker->clients);
+    TAILQ_INIT(&worker->idle);
     TAILQ_INIT(&worker->resuming);
     TAILQ_INIT(&worker->closed);
     TAILQ_INIT(&worker->closed_connections);

@@ -54,6 +54,8 @@ struct process {
     char apart[CACHE_LINE];
     atomic_size_t buffered_bytes;
     atomic_uint clients; /* open now, all workers */
+    atomic_uint
+        room_wanted; /* grows when a worker had no connection or descriptor left */
     _Atomic uint64_t client_ids;
 };
 
@@ -88,7 +90,9 @@ struct worker {
     struct client_list resuming; /* have bytes of a next request waiting */
     struct client_list closed;   /* memory goes back at the end of the turn */
     struct endpoint_connection_list closed_connections;
+    struct client_list idle; /* of `clients`: between two requests, longest first */
     unsigned clients_count;
+    unsigned room_seen; /* process->room_wanted when idle ones were last closed for it */
 
     struct {
         uint64_t bytes, frames;
@@ -151,6 +155,10 @@ void worker_drain(struct worker *worker, uint32_t window_ms);
 
 /* Any thread: close everything now with the reason and end the loop. */
 void worker_stop(struct worker *worker);
+
+/* Descriptors are used up: closes the connection that is idle longest, to an endpoint or else of a client. False: this
+ * worker has none; the others close one each within a step of the wheel. */
+bool worker_make_room(struct worker *worker);
 
 /* One holder more or less of a snapshot; on the worker's thread. */
 struct worker_snapshot *worker_snapshot_ref(struct worker_snapshot *held);
