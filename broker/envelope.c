@@ -70,7 +70,7 @@ bool envelope_next_room(struct slice *room_bytes, struct slice *room)
 }
 
 /* Behind magic and version. */
-static bool take_fixed(struct slice *rest, struct envelope *envelope)
+static bool take_numbers(struct slice *rest, struct envelope *envelope)
 {
     uint64_t flags, method, dialect, partition, map;
     if (!take_little(rest, 1, &flags) || !take_little(rest, 1, &method) ||
@@ -84,7 +84,14 @@ static bool take_fixed(struct slice *rest, struct envelope *envelope)
     envelope->dialect = (uint8_t)dialect;
     envelope->partition = (uint16_t)partition;
     envelope->map = (uint32_t)map;
-    if ((flags & ENVELOPE_HAS_HOST) == 0)
+    return true;
+}
+
+static bool take_fixed(struct slice *rest, struct envelope *envelope)
+{
+    if (!take_numbers(rest, envelope))
+        return false;
+    if ((envelope->flags & ENVELOPE_HAS_HOST) == 0)
         return true;
     struct slice host_id;
     if (!take_bytes(rest, ENVELOPE_HOST_ID_LEN, &host_id))
@@ -107,6 +114,17 @@ static bool take_rooms(struct slice *rest, struct envelope *envelope)
             return false;
     envelope->room_bytes.len -= rest->len;
     return true;
+}
+
+bool envelope_parse_numbers(struct slice bytes, struct envelope *envelope)
+{
+    memset(envelope, 0, sizeof(*envelope));
+    struct slice rest = bytes;
+    struct slice magic;
+    uint64_t version;
+    return take_bytes(&rest, 2, &magic) && slice_equals(magic, SLICE("S1")) &&
+           take_little(&rest, 1, &version) && version == ENVELOPE_VERSION &&
+           take_numbers(&rest, envelope);
 }
 
 enum envelope_result envelope_parse(struct slice bytes, struct envelope *envelope)

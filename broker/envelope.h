@@ -70,6 +70,9 @@ void envelope_write_bytes(const struct envelope *envelope, char *bytes);
 /* The same into an evbuffer; false when a field is too long. The caller adds the payload. */
 bool envelope_write(const struct envelope *envelope, struct evbuffer *out) MUST_CHECK;
 
+/* Of an envelope that may be cut short behind its first ENVELOPE_FIXED_LEN bytes: the numbers alone. */
+bool envelope_parse_numbers(struct slice bytes, struct envelope *envelope) MUST_CHECK;
+
 /* Reads header and payload; slices point into `bytes`. */
 enum envelope_result envelope_parse(struct slice bytes,
                                     struct envelope *envelope) MUST_CHECK;

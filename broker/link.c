@@ -296,6 +296,17 @@ static bool on_message(void *context, struct slice channel, struct slice payload
     return link->state != LINK_DOWN;
 }
 
+static bool on_too_long(void *context, struct slice channel, struct slice start,
+                        size_t len)
+{
+    struct link *link = context;
+    if (link->config.kind == LINK_PUBLISHING)
+        link_close(link, CLOSE_PROTOCOL);
+    else if (link->state == LINK_UP)
+        link->callbacks.on_too_long(link->callbacks.context, link, channel, start, len);
+    return link->state != LINK_DOWN;
+}
+
 static void take_published(struct link *link, const struct link_reply *reply)
 {
     if (link->expected_count == 0) {
@@ -554,7 +565,8 @@ static void connect_to(struct link *link, const struct address *address)
     check(event_assign(&link->writable, link->base, fd, EV_WRITE | EV_PERSIST,
                        on_writable, link) == 0);
     link->has_events = true;
-    const struct link_reader_callbacks callbacks = {on_message, on_reply, link};
+    const struct link_reader_callbacks callbacks = {on_message, on_too_long, on_reply,
+                                                    link};
     size_t read_size = link->config.kind == LINK_PUBLISHING ? READ_SIZE_PUBLISHING
                                                             : READ_SIZE_SUBSCRIBING;
     link->reader = link_reader_new(read_size, link->config.message_max, &callbacks);

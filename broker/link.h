@@ -47,6 +47,9 @@ struct link_callbacks {
                           bool is_subscribed);
     void (*on_message)(void *context, struct link *link, struct slice channel,
                        struct slice payload);
+    /* Subscribing: a message of `len` bytes, over message_max, is read past; `start` is its first 64. */
+    void (*on_too_long)(void *context, struct link *link, struct slice channel,
+                        struct slice start, size_t len);
     void *context;
 };
 
@@ -54,7 +57,7 @@ struct link_config {
     enum link_kind kind;
     const struct broker_shard_config *shard; /* borrowed */
     const char *client_name;                 /* for CLIENT SETNAME; copied */
-    size_t message_max; /* longest message that may come; longer is CLOSE_PROTOCOL */
+    size_t message_max; /* longest message that may come; longer ones are read past */
 };
 
 /* Begins DOWN. `dns` may be NULL: then host names are not resolved, addresses only. The owner calls

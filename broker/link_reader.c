@@ -11,6 +11,9 @@
 /* Longer lines are not Redis': an error names at most a command and its arguments, cut. */
 #define LINE_MAX_LEN ((size_t)64 * 1024)
 
+/* Longer messages are not Redis'. */
+#define SKIPPED_MAX ((uint64_t)1 << 40)
+
 /* Of a number: what fits an int64. */
 #define DIGITS_MAX 18
 
@@ -23,6 +26,8 @@ struct link_reader {
     size_t size;
     size_t len;
     size_t wanted; /* no reply is whole before there are so many */
+    size_t skips;  /* bytes that are to be read past, of a message that is too long */
+    size_t skipped;
     size_t read_size;
     size_t reply_max;
     struct link_reader_callbacks callbacks;
@@ -41,6 +46,8 @@ struct cursor {
     struct slice bytes;
     size_t at;
     size_t wanted; /* after PARSE_MORE */
+    size_t
+        too_long; /* the length of the element that is: the cursor is at its first byte */
 };
 
 static enum parse_result more(struct cursor *cursor, size_t wanted)
@@ -90,8 +97,12 @@ static enum parse_result take_bulk(struct cursor *cursor, size_t reply_max,
     element->is_null = element->number == -1;
     if (element->is_null)
         return PARSE_DONE;
-    if (element->number < 0 || (uint64_t)element->number > reply_max)
+    if (element->number < 0 || (uint64_t)element->number > SKIPPED_MAX)
         return PARSE_BAD;
+    if ((uint64_t)element->number > reply_max) {
+        cursor->too_long = (size_t)element->number;
+        return PARSE_BAD;
+    }
     size_t len = (size_t)element->number;
     if (cursor->bytes.len - cursor->at < len + 2)
         return more(cursor, cursor->at + len + 2);
@@ -180,9 +191,32 @@ static void set_single(const struct element *element, struct link_reply *reply)
     }
 }
 
+/* The payload of a message is too long: its start is shown, then all of it is read past. */
+static enum parse_result skip_message(struct link_reader *reader, struct cursor *cursor,
+                                      const struct slice strings[3], bool *goes_on)
+{
+    size_t left = cursor->bytes.len - cursor->at;
+    if (left < LINK_READER_START)
+        return more(cursor, cursor->at + LINK_READER_START);
+    size_t whole = cursor->too_long + 2; /* its line end */
+    size_t there = min_size(left, whole);
+    *goes_on = reader->callbacks.on_too_long(
+        reader->callbacks.context, strings[1],
+        slice_of(cursor->bytes.data + cursor->at, LINK_READER_START), cursor->too_long);
+    cursor->at += there;
+    reader->skips = whole - there;
+    reader->skipped = there;
+    return PARSE_DONE;
+}
+
+static bool is_message(const struct slice strings[3])
+{
+    return slice_equals(strings[0], SLICE("message")) && strings[1].data != NULL;
+}
+
 /* One reply; *goes_on is what the owner says to it. */
-static enum parse_result take_reply(const struct link_reader *reader,
-                                    struct cursor *cursor, bool *goes_on)
+static enum parse_result take_reply(struct link_reader *reader, struct cursor *cursor,
+                                    bool *goes_on)
 {
     struct link_reply reply = {.text = SLICE(""), .channel = SLICE("")};
     struct element element;
@@ -197,6 +231,10 @@ static enum parse_result take_reply(const struct link_reader *reader,
     }
     struct slice strings[3] = {SLICE(""), SLICE(""), {NULL, 0}};
     result = take_elements(cursor, reader->reply_max, element.number, strings);
+    if (result == PARSE_BAD && cursor->too_long > 0 && element.number == 3 &&
+        strings[2].data == NULL && is_message(strings) &&
+        cursor->too_long > LINK_READER_START)
+        return skip_message(reader, cursor, strings, goes_on);
     if (result != PARSE_DONE)
         return result;
     if (strings[2].data != NULL && slice_equals(strings[0], SLICE("message"))) {
@@ -245,12 +283,21 @@ char *link_reader_room(struct link_reader *reader, size_t *size)
 bool link_reader_take(struct link_reader *reader, size_t len)
 {
     check(len <= reader->size - reader->len);
-    reader->len += len;
+    char *came = reader->bytes + reader->len;
+    size_t past = min_size(reader->skips, len);
+    reader->skips -= past;
+    reader->skipped += past;
+    if (past > 0)
+        memmove(came, came + past, len - past);
+    reader->len += len - past;
+    if (reader->skips > 0)
+        return true;
     struct cursor cursor = {.bytes = slice_of(reader->bytes, reader->len)};
     size_t start = 0;
     enum parse_result result = PARSE_DONE;
     bool goes_on = true;
-    while (goes_on && reader->len - start >= reader->wanted) {
+    while (goes_on && reader->skips == 0 && reader->len - start >= reader->wanted) {
+        cursor.too_long = 0;
         cursor.at = start;
         result = take_reply(reader, &cursor, &goes_on);
         if (result != PARSE_DONE)
@@ -268,5 +315,5 @@ bool link_reader_take(struct link_reader *reader, size_t len)
 
 size_t link_reader_begun(const struct link_reader *reader)
 {
-    return reader->len;
+    return reader->skips > 0 ? reader->skipped : reader->len;
 }

@@ -36,6 +36,10 @@ struct link_reader_callbacks {
     /* ["message", channel, payload]. Both must not free the reader, and say false to stop: nothing more
      * is wanted. */
     bool (*on_message)(void *context, struct slice channel, struct slice payload);
+    /* ["message", channel, payload] with a payload of `len` bytes, over reply_max: `start` are its first bytes, at most
+     * LINK_READER_START; the rest is read past. */
+    bool (*on_too_long)(void *context, struct slice channel, struct slice start,
+                        size_t len);
     /* Any other reply. */
     bool (*on_reply)(void *context, const struct link_reply *reply);
     void *context;
@@ -43,7 +47,11 @@ struct link_reader_callbacks {
 
 struct link_reader;
 
-/* `read_size`: bytes of one read. `reply_max`: more bytes than this for one reply are an error. */
+/* Of a message that is too long: so much is seen. */
+#define LINK_READER_START ((size_t)64)
+
+/* `read_size`: bytes of one read. `reply_max`: a message of more bytes than this is read past and never kept, anything else
+ * of more is an error. */
 struct link_reader *link_reader_new(size_t read_size, size_t reply_max,
                                     const struct link_reader_callbacks *callbacks);
 void link_reader_free(struct link_reader *reader);
@@ -55,5 +63,5 @@ char *link_reader_room(struct link_reader *reader, size_t *size);
  * over reply_max. */
 bool link_reader_take(struct link_reader *reader, size_t len) MUST_CHECK;
 
-/* Bytes of a reply that is not whole yet. */
+/* Bytes that came of a reply that is not whole yet. */
 size_t link_reader_begun(const struct link_reader *reader);

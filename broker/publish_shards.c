@@ -77,6 +77,23 @@ static void on_shard_message(void *context, struct shard *shard, struct slice ch
                                                      : partition);
 }
 
+/* Read past, so that nothing but its numbers is known, and no seal is checked: the receiver asks the origin. */
+static void on_shard_too_long(void *context, struct shard *shard UNUSED,
+                              uint32_t partition, struct slice start, size_t len)
+{
+    const struct publisher *publisher = context;
+    struct envelope envelope;
+    struct slice body;
+    unsigned flags;
+    metrics_add(M_TOO_LONG, 1);
+    if (partition == SHARD_CONTROL_CHANNEL || !seal_peek(start, &body, &flags) ||
+        !envelope_parse_numbers(body, &envelope))
+        return;
+    receiver_skip(publisher->receiver, &envelope,
+                  partition == SHARD_OWN_CHANNEL ? RECEIVER_ANY_PARTITION : partition,
+                  len);
+}
+
 void publisher_set_keys(struct publisher *publisher, const struct broker_config *config)
 {
     seal_set_keys(publisher->seal, config->has_keys ? &config->keys : NULL,
@@ -305,6 +322,7 @@ void publisher_start(struct publisher *publisher, void (*on_relief)(void *contex
         .on_change = on_shard_change,
         .on_answer = on_shard_answer,
         .on_message = on_shard_message,
+        .on_too_long = on_shard_too_long,
         .on_wanted = on_partition_wanted,
         .on_relief = on_shards_relief,
         .on_up = on_shard_up,

@@ -1,4 +1,4 @@
-#include "broker/receive.h"
+#include "broker/receive_parts.h"
 
 #include "broker/batch_clock.h"
 #include "broker/broker_metrics.h"
@@ -13,79 +13,23 @@
 #include "broker/standing_clock.h"
 #include "shared/log.h"
 
-#include <assert.h>
 #include <event2/buffer.h>
 #include <event2/event.h>
 #include <stdlib.h>
-
-/* uthash is a macro package with its own opinion about these. */
-#include <uthash.h>
 
 #define LOOK_EVERY     MILLISECONDS(20)
 #define ASK_EVERY      MILLISECONDS(400)
 #define GIVE_UP        SECONDS(5)
 #define GIVE_UP_SILENT SECONDS(10)
 
+/* After its origin has confirmed that it sent a message that is too long: the right one may be on its way. */
+#define TOO_LONG_WAIT MILLISECONDS(500)
+
 /* Before it gives up, the origin is asked where it is. */
 #define CONFIRM_AT SECONDS(4)
 
 /* When a gap is asked for, from its beginning; then each ASK_EVERY. */
 static const uint64_t ask_at[] = {MILLISECONDS(20), MILLISECONDS(100), MILLISECONDS(300)};
-
-/* A message beyond a gap. */
-struct held {
-    uint64_t sequence;
-    bool is_gone; /* its place only: counted already */
-    size_t len;
-    TAILQ_ENTRY(held) of_gap;
-    char bytes[];
-};
-
-TAILQ_HEAD(held_list, held);
-
-struct gap_key {
-    uint64_t origin;
-    uint64_t partition;
-};
-
-/* An (origin, partition) of which something is missing, or of which nothing is known yet. */
-struct gap {
-    struct gap_key key;
-    struct held_list held; /* in sequence */
-    size_t held_bytes;
-    uint64_t known;
-    uint64_t known_at;  /* standing_now() when it last rose */
-    uint64_t confirmed; /* by the origin's answers: it has sent up to here */
-    bool is_of_stranger;
-    bool asks_when_confirmed; /* something was said to be gone that was not confirmed */
-    bool is_confirming;       /* the origin was asked, since the timing began */
-    uint64_t since;           /* standing_now(); 0: to be timed anew */
-    uint64_t asks_at;
-    unsigned asked;
-    bool is_due;
-    TAILQ_ENTRY(gap) of_receiver;
-    UT_hash_handle hh;
-};
-
-struct receiver {
-    struct deliverer *deliverer;
-    struct sequence_table *sequences;
-    struct copies *copies;
-    struct sent_ring *ring;
-    struct peer_table *peers;
-    struct receiver_callbacks callbacks;
-    uint64_t
-        deaf_at; /* the last time that nothing came from any shard, or none could be sent to */
-    uint64_t origin;
-    unsigned partitions;
-    uint64_t *wanted_since; /* timing_now(), by partition; 0: not wanted */
-    struct gap *gaps_by_key;
-    TAILQ_HEAD(, gap) gaps; /* the oldest first */
-    size_t gap_count, gaps_of_strangers;
-    size_t held_bytes, held_of_strangers;
-    struct event *look;
-    bool looks;
-};
 
 const char *loss_reason_label(int reason)
 {
@@ -167,94 +111,6 @@ static void on_copy_release(void *context, const struct envelope *envelope)
 
 /* ── gaps ── */
 
-static struct gap *gap_find(const struct receiver *receiver, uint64_t origin,
-                            unsigned partition)
-{
-    if (receiver->gap_count == 0)
-        return NULL;
-    const struct gap_key key = {origin, partition};
-    struct gap *gap;
-    HASH_FIND(hh, receiver->gaps_by_key, &key, sizeof(key), gap);
-    return gap;
-}
-
-static struct gap *gap_get(struct receiver *receiver, uint64_t origin, unsigned partition)
-{
-    struct gap *gap = gap_find(receiver, origin, partition);
-    if (gap != NULL)
-        return gap;
-    gap = must_calloc(1, sizeof(*gap));
-    gap->key = (struct gap_key){origin, partition};
-    TAILQ_INIT(&gap->held);
-    HASH_ADD(hh, receiver->gaps_by_key, key, sizeof(gap->key), gap);
-    TAILQ_INSERT_TAIL(&receiver->gaps, gap, of_receiver);
-    receiver->gap_count++;
-    const struct peer *peer = peer_find(receiver->peers, origin);
-    gap->is_of_stranger =
-        origin != receiver->origin && (peer == NULL || peer_is_stranger(peer));
-    receiver->gaps_of_strangers += gap->is_of_stranger;
-    return gap;
-}
-
-static void hear_of(struct gap *gap, uint64_t sequence)
-{
-    if (sequence <= gap->known)
-        return;
-    gap->known = sequence;
-    gap->known_at = standing_now();
-}
-
-static void let_go(struct receiver *receiver, struct gap *gap, struct held *held)
-{
-    TAILQ_REMOVE(&gap->held, held, of_gap);
-    size_t bytes = sizeof(*held) + held->len;
-    gap->held_bytes -= bytes;
-    receiver->held_bytes -= bytes;
-    receiver->held_of_strangers -= gap->is_of_stranger ? bytes : 0;
-    free(held);
-}
-
-static void gap_free(struct receiver *receiver, struct gap *gap)
-{
-    struct held *held;
-    while ((held = TAILQ_FIRST(&gap->held)) != NULL)
-        let_go(receiver, gap, held);
-    assert(receiver->gaps_by_key != NULL); /* it holds this gap */
-    HASH_DEL(receiver->gaps_by_key, gap);
-    TAILQ_REMOVE(&receiver->gaps, gap, of_receiver);
-    receiver->gap_count--;
-    receiver->gaps_of_strangers -= gap->is_of_stranger;
-    free(gap);
-}
-
-/* False: it is held already. */
-static bool hold(struct receiver *receiver, struct gap *gap, uint64_t sequence,
-                 struct slice bytes, bool is_gone)
-{
-    /* From the end: messages come in order, but for those asked for. */
-    struct held *before;
-    TAILQ_FOREACH_REVERSE(before, &gap->held, held_list, of_gap)
-    if (before->sequence <= sequence)
-        break;
-    if (before != NULL && before->sequence == sequence)
-        return false;
-    struct held *held = must_realloc(NULL, sizeof(*held) + bytes.len);
-    held->sequence = sequence;
-    held->is_gone = is_gone;
-    held->len = bytes.len;
-    if (bytes.len > 0)
-        memcpy(held->bytes, bytes.data, bytes.len);
-    if (before != NULL)
-        TAILQ_INSERT_AFTER(&gap->held, before, held, of_gap);
-    else
-        TAILQ_INSERT_HEAD(&gap->held, held, of_gap);
-    size_t cost = sizeof(*held) + held->len;
-    gap->held_bytes += cost;
-    receiver->held_bytes += cost;
-    receiver->held_of_strangers += gap->is_of_stranger ? cost : 0;
-    return true;
-}
-
 static void begin_timing(struct receiver *receiver, struct gap *gap)
 {
     if (gap->since != 0)
@@ -295,7 +151,7 @@ static uint64_t deliver_held(struct receiver *receiver, struct gap *gap,
                 deliver_bytes(receiver, slice_of(held->bytes, held->len));
             expected++;
         }
-        let_go(receiver, gap, held);
+        gap_let_go(receiver, gap, held);
     }
     return expected;
 }
@@ -369,16 +225,6 @@ static void give_up(struct receiver *receiver, struct gap *gap, enum loss_reason
     advance(receiver, gap);
 }
 
-/* What claims to be beyond `last` is not of this origin. */
-static void disbelieve(struct receiver *receiver, struct gap *gap, uint64_t last)
-{
-    struct held *held;
-    while ((held = TAILQ_LAST(&gap->held, held_list)) != NULL && held->sequence > last)
-        let_go(receiver, gap, held);
-    gap->known = last;
-    implausible_note(IMPLAUSIBLE_SEQUENCE, gap->key.origin);
-}
-
 static void confirm_soon(struct receiver *receiver, struct gap *gap)
 {
     if (gap->is_confirming)
@@ -397,7 +243,7 @@ static void make_room(struct receiver *receiver, struct gap *gap)
         give_up(receiver, gap, LOSS_HOLD);
         return;
     }
-    let_go(receiver, gap, TAILQ_LAST(&gap->held, held_list));
+    gap_let_go(receiver, gap, TAILQ_LAST(&gap->held, held_list));
     confirm_soon(receiver, gap);
 }
 
@@ -496,6 +342,24 @@ static void ask_all(struct receiver *receiver, uint64_t now)
     } while (gap != NULL);
 }
 
+/* The front is a message that is too long: asking for it brings the same. */
+static bool is_too_long(const struct receiver *receiver, const struct gap *gap)
+{
+    return gap->too_long != 0 && gap->too_long == expected_of(receiver, gap);
+}
+
+static bool is_skipped(struct receiver *receiver, struct gap *gap, uint64_t now)
+{
+    if (!is_too_long(receiver, gap) || gap->confirmed < gap->too_long ||
+        now - gap->too_long_at < TOO_LONG_WAIT)
+        return false;
+    lose(receiver, &gap->key, 1, LOSS_TOO_LONG);
+    skip_to(receiver, gap, gap->too_long + 1);
+    gap->since = 0;
+    advance(receiver, gap);
+    return true;
+}
+
 /* True when the gap was given up; it may be gone then. */
 static bool is_given_up(struct receiver *receiver, struct gap *gap, uint64_t now)
 {
@@ -531,14 +395,15 @@ static void on_look(evutil_socket_t fd UNUSED, short what UNUSED, void *argument
     struct gap *next;
     for (struct gap *gap = TAILQ_FIRST(&receiver->gaps); gap != NULL; gap = next) {
         next = TAILQ_NEXT(gap, of_receiver);
-        if (is_given_up(receiver, gap, now) || now < gap->asks_at)
+        if (is_skipped(receiver, gap, now) || is_given_up(receiver, gap, now) ||
+            now < gap->asks_at)
             continue;
         if (expected_of(receiver, gap) == 0) {
             note_asked(gap, now);
             receiver->callbacks.on_lost_track(receiver->callbacks.context,
                                               gap->key.origin);
         } else {
-            gap->is_due = true;
+            gap->is_due = !is_too_long(receiver, gap);
         }
     }
     ask_all(receiver, now);
@@ -655,53 +520,91 @@ static void take_ahead(struct receiver *receiver, const struct envelope *envelop
     if (gap == NULL)
         gap = gap_get(receiver, envelope->origin, envelope->partition);
     if (envelope->sequence > gap->known) {
-        hear_of(gap, envelope->sequence);
+        gap_hear_of(gap, envelope->sequence);
     } else {
         struct peer *peer = peer_find(receiver->peers, envelope->origin);
         if (peer != NULL)
             peer->answered_at = standing_now();
     }
-    if (!hold(receiver, gap, envelope->sequence, bytes, false))
+    if (!gap_hold(receiver, gap, envelope->sequence, bytes, false))
         metrics_add(M_DUPLICATES, 1);
     advance(receiver, gap);
     bound_hold(receiver, envelope->origin);
+}
+
+/* Number 0 does not exist; it would mean "unknown" in the table. */
+static bool has_good_numbers(const struct receiver *receiver,
+                             const struct envelope *envelope)
+{
+    return envelope->partition < receiver->partitions && envelope->sequence != 0 &&
+           envelope->sequence != UINT64_MAX && envelope->origin != 0;
+}
+
+/* False: its number was delivered before, or nobody wants it, or it came on another partition's channel. */
+static bool is_expected(struct receiver *receiver, const struct envelope *envelope,
+                        uint32_t partition, uint64_t *expected)
+{
+    if (partition != RECEIVER_ANY_PARTITION && envelope->partition != partition) {
+        implausible_note(IMPLAUSIBLE_CHANNEL, envelope->origin);
+        return false;
+    }
+    if (receiver->wanted_since[envelope->partition] == 0)
+        return false;
+    enum sequence_verdict verdict =
+        sequence_check(receiver->sequences, envelope->origin, envelope->partition,
+                       envelope->sequence, batch_now(), expected);
+    if (verdict == SEQUENCE_DUPLICATE)
+        metrics_add(M_DUPLICATES, 1);
+    return verdict != SEQUENCE_DUPLICATE;
 }
 
 void receiver_take(struct receiver *receiver, struct slice bytes, uint32_t partition)
 {
     metrics_add(M_RECEIVED, 1);
     struct envelope envelope;
-    /* Number 0 does not exist; it would mean "unknown" in the table. */
     if (envelope_parse(bytes, &envelope) != ENVELOPE_OK ||
-        envelope.partition >= receiver->partitions || envelope.sequence == 0 ||
-        envelope.sequence == UINT64_MAX || envelope.origin == 0) {
+        !has_good_numbers(receiver, &envelope)) {
         metrics_add(M_ENVELOPES_BAD, 1);
         return;
     }
-    if (partition != RECEIVER_ANY_PARTITION && envelope.partition != partition) {
-        implausible_note(IMPLAUSIBLE_CHANNEL, envelope.origin);
-        return;
-    }
-    if (receiver->wanted_since[envelope.partition] == 0)
-        return;
     uint64_t expected;
-    enum sequence_verdict verdict =
-        sequence_check(receiver->sequences, envelope.origin, envelope.partition,
-                       envelope.sequence, batch_now(), &expected);
-    bool is_own = envelope.origin == receiver->origin;
-    if (verdict == SEQUENCE_DUPLICATE) {
-        metrics_add(M_DUPLICATES, 1);
+    if (!is_expected(receiver, &envelope, partition, &expected))
         return;
-    }
+    bool is_own = envelope.origin == receiver->origin;
     if (is_own && !is_as_sent(receiver, &envelope, bytes)) {
         implausible_note(IMPLAUSIBLE_OWN, envelope.origin);
         return;
     }
     struct gap *gap = gap_find(receiver, envelope.origin, envelope.partition);
-    if (verdict == SEQUENCE_NEXT && gap == NULL)
+    if (envelope.sequence == expected && gap == NULL)
         deliver(receiver, &envelope, bytes);
     else if (is_own || may_hold(receiver, &envelope, gap, expected, bytes.len))
         take_ahead(receiver, &envelope, gap, bytes);
+}
+
+void receiver_skip(struct receiver *receiver, const struct envelope *envelope,
+                   uint32_t partition, size_t len)
+{
+    uint64_t expected;
+    if (!has_good_numbers(receiver, envelope) || envelope->origin == receiver->origin ||
+        !is_expected(receiver, envelope, partition, &expected))
+        return;
+    struct gap *gap = gap_find(receiver, envelope->origin, envelope->partition);
+    if (!may_hold(receiver, envelope, gap, expected, 0))
+        return;
+    if (gap == NULL)
+        gap = gap_get(receiver, envelope->origin, envelope->partition);
+    gap_hear_of(gap, envelope->sequence);
+    if (gap->too_long < expected || gap->too_long == 0) {
+        gap->too_long = envelope->sequence;
+        gap->too_long_at = standing_now();
+        log_warn(LOG_SUBJECT("receive"),
+                 "a message is longer than this broker reads; limits.payload of its "
+                 "origin is higher",
+                 LOG_UNSIGNED("bytes", len), LOG_UNSIGNED("origin", envelope->origin));
+    }
+    receiver->callbacks.on_lost_track(receiver->callbacks.context, envelope->origin);
+    advance(receiver, gap);
 }
 
 unsigned receiver_fill_own(struct receiver *receiver, unsigned partition, uint64_t last)
@@ -754,7 +657,7 @@ void receiver_hear_of(struct receiver *receiver, uint64_t origin, unsigned parti
         return;
     }
     gap = gap_get(receiver, origin, partition);
-    hear_of(gap, last);
+    gap_hear_of(gap, last);
     advance(receiver, gap);
 }
 
@@ -771,7 +674,7 @@ void receiver_set_base(struct receiver *receiver, uint64_t origin, unsigned part
         return;
     gap->since = 0;
     if (gap->known > last && gap->known - last > RECEIVER_AHEAD_MAX)
-        disbelieve(receiver, gap, last + RECEIVER_AHEAD_MAX);
+        gap_disbelieve(receiver, gap, last + RECEIVER_AHEAD_MAX);
     advance(receiver, gap);
 }
 
@@ -788,7 +691,7 @@ void receiver_confirm(struct receiver *receiver, uint64_t origin, unsigned parti
     gap->asks_when_confirmed = false;
     if (gap->known <= last || gap->known_at >= asked_at)
         return;
-    disbelieve(receiver, gap, last);
+    gap_disbelieve(receiver, gap, last);
     if (expected_of(receiver, gap) != 0)
         advance(receiver, gap);
     else if (TAILQ_EMPTY(&gap->held))
@@ -839,7 +742,7 @@ void receiver_take_gone(struct receiver *receiver, uint64_t origin,
         uint64_t lost = first <= expected ? skip_front(receiver, gap, end) : 0;
         expected = expected_of(receiver, gap);
         for (uint64_t i = first > expected ? first : expected; i < end; i++)
-            lost += hold(receiver, gap, i, SLICE(""), true);
+            lost += gap_hold(receiver, gap, i, SLICE(""), true);
         lose(receiver, &gap->key, lost, LOSS_GONE);
         advance(receiver, gap);
     }

@@ -87,6 +87,11 @@ void receiver_unwant(struct receiver *receiver, unsigned partition);
 /* An envelope from the channel of a partition, or RECEIVER_ANY_PARTITION. */
 void receiver_take(struct receiver *receiver, struct slice bytes, uint32_t partition);
 
+/* The same of an envelope of which only the numbers are known (envelope_parse_numbers), since it was too long, `len` bytes:
+ * when its origin says that it has sent it, and nothing else came in its place, it is counted as lost. */
+void receiver_skip(struct receiver *receiver, const struct envelope *envelope,
+                   uint32_t partition, size_t len);
+
 /* One's own messages up to number `last`, as far as they have not been delivered, from the sent ring. Returns how
  * many were. */
 unsigned receiver_fill_own(struct receiver *receiver, unsigned partition, uint64_t last);

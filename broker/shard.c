@@ -12,8 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What Redis puts around a message of ours, and the envelope: more than that is not ours. */
-#define MESSAGE_EXTRA ((size_t)1024 * 1024)
+/* Longer messages of other brokers are read past, whatever clients of this one may send: Redis' own standard limit for
+ * what waits for a subscriber, and more where clients of this one may send more. An envelope repeats rooms of the payload. */
+#define MESSAGE_MAX_LEAST ((size_t)32 * 1024 * 1024)
+#define MESSAGE_EXTRA     ((size_t)1024 * 1024)
 
 _Static_assert(CLOSE_REASON_COUNT <= 64, "told_reasons has a bit for each");
 
@@ -165,19 +167,36 @@ static void on_link_subscribed(void *context, struct link *link UNUSED,
         shard_take_confirmation(context, channel);
 }
 
+/* A message came: its partition, or which other channel it came on. */
+static uint32_t take_channel(struct shard *shard, struct slice channel)
+{
+    const struct shard_set *set = shard->set;
+    unsigned partition;
+    shard->heard_at = standing_now();
+    if (shard_partition_of(set, channel, &partition)) {
+        shard->received++;
+        return partition;
+    }
+    return slice_equals(channel, slice_from_text(set->own_channel))
+               ? SHARD_OWN_CHANNEL
+               : SHARD_CONTROL_CHANNEL;
+}
+
+static void on_link_too_long(void *context, struct link *link UNUSED,
+                             struct slice channel, struct slice start, size_t len)
+{
+    struct shard *shard = context;
+    struct shard_set *set = shard->set;
+    uint32_t partition = take_channel(shard, channel);
+    set->callbacks.on_too_long(set->callbacks.context, shard, partition, start, len);
+}
+
 static void on_link_message(void *context, struct link *link UNUSED, struct slice channel,
                             struct slice payload)
 {
     struct shard *shard = context;
     struct shard_set *set = shard->set;
-    unsigned partition;
-    shard->heard_at = standing_now();
-    if (shard_partition_of(set, channel, &partition))
-        shard->received++;
-    else
-        partition = slice_equals(channel, slice_from_text(set->own_channel))
-                        ? SHARD_OWN_CHANNEL
-                        : SHARD_CONTROL_CHANNEL;
+    uint32_t partition = take_channel(shard, channel);
     set->callbacks.on_message(set->callbacks.context, shard, channel, partition, payload);
 }
 
@@ -266,8 +285,9 @@ struct shard *shard_open(struct shard_set *set, struct broker_shard_config *conf
     shard->label = must_strdup(config->name);
     shard->changed_at = timing_now();
     shard->seats = must_calloc(set->partition_count, 1);
-    const struct link_callbacks callbacks = {on_link_change, on_link_reply,
-                                             on_link_subscribed, on_link_message, shard};
+    const struct link_callbacks callbacks = {on_link_change,     on_link_reply,
+                                             on_link_subscribed, on_link_message,
+                                             on_link_too_long,   shard};
     struct link_config link = {
         .kind = LINK_PUBLISHING,
         .shard = shard->config,
@@ -337,7 +357,8 @@ struct shard_set *shard_set_new(struct event_base *base, struct turn *turn,
     set->turn = turn;
     set->ring = ring;
     set->callbacks = *callbacks;
-    set->message_max = config->payload_max + MESSAGE_EXTRA;
+    set->message_max =
+        max_size(2 * config->payload_max, MESSAGE_MAX_LEAST) + MESSAGE_EXTRA;
     set->prefix = must_printf("sidrail1:%s:p:", config->cluster_name);
     set->prefix_len = strlen(set->prefix);
     set->control_channel = must_printf("sidrail1:%s:c", config->cluster_name);

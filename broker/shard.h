@@ -72,6 +72,9 @@ struct shard_callbacks {
     /* What came on the channel of a partition, or of none (SHARD_OWN_CHANNEL, SHARD_CONTROL_CHANNEL). */
     void (*on_message)(void *context, struct shard *shard, struct slice channel,
                        uint32_t partition, struct slice bytes);
+    /* The same of `len` bytes, which is too long for any broker and was read past: `start` are its first 64. */
+    void (*on_too_long)(void *context, struct shard *shard, uint32_t partition,
+                        struct slice start, size_t len);
     /* A partition begins or ceases to be received. */
     void (*on_wanted)(void *context, unsigned partition, bool is_wanted);
     /* No confirmation is due any more, or a FIFO that was full has room: whoever waits may look again. */

@@ -25,6 +25,15 @@ static bool on_message(void *context UNUSED, struct slice channel, struct slice 
     return true;
 }
 
+static bool on_too_long(void *context UNUSED, struct slice channel, struct slice start,
+                        size_t len)
+{
+    mix(channel);
+    mix(start);
+    mixed += len;
+    return true;
+}
+
 static bool on_reply(void *context UNUSED, const struct link_reply *reply)
 {
     mixed = mixed * 31 + (uint64_t)reply->integer + reply->type;
@@ -35,7 +44,8 @@ static bool on_reply(void *context UNUSED, const struct link_reply *reply)
 
 static uint64_t run(struct slice input, size_t step, bool *is_good)
 {
-    const struct link_reader_callbacks callbacks = {on_message, on_reply, NULL};
+    const struct link_reader_callbacks callbacks = {on_message, on_too_long, on_reply,
+                                                    NULL};
     struct link_reader *reader = link_reader_new(step, 4096, &callbacks);
     mixed = 0;
     *is_good = true;

@@ -17,6 +17,15 @@ static bool on_message(void *context UNUSED, struct slice channel, struct slice 
     return !stops;
 }
 
+static bool on_too_long(void *context UNUSED, struct slice channel, struct slice start,
+                        size_t len)
+{
+    size_t end = strlen(seen);
+    snprintf(seen + end, sizeof(seen) - end, "too long %.*s %.4s %zu|",
+             SLICE_ARGS(channel), start.data, len);
+    return !stops;
+}
+
 static bool on_reply(void *context UNUSED, const struct link_reply *reply)
 {
     static const char *const types[] = {"other", "integer", "status", "error", "array"};
@@ -27,7 +36,8 @@ static bool on_reply(void *context UNUSED, const struct link_reply *reply)
     return !stops;
 }
 
-static const struct link_reader_callbacks callbacks = {on_message, on_reply, NULL};
+static const struct link_reader_callbacks callbacks = {on_message, on_too_long, on_reply,
+                                                       NULL};
 
 /* As a socket would fill it: in as many reads as the room asks for. */
 static bool feed(struct link_reader *reader, struct slice bytes)
@@ -133,6 +143,29 @@ static void test_a_long_payload_comes_whole_and_its_memory_goes(void **state UNU
     link_reader_free(reader);
 }
 
+/* Longer than the limit: its start is shown, the rest is never kept, and what follows is read. */
+static void test_a_message_over_the_limit_is_read_past(void **state UNUSED)
+{
+    char text[6000];
+    int head =
+        snprintf(text, sizeof(text), "*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$5000\r\n");
+    memset(text + head, 'x', 5000);
+    strcpy(text + head + 5000, "\r\n:1\r\n");
+    size_t len = (size_t)head + 5000 + 6;
+    for (size_t piece = 1; piece <= len; piece += piece < 200 ? 1 : 97) {
+        struct link_reader *reader = link_reader_new(64, 1000, &callbacks);
+        seen[0] = '\0';
+        for (size_t at = 0; at < len; at += piece) {
+            assert_true(feed(reader, slice_of(text + at, min_size(piece, len - at))));
+            size_t size;
+            link_reader_room(reader, &size);
+            assert_true(size <= 256);
+        }
+        assert_string_equal("too long ch xxxx 5000|integer 1  |", seen);
+        link_reader_free(reader);
+    }
+}
+
 static void test_nothing_is_told_after_the_owner_said_stop(void **state UNUSED)
 {
     struct link_reader *reader = link_reader_new(64, 1 << 20, &callbacks);
@@ -151,6 +184,7 @@ int main(void)
         cmocka_unit_test(test_what_is_not_the_protocol_is_refused),
         cmocka_unit_test(test_a_reply_longer_than_the_limit_is_refused),
         cmocka_unit_test(test_a_long_payload_comes_whole_and_its_memory_goes),
+        cmocka_unit_test(test_a_message_over_the_limit_is_read_past),
         cmocka_unit_test(test_nothing_is_told_after_the_owner_said_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -243,6 +243,12 @@ static void play(struct world *world, const char *event)
     case 'b': /* positions */
         receiver_set_base(world->receiver, ORIGIN, PARTITION, number);
         break;
+    case 'L': /* a message that is too long to be read */
+        receiver_skip(world->receiver,
+                      &(struct envelope){
+                          .origin = ORIGIN, .partition = PARTITION, .sequence = number},
+                      PARTITION, 1 << 30);
+        break;
     case 'c': /* positions, asked for after all that came before */
         receiver_confirm(world->receiver, ORIGIN, PARTITION, number, fake_now + 1);
         break;
@@ -336,6 +342,12 @@ static const struct {
     {"w h 1 k9 c1 t9 2", "1 2 ", 0, 0},
     {"w h 1 4 C1 2 3", "1 2 3 4 ", 0, 0}, /* it may have come since it was asked */
     {"h w 9 b1 c1 2", "2 ", 0, 0},
+    /* too long to be read: lost when the origin says that it sent it, and nothing else came in its place */
+    {"w h 1 L2 3 m499", "1 ", 0, 1},
+    {"w h 1 L2 3 c3 m499 m1", "1 3 ", 1, 0},
+    {"w h 1 L2 3 2", "1 2 3 ", 0, 0},
+    {"w h 1 L2 c1 2", "1 2 ", 0, 0},
+    {"w h 1 L2 L3 c3 m500 m500 4", "1 ?3 ", 1, 1},
     /* further ahead than anybody is */
     {"w h 1 18446744073709551614 99999999 k99999999 2", "1 2 ", 0, 0},
     {"h w 99999999 5 b4 m20", "5 ?6 +199 ", 0, 1},
