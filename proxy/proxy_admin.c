@@ -504,13 +504,25 @@ struct clients_call {
 
 static const char *client_state_word(const struct client *client)
 {
-    static const char *const words[] = {
-        [CLIENT_GREETING] = "greeting",   [CLIENT_WAITING] = "waiting",
-        [CLIENT_HEAD] = "reading",        [CLIENT_EXCHANGING] = "exchanging",
-        [CLIENT_TUNNELING] = "tunneling", [CLIENT_LINGERING] = "lingering",
-        [CLIENT_CLOSED] = "closed",
-    };
-    return words[client->state];
+    switch ((enum client_state)client->state) {
+    case CLIENT_INTRODUCED:
+        return "introducing";
+    case CLIENT_GREETING:
+        return "greeting";
+    case CLIENT_WAITING:
+        return "waiting";
+    case CLIENT_HEAD:
+        return "reading";
+    case CLIENT_EXCHANGING:
+        return "exchanging";
+    case CLIENT_TUNNELING:
+        return "tunneling";
+    case CLIENT_LINGERING:
+        return "lingering";
+    case CLIENT_CLOSED:
+        return "closed";
+    }
+    unreachable();
 }
 
 static void list_client(struct client_listing *it, const struct client *client)

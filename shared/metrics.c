@@ -88,6 +88,8 @@ static void check_row(const struct metric_row *row)
     else
         check(label_count(row) == (row->label_text != NULL) &&
               (row->label_text != NULL) == (row->label_values > 0));
+    for (int value = 0; value < row->label_values; value++) /* no value without a word */
+        check(row->label_text(value) != NULL);
 }
 
 static size_t value_count(const struct metric_row *row)

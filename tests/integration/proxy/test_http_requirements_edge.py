@@ -6,7 +6,7 @@ import ssl
 import subprocess
 
 import pytest
-from daemons import free_port, wait_until
+from daemons import BUILD, free_port, wait_until
 from http_tools import OK, UPGRADE, Client, get, post
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -96,6 +96,19 @@ def test_b40_who_may_open_a_unix_socket_may_send_it(configured, tmp_path):
         client.sendall(V1 + get())
         assert b" 200 OK" in client.recv(65536)
     assert endpoint.take().get("x-forwarded-for") == "192.0.2.7"
+
+
+def test_b40_who_has_not_sent_it_yet_has_a_state_too(introduced):
+    proxy, _ = introduced
+    with Client(proxy.port, "127.0.0.2") as client:
+        client.send(V1[:5])
+        for words in (["clients"], ["clients", "--json"]):
+            def listed(words=words):
+                done = subprocess.run([BUILD / "sidrail-proxy", "ctl", "--socket", proxy.folder / f"{proxy.name}.sock", *words],
+                                      capture_output=True, text=True, timeout=60)
+                assert done.returncode == 0 and "(null)" not in done.stdout, done
+                return "introducing" in done.stdout
+            wait_until(listed, "it is listed")
 
 
 def test_b40_it_has_three_seconds(introduced):
