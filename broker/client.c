@@ -187,6 +187,12 @@ static size_t take_requests(struct client *client, struct slice input)
             client_close(client, CLOSE_FOREIGN);
             break;
         }
+        if (verdict == CLIENT_YIELD) {
+            if (client->facts.waits_since != 0)
+                go_on(client);
+            client_yield(client);
+            break;
+        }
         if (verdict == CLIENT_WAIT) {
             /* The parser has let go of this request: it will read it again. It stays in the loop until more comes
              * (on_readable): most of those who wait for an answer send nothing. */
@@ -521,17 +527,6 @@ static void on_sweep(evutil_socket_t fd UNUSED, short what UNUSED, void *argumen
 
 /* ── the set ── */
 
-static void on_resume_soon(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
-{
-    client_set_resume(argument);
-}
-
-void client_set_resume_soon(struct client_set *set)
-{
-    static const struct timeval at_once = {0};
-    check(event_add(set->resume_soon, &at_once) == 0);
-}
-
 struct client_set *client_set_new(struct event_base *base, struct turn *turn,
                                   const struct client_limits *limits,
                                   const struct client_callbacks *callbacks)
@@ -560,12 +555,11 @@ struct client_set *client_set_new(struct event_base *base, struct turn *turn,
     turn_add_step(turn, end_turn, set);
     window_init(&set->window, base, limits->flush_window, on_window, set);
     set->sweep = event_new(base, -1, EV_PERSIST, on_sweep, set);
-    set->resume_soon = event_new(base, -1, 0, on_resume_soon, set);
     set->end_tick = event_new(base, -1, EV_PERSIST, client_on_end_tick, set);
     set->mark_tick = event_new(base, -1, EV_PERSIST, client_on_mark_tick, set);
     set->look_behind = event_new(base, -1, 0, client_on_look_behind, set);
-    check(set->reply != NULL && set->sweep != NULL && set->resume_soon != NULL &&
-          set->look_behind != NULL && set->end_tick != NULL && set->mark_tick != NULL);
+    check(set->reply != NULL && set->sweep != NULL && set->look_behind != NULL &&
+          set->end_tick != NULL && set->mark_tick != NULL);
     set->go_on = event_new(base, -1, 0, client_on_go_on, set);
     check(set->go_on != NULL);
     client_begin_marks(set);
@@ -594,7 +588,6 @@ void client_set_free(struct client_set *set)
     event_free(set->mark_tick);
     window_cleanup(&set->window);
     event_free(set->sweep);
-    event_free(set->resume_soon);
     event_free(set->look_behind);
     event_free(set->go_on);
     evbuffer_free(set->reply);

@@ -100,8 +100,15 @@ enum client_wait {
     CLIENT_WAITS_FOR_SHARD, /* the shard's index */
 };
 
-/* DISTRUST: nothing it sends was meant for us; ended at once, without an answer. */
-enum client_verdict { CLIENT_GO_ON, CLIENT_WAIT, CLIENT_FINISH, CLIENT_DISTRUST };
+/* YIELD: more of the request is to be done, in the next turn of the loop. DISTRUST: nothing it sends was meant for us; it
+ * is ended at once, without an answer. */
+enum client_verdict {
+    CLIENT_GO_ON,
+    CLIENT_WAIT,
+    CLIENT_YIELD,
+    CLIENT_FINISH,
+    CLIENT_DISTRUST
+};
 
 struct client_callbacks {
     /* A request of argc >= 1; the reply is written to `reply`. After WAIT the same request comes again,
@@ -216,9 +223,6 @@ void client_wait_for(struct client *client, enum client_wait kind, uint64_t whic
 /* Requests that wait are given to on_request again, at the end of this loop turn: of those that wait for the same the
  * longest waiting one first, and the others while they are answered. */
 void client_set_resume(struct client_set *set);
-
-/* The same in the next turn of the loop. */
-void client_set_resume_soon(struct client_set *set);
 
 struct client_facts *client_facts(struct client *client);
 uint64_t client_id(const struct client *client);

@@ -104,7 +104,6 @@ struct client_set {
     struct client_waiting waiting;
     struct client_list yielding;
     struct event *go_on; /* with those that yield, when others have been looked at */
-    struct event *resume_soon;
     struct client_list behind; /* subscribers that are, when last looked */
     struct event *look_behind; /* while there are some, and others wait */
     bool looks_behind;

@@ -243,11 +243,16 @@ static void count(struct command_call *call)
         metrics_add(M_COMMANDS_REFUSED, 1);
 }
 
+static bool is_unfinished(const struct command_call *call)
+{
+    return call->verdict == CLIENT_WAIT || call->verdict == CLIENT_YIELD;
+}
+
 void command_handle(struct command_call *call)
 {
     call->facts->last_command = call->row->name;
     call->row->handle(call);
-    if (call->verdict != CLIENT_WAIT)
+    if (!is_unfinished(call))
         count(call);
 }
 
@@ -278,6 +283,8 @@ static void run(struct command_call *call)
     if (facts->transaction != NULL && facts->transaction->is_running) {
         call->is_judged = true;
         command_exec_go_on(call);
+        if (!is_unfinished(call))
+            count(call);
         return;
     }
     if (!find_row(call) || !is_allowed(call)) {
@@ -314,8 +321,8 @@ enum client_verdict command_run(struct command_context *context, struct client *
     command_begin_answer(&call);
     run(&call);
     command_end_answer(&call);
-    if (call.verdict == CLIENT_WAIT)
-        return CLIENT_WAIT;
+    if (is_unfinished(&call))
+        return call.verdict;
     if (facts->answers == ANSWERS_SKIP)
         facts->answers = ANSWERS_ALL;
     else if (facts->answers == ANSWERS_SKIP_NEXT)

@@ -20,11 +20,14 @@
 
 #include <event2/buffer.h>
 
+/* limits.request is not less. */
+#define REQUEST_MIN ((size_t)4096)
+
 /* So much of an EXEC is done in one turn of the loop. */
 #define REQUESTS_AT_ONCE 256
 #define BYTES_AT_ONCE    ((size_t)256 * 1024)
 
-/* It waits while more than this of its answers is not taken. */
+/* It pauses when more than this of its answers is not taken: no less than what client.c reads no more requests at. */
 #define ANSWERS_MAX ((size_t)1024 * 1024)
 
 static struct transaction *transaction_of(const struct command_call *call)
@@ -75,7 +78,8 @@ void command_unwatch(struct command_call *call)
 void command_queue(struct command_call *call)
 {
     struct transaction *transaction = transaction_of(call);
-    size_t bytes_max = max_size((size_t)call->context->config->payload_max, 1024) * 2;
+    size_t bytes_max =
+        max_size(broker_config_request_max(call->context->config), REQUEST_MIN) * 2;
     if (transaction->is_aborted) {
         resp_write_simple(call->reply, "QUEUED"); /* as Redis: EXEC will tell */
         return;
@@ -87,7 +91,7 @@ void command_queue(struct command_call *call)
     transaction_abort(transaction);
     command_refuse(call,
                    "ERR transaction too large: it may take %zu bytes, twice "
-                   "limits.payload",
+                   "limits.request",
                    bytes_max);
 }
 
@@ -125,6 +129,9 @@ static bool run_next(struct command_call *call)
     one.argc = request->argc;
     one.argv = request->argv;
     one.waits_since = transaction->waits_since;
+    /* It has had its turn among those that wait: what follows does not queue again while there is room. */
+    if (one.waits_since == 0 && call->waits_since != 0)
+        one.waits_since = timing_now();
     one.verdict = CLIENT_GO_ON;
     one.is_refused = false;
     command_begin_answer(&one);
@@ -144,16 +151,12 @@ static bool run_next(struct command_call *call)
     return true;
 }
 
-/* Is this enough for a turn of the loop? Then it goes on in the next one, or when its answers are taken. */
-static bool must_pause(struct command_call *call, size_t requests, size_t bytes)
+/* Is this enough for a turn of the loop? Then it goes on in the next one in which its answers are taken. */
+static bool must_pause(const struct command_call *call, size_t requests, size_t bytes)
 {
-    if (client_output_bytes(call->client) + evbuffer_get_length(call->heard) >
-        ANSWERS_MAX)
-        return true; /* asked again when other things that wait are */
-    if (requests < REQUESTS_AT_ONCE && bytes < BYTES_AT_ONCE)
-        return false;
-    client_set_resume_soon(call->context->clients);
-    return true;
+    return requests >= REQUESTS_AT_ONCE || bytes >= BYTES_AT_ONCE ||
+           client_output_bytes(call->client) + evbuffer_get_length(call->heard) >
+               ANSWERS_MAX;
 }
 
 void command_exec_go_on(struct command_call *call)
@@ -163,7 +166,7 @@ void command_exec_go_on(struct command_call *call)
     for (size_t requests = 0; transaction->next < transaction->count; requests++) {
         const struct queued_request *request = &transaction->requests[transaction->next];
         if (must_pause(call, requests, bytes)) {
-            call->verdict = CLIENT_WAIT;
+            call->verdict = CLIENT_YIELD;
             return;
         }
         bytes += request->argv[request->argc - 1].len;

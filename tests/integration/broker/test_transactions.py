@@ -9,7 +9,7 @@ from resp_client import Error, Pod, Raw, check_complete, command, emit
 
 @pytest.fixture(scope="module")
 def hub(module_servers):
-    return module_servers.broker(config={"limits": {"payload": "1MiB"}})
+    return module_servers.broker(config={"limits": {"payload": "1MiB", "request": "1MiB"}})
 
 
 def client_field(raw, name, number):
@@ -47,7 +47,7 @@ def test_what_is_queued_is_bounded_and_given_back(hub):
         for _ in range(2):
             assert raw.call("ECHO", b"x" * 1_000_000) == "QUEUED"
         reply = raw.call("ECHO", b"x" * 1_000_000)
-        assert isinstance(reply, Error) and "transaction too large" in reply and "limits.payload" in reply
+        assert isinstance(reply, Error) and "transaction too large" in reply and "limits.request" in reply
         for _ in range(20):
             assert raw.call("ECHO", b"x" * 1_000_000) == "QUEUED"  # as Redis: and nothing is kept
         assert raw.call("EXEC").startswith("EXECABORT ")
@@ -119,3 +119,26 @@ def test_a_subscription_of_an_exec_waits_for_its_shards(redis_server, broker):
         got = [raw.read() for _ in range(4)]
         assert got[:2] == [[b"subscribe", b"one", 1], [b"subscribe", b"two", 2]]
         assert sorted(got[2:], key=str) == [1, [b"message", b"one", b"x"]]
+
+
+def test_many_transactions_wait_for_a_shard_that_is_behind(redis_server, broker):
+    """Nothing is lost, doubled or starved when the shard has no room in the middle of an EXEC."""
+    servers = redis_server(1)
+    b = broker(servers, config={"slow_subscriber": {"bytes": "64MiB"}})
+    wait_until(lambda: b.status()["shards_up"] == 1, "the shard is up")
+    pod = Pod(b.port)
+    servers[0].pause()
+    raws = [Raw(b.port) for _ in range(20)]
+    for who, raw in enumerate(raws):
+        raw.send(command("MULTI") + b"".join(command("PUBLISH", "flask-socketio", emit("r", [who, i, "x" * 20_000])) for i in range(10))
+                 + command("EXEC") + command("PUBLISH", "flask-socketio", emit("r", [who, 10])))
+    servers[0].resume()
+    for raw in raws:
+        assert [raw.read() for _ in range(11)] == ["OK"] + ["QUEUED"] * 10
+        assert raw.read() == [1] * 10
+        assert raw.read() == 1
+        raw.close()
+    wait_until(lambda: len(pod.received) == 20 * 11, "all are delivered")
+    for who in range(20):
+        assert [data[1] for _, data in pod.received if data[0] == who] == list(range(11))
+    pod.close()
