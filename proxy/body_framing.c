@@ -2,17 +2,21 @@
  * The chunk decoder and its two simple brothers. States, with the byte that leads on:
  *
  *     SIZE_FIRST ─ hex ─▶ SIZE ─┬─ CR ────────▶ SIZE_LF ─ LF ─┬─ size > 0 ─▶ DATA
- *       ▲                       └─ ; ─▶ EXTENSION ─ CR ─▲      │              │ all taken
+ *       ▲                       └─ ; ─▶ NAME … ─── CR ──▲      │              │ all taken
  *       │                                                      │              ▼
  *       └───────────────────── LF ─ DATA_LF ◀─ CR ──────────── │ ────────── DATA_CR
  *                                                              └─ size 0 ─▶ TRAILER_FIRST
  *
  *     TRAILER_FIRST ─┬─ CR ─▶ TRAILER_END ─ LF ─▶ COMPLETE
- *       ▲            └─ token ─▶ TRAILER ─ CR ─▶ TRAILER_LF ─ LF ─┐
- *       └─────────────────────────────────────────────────────────┘
+ *       ▲            └─ token ─▶ TRAILER_NAME ─ : ─▶ TRAILER ─ CR ─▶ TRAILER_LF ─ LF ─┐
+ *       └───────────────────────────────────────────────────────────────────────────┘
  *
- * Any other byte leads to FAULTY; a quoted-string in an extension has two states more. A
- * length and "until close" are DATA from the beginning. Framing bytes are taken one by
+ *     ;  NAME_FIRST ─ token ─▶ NAME ─ = ─▶ VALUE_FIRST ─┬─ token ─▶ VALUE ────┬─ ; or CR
+ *           ▲                    └─ ; or CR             └─ " ─▶ QUOTED ─ " ─▶ QUOTED_END
+ *           └─ ;                                                 \ ─▶ QUOTED_PAIR
+ *
+ * Any other byte leads to FAULTY. Whitespace may stand around ; and = of an extension, though not
+ * in front of the first ; and of the CR. A length and "until close" are DATA from the beginning. Framing bytes are taken one by
  * one, payload in one step, so that the cost is that of the framing.
  */
 #include "proxy/body_framing.h"
@@ -22,14 +26,21 @@
 enum state {
     SIZE_FIRST,
     SIZE,
-    EXTENSION,
+    NAME_FIRST,
+    NAME,
+    NAME_END,
+    VALUE_FIRST,
+    VALUE,
+    VALUE_END,
     QUOTED,
     QUOTED_PAIR,
+    QUOTED_END,
     SIZE_LF,
     DATA,
     DATA_CR,
     DATA_LF,
     TRAILER_FIRST,
+    TRAILER_NAME,
     TRAILER,
     TRAILER_LF,
     TRAILER_END,
@@ -48,12 +59,12 @@ static enum parse_result refuse(struct body_framing *framing, enum body_fault fa
 
 enum parse_result body_framing_start(struct body_framing *framing, enum body_kind kind,
                                      uint64_t length, uint64_t max_bytes,
-                                     uint32_t max_chunks)
+                                     uint32_t max_framing)
 {
     *framing = (struct body_framing){
         .left = kind == BODY_LENGTH ? length : 0,
         .budget = max_bytes > 0 ? max_bytes : UINT64_MAX,
-        .chunks_left = max_chunks > 0 ? max_chunks : UINT32_MAX,
+        .framing_left = max_framing > 0 ? max_framing : UINT32_MAX,
         .kind = (uint8_t)kind,
         .state = kind == BODY_CHUNKED ? SIZE_FIRST : DATA,
     };
@@ -77,10 +88,9 @@ static enum parse_result begin_chunk(struct body_framing *framing)
     }
     if (framing->left > framing->budget)
         return refuse(framing, BODY_FAULT_TOO_LARGE);
-    if (framing->chunks_left == 0)
-        return refuse(framing, BODY_FAULT_TOO_MANY_CHUNKS);
-    if (framing->chunks_left != UINT32_MAX)
-        framing->chunks_left--;
+    if (framing->framing_left != UINT32_MAX)
+        framing->framing_left +=
+            (uint32_t)min_size(framing->left, UINT32_MAX - 1 - framing->framing_left);
     framing->budget -= framing->budget != UINT64_MAX ? framing->left : 0;
     framing->state = DATA;
     return PARSE_MORE;
@@ -104,32 +114,91 @@ static enum parse_result step_size(struct body_framing *framing, char byte)
     }
     if (byte != ';')
         return refuse(framing, BODY_FAULT_CHUNK_SIZE);
-    framing->state = EXTENSION;
+    framing->state = NAME_FIRST;
     framing->line_left = BODY_EXTENSION_BYTES_MAX;
     return PARSE_MORE;
 }
 
-/* Extensions are skipped, but a quoted-string must end on its line: readers that know
- * quotes and readers that do not would find different ends. */
+static bool is_blank(char byte)
+{
+    return byte == ' ' || byte == '\t';
+}
+
+/* Where an extension may go on after a name, a value or a quoted-string; FAULTY: nowhere. `blank`: where whitespace
+ * leads. */
+static enum state after_part(char byte, enum state blank)
+{
+    if (byte == ';')
+        return NAME_FIRST;
+    if (byte == '\r')
+        return SIZE_LF;
+    return is_blank(byte) ? blank : FAULTY;
+}
+
+/* RFC 9112 7.1.1. Readers that know quotes and readers that do not would find different ends of a line that breaks this. */
+static enum state extension_next(enum state state, char byte)
+{
+    bool is_token = http_char_is(byte, HTTP_CHAR_TOKEN);
+    switch (state) {
+    case NAME_FIRST:
+        return is_token ? NAME : is_blank(byte) ? NAME_FIRST : FAULTY;
+    case NAME:
+        if (is_token || byte == '=')
+            return is_token ? NAME : VALUE_FIRST;
+        return after_part(byte, NAME_END);
+    case NAME_END:
+        if (byte == '=')
+            return VALUE_FIRST;
+        return byte == '\r' ? FAULTY : after_part(byte, NAME_END);
+    case VALUE_FIRST:
+        if (byte == '"')
+            return QUOTED;
+        return is_token ? VALUE : is_blank(byte) ? VALUE_FIRST : FAULTY;
+    case VALUE:
+        return is_token ? VALUE : after_part(byte, VALUE_END);
+    case VALUE_END:
+        return byte == '\r' ? FAULTY : after_part(byte, VALUE_END);
+    case QUOTED_END:
+        return after_part(byte, VALUE_END);
+    case QUOTED:
+        if (byte == '"')
+            return QUOTED_END;
+        return byte == '\\' ? QUOTED_PAIR : QUOTED;
+    case QUOTED_PAIR:
+        return QUOTED;
+    case SIZE_FIRST:
+    case SIZE:
+    case SIZE_LF:
+    case DATA:
+    case DATA_CR:
+    case DATA_LF:
+    case TRAILER_FIRST:
+    case TRAILER_NAME:
+    case TRAILER:
+    case TRAILER_LF:
+    case TRAILER_END:
+    case COMPLETE:
+    case FAULTY:
+        break; /* of no extension */
+    }
+    unreachable();
+}
+
+/* Extensions are skipped, but their grammar is checked. */
 static enum parse_result step_extension(struct body_framing *framing, char byte)
 {
-    if (byte == '\r' && framing->state == EXTENSION) {
-        framing->state = SIZE_LF;
-        return PARSE_MORE;
-    }
-    if (!http_char_is(byte, HTTP_CHAR_VALUE) || framing->line_left == 0)
+    enum state next = extension_next((enum state)framing->state, byte);
+    bool is_end = next == SIZE_LF;
+    if (next == FAULTY ||
+        (!is_end && (!http_char_is(byte, HTTP_CHAR_VALUE) || framing->line_left == 0)))
         return refuse(framing, BODY_FAULT_CHUNK_EXTENSION);
-    framing->line_left--;
-    if (framing->state == QUOTED_PAIR)
-        framing->state = QUOTED;
-    else if (byte == '"')
-        framing->state = framing->state == QUOTED ? EXTENSION : QUOTED;
-    else if (byte == '\\' && framing->state == QUOTED)
-        framing->state = QUOTED_PAIR;
+    if (!is_end)
+        framing->line_left--;
+    framing->state = (uint8_t)next;
     return PARSE_MORE;
 }
 
-/* Trailers are only bounded and skipped: nothing reads them (RFC 9110 6.5.1). */
+/* Trailers are field lines, bounded and skipped: nothing reads them (RFC 9110 6.5.1). */
 static enum parse_result step_trailer(struct body_framing *framing, char byte)
 {
     if (framing->line_left == 0)
@@ -143,7 +212,13 @@ static enum parse_result step_trailer(struct body_framing *framing, char byte)
         if (!http_char_is(byte, HTTP_CHAR_TOKEN) || framing->lines_left == 0)
             return refuse(framing, BODY_FAULT_TRAILER);
         framing->lines_left--;
-        framing->state = TRAILER;
+        framing->state = TRAILER_NAME;
+        return PARSE_MORE;
+    }
+    if (framing->state == TRAILER_NAME) {
+        if (byte != ':' && !http_char_is(byte, HTTP_CHAR_TOKEN))
+            return refuse(framing, BODY_FAULT_TRAILER);
+        framing->state = byte == ':' ? TRAILER : TRAILER_NAME;
         return PARSE_MORE;
     }
     if (byte == '\r')
@@ -165,13 +240,24 @@ static enum parse_result step_exact(struct body_framing *framing, char byte, cha
 
 static enum parse_result step(struct body_framing *framing, char byte)
 {
+    if (framing->framing_left != UINT32_MAX && framing->state < TRAILER_FIRST) {
+        if (framing->framing_left == 0)
+            return refuse(framing, BODY_FAULT_TOO_MUCH_FRAMING);
+        framing->framing_left--;
+    }
     switch ((enum state)framing->state) {
     case SIZE_FIRST:
     case SIZE:
         return step_size(framing, byte);
-    case EXTENSION:
+    case NAME_FIRST:
+    case NAME:
+    case NAME_END:
+    case VALUE_FIRST:
+    case VALUE:
+    case VALUE_END:
     case QUOTED:
     case QUOTED_PAIR:
+    case QUOTED_END:
         return step_extension(framing, byte);
     case SIZE_LF:
         if (byte != '\n')
@@ -184,6 +270,7 @@ static enum parse_result step(struct body_framing *framing, char byte)
         framing->left = 0;
         return step_exact(framing, byte, '\n', SIZE_FIRST, BODY_FAULT_CHUNK_END);
     case TRAILER_FIRST:
+    case TRAILER_NAME:
     case TRAILER:
         return step_trailer(framing, byte);
     case TRAILER_LF:
@@ -272,7 +359,7 @@ static const struct {
 } faults[] = {
     [BODY_FAULT_NONE] = {0, ""},
     [BODY_FAULT_TOO_LARGE] = {413, "body too large"},
-    [BODY_FAULT_TOO_MANY_CHUNKS] = {400, "body in too many chunks"},
+    [BODY_FAULT_TOO_MUCH_FRAMING] = {400, "more chunk framing than body"},
     [BODY_FAULT_CHUNK_SIZE] = {400, "bad chunk size"},
     [BODY_FAULT_CHUNK_EXTENSION] = {400, "bad or long chunk extension"},
     [BODY_FAULT_CHUNK_END] = {400, "chunk not ended by CRLF"},

@@ -32,15 +32,16 @@ enum {
     BODY_EXTENSION_BYTES_MAX = 256, /* behind one chunk size */
     BODY_TRAILER_BYTES_MAX = 16384, /* all lines together */
     BODY_TRAILER_LINES_MAX = 128,
-    BODY_CHUNKS_MAX = 4096, /* where bodies are buffered whole */
+    BODY_FRAMING_MAX =
+        16448, /* where bodies are buffered whole: 4,096 chunks of a byte, or any of 5 */
     BODY_CHUNK_LINE_MAX = 18,
 };
 
 /* Why a body was refused. */
 enum body_fault {
     BODY_FAULT_NONE,
-    BODY_FAULT_TOO_LARGE,       /* more payload than allowed: 413 */
-    BODY_FAULT_TOO_MANY_CHUNKS, /* 400, as all that follow */
+    BODY_FAULT_TOO_LARGE,        /* more payload than allowed: 413 */
+    BODY_FAULT_TOO_MUCH_FRAMING, /* 400, as all that follow */
     BODY_FAULT_CHUNK_SIZE,
     BODY_FAULT_CHUNK_EXTENSION,
     BODY_FAULT_CHUNK_END,
@@ -50,24 +51,24 @@ enum body_fault {
 
 /* A plain value of 32 bytes, embedded where a body is in progress. */
 struct body_framing {
-    uint64_t left;        /* payload bytes until the end of the length or of this chunk */
-    uint64_t budget;      /* payload bytes still allowed in all */
-    uint32_t chunks_left; /* chunks still allowed */
-    uint16_t line_left;   /* bytes still allowed in this extension or these trailers */
-    uint16_t lines_left;  /* trailer lines still allowed */
-    uint8_t kind;         /* enum body_kind */
+    uint64_t left;   /* payload bytes until the end of the length or of this chunk */
+    uint64_t budget; /* payload bytes still allowed in all */
+    uint32_t framing_left; /* bytes of chunk lines and ends still allowed */
+    uint16_t line_left;    /* bytes still allowed in this extension or these trailers */
+    uint16_t lines_left;   /* trailer lines still allowed */
+    uint8_t kind;          /* enum body_kind */
     uint8_t state;
     uint8_t digits; /* of this chunk size so far */
     uint8_t fault;  /* enum body_fault */
 };
 
 /* Begins a body of `kind`; `length` counts for BODY_LENGTH only. More than `max_bytes`
- * of payload are refused (0: no limit), so are more than `max_chunks` chunks (0: no
- * limit). A length above max_bytes is PARSE_BAD at once, before any byte was fed; no
+ * of payload are refused (0: no limit), so are more bytes of chunk lines and chunk ends
+ * than there is payload and `max_framing` (0: no limit). A length above max_bytes is PARSE_BAD at once, before any byte was fed; no
  * body and a length of 0 are PARSE_DONE at once. */
 enum parse_result body_framing_start(struct body_framing *framing, enum body_kind kind,
                                      uint64_t length, uint64_t max_bytes,
-                                     uint32_t max_chunks) MUST_CHECK;
+                                     uint32_t max_framing) MUST_CHECK;
 
 /* Takes bytes from the front of `data`: *consumed of them belong to this message, and
  * *payload, a part of those (empty when they were framing only), is content. At most

@@ -69,7 +69,7 @@ void endpoint_pool_init(struct endpoint_pool *pool)
     pool->expiry = (struct deadline){0};
 }
 
-bool endpoint_pool_evict(struct worker *worker)
+bool endpoint_pool_close_one(struct worker *worker)
 {
     struct endpoint_connection *connection = TAILQ_FIRST(&worker->endpoints.by_age);
     if (connection == NULL)
@@ -81,7 +81,7 @@ bool endpoint_pool_evict(struct worker *worker)
 
 void endpoint_pool_cleanup(struct worker *worker)
 {
-    while (endpoint_pool_evict(worker))
+    while (endpoint_pool_close_one(worker))
         ;
     deadline_clear(&worker->wheel, &worker->endpoints.expiry);
 }

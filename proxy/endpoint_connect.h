@@ -65,7 +65,7 @@ struct endpoint_pool {
 void endpoint_pool_init(struct endpoint_pool *pool);
 
 /* Closes the one that is idle longest; false: none is. */
-bool endpoint_pool_evict(struct worker *worker);
+bool endpoint_pool_close_one(struct worker *worker);
 
 /* Closes what is idle. */
 void endpoint_pool_cleanup(struct worker *worker);

@@ -166,7 +166,7 @@ size_t exchange_begin_whole(struct exchange *exchange, struct slice rest)
         limit = BODY_WHOLE_MAX;
     enum parse_result result =
         body_framing_start(&exchange->request_body, request->body, request->body_length,
-                           limit, BODY_CHUNKS_MAX);
+                           limit, BODY_FRAMING_MAX);
     if (result == PARSE_BAD) {
         answer_body_fault(exchange);
         return 0;

@@ -125,7 +125,7 @@ static void ask_for_room(struct worker *worker)
 
 bool worker_make_room(struct worker *worker)
 {
-    if (endpoint_pool_evict(worker) || close_idle_client(worker))
+    if (endpoint_pool_close_one(worker) || close_idle_client(worker))
         return true;
     ask_for_room(worker);
     return false;
@@ -138,7 +138,7 @@ static void give_room(struct worker *worker)
         atomic_load_explicit(&worker->process->room_wanted, memory_order_relaxed);
     bool has_some = true;
     for (; worker->room_seen != wanted && has_some; worker->room_seen++) {
-        has_some = endpoint_pool_evict(worker);
+        has_some = endpoint_pool_close_one(worker);
         has_some = close_idle_client(worker) || has_some;
     }
     worker->room_seen = wanted;

@@ -7,7 +7,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { MAX_BYTES = 4096, MAX_CHUNKS = 64 };
+enum { MAX_BYTES = 4096, MAX_FRAMING = 256 };
 
 struct outcome {
     enum parse_result result;
@@ -22,7 +22,7 @@ static struct outcome feed(struct slice input, enum body_kind kind, uint64_t len
 {
     struct body_framing framing;
     struct outcome out = {0};
-    out.result = body_framing_start(&framing, kind, length, MAX_BYTES, MAX_CHUNKS);
+    out.result = body_framing_start(&framing, kind, length, MAX_BYTES, MAX_FRAMING);
     while (out.result == PARSE_MORE && out.used < input.len) {
         struct slice rest = slice_to(slice_from(input, out.used), piece);
         size_t consumed;

@@ -103,7 +103,7 @@ static struct verdict judge_request(const char *raw, size_t len, struct arrival 
     struct verdict verdict = {.outcome = FORWARDED, .used = request.head_len};
     struct body_framing framing;
     if (body_framing_start(&framing, request.body, request.body_length, BODY_MAX,
-                           BODY_CHUNKS_MAX) != PARSE_MORE)
+                           BODY_FRAMING_MAX) != PARSE_MORE)
         return end_of_body(&framing, verdict);
     size_t fed = request.head_len;
     for (;;) {
