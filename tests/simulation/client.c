@@ -9,11 +9,11 @@
 #define EXPECTED_MAX 4096
 #define BACK_AFTER   MILLISECONDS(50)
 
-enum expected_kind { EXPECT_PUBLISH, EXPECT_OTHER };
+enum expected_kind { EXPECT_PUBLISH, EXPECT_EXEC, EXPECT_OTHER };
 
 struct expected {
     enum expected_kind kind;
-    unsigned message;
+    unsigned message, count; /* the first, and how many there are */
     uint64_t since;
 };
 
@@ -34,6 +34,7 @@ struct visitor {
     bool is_subscribed;
     unsigned channels, confirmed; /* bits */
     bool by_pattern;
+    bool speaks; /* RESP3, and so publishes beside its subscription */
     enum payload_form form;
     uint64_t id; /* CLIENT ID of its connection; 0: not known */
     bool asks_id;
@@ -46,11 +47,13 @@ struct visitor {
 static struct visitor *visitors[HOST_CLIENTS_MAX];
 static unsigned visitor_count;
 static unsigned forms;
+static bool pods_speak;
 
 static void connect_now(struct visitor *visitor);
 
-void visitors_begin(unsigned payload_forms)
+void visitors_begin(unsigned payload_forms, bool speak)
 {
+    pods_speak = speak;
     visitor_count = 0;
     forms = payload_forms;
 }
@@ -124,13 +127,14 @@ static void add_command(struct bytes *out, unsigned count, const char *const *wo
         add_argument(out, words[i], strlen(words[i]));
 }
 
-static void expect(struct visitor *visitor, enum expected_kind kind, unsigned message)
+static void expect(struct visitor *visitor, enum expected_kind kind, unsigned message,
+                   unsigned count)
 {
     if (visitor->kind == KIND_STRANGER)
         return;
     check(visitor->expected_count < EXPECTED_MAX);
     unsigned last = (visitor->expected_first + visitor->expected_count++) % EXPECTED_MAX;
-    visitor->expected[last] = (struct expected){kind, message, world_now()};
+    visitor->expected[last] = (struct expected){kind, message, count, world_now()};
 }
 
 uint64_t visitor_waits_since(const struct visitor *visitor)
@@ -165,8 +169,8 @@ static void forget_connection(struct visitor *visitor, bool abruptly)
 {
     while (visitor->expected_count > 0) {
         struct expected *first = &visitor->expected[visitor->expected_first];
-        if (first->kind == EXPECT_PUBLISH)
-            oracle_answered(first->message, ANSWER_NEVER);
+        for (unsigned i = 0; i < first->count; i++)
+            oracle_answered(first->message + i, ANSWER_NEVER);
         visitor->expected_first = (visitor->expected_first + 1) % EXPECTED_MAX;
         visitor->expected_count--;
     }
@@ -187,14 +191,19 @@ static void begin(struct visitor *visitor)
     visitor->incarnation = visitor->slot->incarnation;
     if (visitor->kind == KIND_STRANGER)
         return;
+    if (visitor->speaks) {
+        const char *const words[] = {"HELLO", "3"};
+        add_command(&visitor->out, 2, words);
+        expect(visitor, EXPECT_OTHER, 0, 0);
+    }
     if (visitor->name[0] != '\0') {
         const char *const words[] = {"CLIENT", "SETNAME", visitor->name};
         add_command(&visitor->out, 3, words);
-        expect(visitor, EXPECT_OTHER, 0);
+        expect(visitor, EXPECT_OTHER, 0, 0);
     }
     const char *const id[] = {"CLIENT", "ID"};
     add_command(&visitor->out, 2, id);
-    expect(visitor, EXPECT_OTHER, 0);
+    expect(visitor, EXPECT_OTHER, 0, 0);
     visitor->asks_id = true;
     if (visitor->channels == 0)
         return;
@@ -293,6 +302,16 @@ static void take_message(struct visitor *visitor, const char *channel, size_t ch
     oracle_got(visitor->number, which, number, payload_len);
 }
 
+/* An error among the results is one of a message that cannot be told here. */
+static void take_executed(const struct expected *exec, const char *data, size_t len)
+{
+    enum answer answer = data[0] == '*' && data[1] != '-' ? ANSWER_OK : ANSWER_ERROR;
+    if (answer == ANSWER_OK && memmem(data, len, "\r\n-", 3) != NULL)
+        answer = ANSWER_NEVER;
+    for (unsigned i = 0; i < exec->count; i++)
+        oracle_answered(exec->message + i, answer);
+}
+
 static void take_answer(struct visitor *visitor, const char *data, size_t len)
 {
     if (visitor->ignores_answers)
@@ -310,6 +329,8 @@ static void take_answer(struct visitor *visitor, const char *data, size_t len)
     visitor->expected_count--;
     if (first->kind == EXPECT_PUBLISH)
         oracle_answered(first->message, data[0] == ':' ? ANSWER_OK : ANSWER_ERROR);
+    else if (first->kind == EXPECT_EXEC)
+        take_executed(first, data, len);
     else if (visitor->asks_id && data[0] == ':') {
         visitor->id = strtoull(data + 1, NULL, 10);
         visitor->asks_id = false;
@@ -403,6 +424,7 @@ struct visitor *visitor_new(enum client_kind kind, struct slot *slot)
         visitor->channels = 1U << CHANNEL_PODS;
     if (kind == KIND_LISTENER)
         visitor->channels = 1U << CHANNEL_NEWS | 1U << CHANNEL_OTHER;
+    visitor->speaks = kind == KIND_POD && pods_speak && visitor_count % 2 == 1;
     visitor->by_pattern = kind == KIND_LISTENER && visitor_count % 2 == 0;
     if (kind == KIND_POD || kind == KIND_OBSERVER)
         snprintf(visitor->name, sizeof(visitor->name), "pod%u", visitor_count);
@@ -413,29 +435,68 @@ struct visitor *visitor_new(enum client_kind kind, struct slot *slot)
 
 /* ── what it is asked to do ── */
 
+bool visitor_speaks(const struct visitor *visitor)
+{
+    return visitor->kind == KIND_PUBLISHER || visitor->speaks;
+}
+
+/* One PUBLISH; its number, or UINT32_MAX: there are too many. */
+static unsigned add_publish(struct visitor *visitor, int channel, int room, size_t filler)
+{
+    struct bytes payload = {0};
+    unsigned number = oracle_sent(visitor->number, visitor->connection,
+                                  visitor->incarnation, channel, room);
+    if (number == UINT32_MAX)
+        return number;
+    if (channel == CHANNEL_PODS)
+        payload_emit(&payload, visitor->form, room, number, visitor->host_id, filler);
+    else
+        payload_plain(&payload, number, filler);
+    bytes_add(&visitor->out, "*3\r\n", 4);
+    add_argument(&visitor->out, "PUBLISH", 7);
+    add_argument(&visitor->out, channel_name(channel), strlen(channel_name(channel)));
+    add_argument(&visitor->out, bytes_data(&payload), payload.len);
+    bytes_free(&payload);
+    return number;
+}
+
+static bool may_publish(const struct visitor *visitor, unsigned count)
+{
+    return visitor_is_connected(visitor) && visitor_speaks(visitor) &&
+           visitor->expected_count + count + 2 < EXPECTED_MAX;
+}
+
 void visitor_publish(struct visitor *visitor, int channel, int room, unsigned count,
                      size_t filler)
 {
-    if (!visitor_is_connected(visitor) || visitor->ignores_answers)
+    if (!may_publish(visitor, count))
         return;
-    struct bytes payload = {0};
-    for (unsigned i = 0; i < count && visitor->expected_count < EXPECTED_MAX; i++) {
-        unsigned number = oracle_sent(visitor->number, visitor->connection,
-                                      visitor->incarnation, channel, room);
+    for (unsigned i = 0; i < count; i++) {
+        unsigned number = add_publish(visitor, channel, room, filler);
         if (number == UINT32_MAX)
             break;
-        payload.len = payload.first = 0;
-        if (channel == CHANNEL_PODS)
-            payload_emit(&payload, visitor->form, room, number, visitor->host_id, filler);
-        else
-            payload_plain(&payload, number, filler);
-        bytes_add(&visitor->out, "*3\r\n", 4);
-        add_argument(&visitor->out, "PUBLISH", 7);
-        add_argument(&visitor->out, channel_name(channel), strlen(channel_name(channel)));
-        add_argument(&visitor->out, bytes_data(&payload), payload.len);
-        expect(visitor, EXPECT_PUBLISH, number);
+        expect(visitor, EXPECT_PUBLISH, number, 1);
     }
-    bytes_free(&payload);
+    flush(visitor);
+}
+
+void visitor_transact(struct visitor *visitor, int room, unsigned count)
+{
+    const char *const multi[] = {"MULTI"};
+    const char *const exec[] = {"EXEC"};
+    /* pods not: pushes come within their replies (to be judged when that is mended) */
+    if (!may_publish(visitor, count) || visitor->kind != KIND_PUBLISHER ||
+        oracle_messages() + count > MESSAGES_MAX)
+        return;
+    unsigned first = oracle_messages();
+    add_command(&visitor->out, 1, multi);
+    expect(visitor, EXPECT_OTHER, 0, 0);
+    for (unsigned i = 0; i < count; i++) {
+        add_publish(visitor, CHANNEL_PODS, room, 0);
+        expect(visitor, EXPECT_OTHER, 0, 0);
+    }
+    add_command(&visitor->out, 1, exec);
+    expect(visitor, EXPECT_EXEC, first, count);
     flush(visitor);
 }
 
@@ -445,7 +506,7 @@ void visitor_ping(struct visitor *visitor)
         return;
     const char *const words[] = {"PING"};
     add_command(&visitor->out, 1, words);
-    expect(visitor, EXPECT_OTHER, 0);
+    expect(visitor, EXPECT_OTHER, 0, 0);
     flush(visitor);
 }
 
@@ -483,7 +544,7 @@ void visitor_end(struct visitor *visitor, enum ending how, uint64_t away)
         visitor->leaves = true;
         oracle_forgive(visitor->number);
         add_command(&visitor->out, 1, quit);
-        expect(visitor, EXPECT_OTHER, 0);
+        expect(visitor, EXPECT_OTHER, 0, 0);
         flush(visitor);
         return;
     case END_RESET:
@@ -522,7 +583,7 @@ void visitor_kill(struct visitor *visitor, const struct visitor *victim)
     snprintf(id, sizeof(id), "%llu", (unsigned long long)victim->id);
     const char *const words[] = {"CLIENT", "KILL", "ID", id};
     add_command(&visitor->out, 4, words);
-    expect(visitor, EXPECT_OTHER, 0);
+    expect(visitor, EXPECT_OTHER, 0, 0);
     flush(visitor);
 }
 

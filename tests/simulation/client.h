@@ -28,7 +28,8 @@ enum ending { END_FIN, END_RESET, END_VANISH, END_QUIT, END_COUNT };
 
 struct visitor;
 
-void visitors_begin(unsigned payload_forms);
+/* `speak`: pods with an odd number speak RESP3, and publish too. */
+void visitors_begin(unsigned payload_forms, bool speak);
 void visitors_end(void);
 struct visitor *visitor_new(enum client_kind kind, struct slot *slot);
 struct visitor *visitor_at(unsigned number);
@@ -39,6 +40,10 @@ struct slot *visitor_slot(const struct visitor *visitor);
 /* `count` messages in one write, each `filler` bytes longer than it must be. Nothing when it is not connected. */
 void visitor_publish(struct visitor *visitor, int channel, int room, unsigned count,
                      size_t filler);
+/* The same in one transaction. */
+void visitor_transact(struct visitor *visitor, int room, unsigned count);
+/* Can it publish: it does nothing else, or speaks RESP3? */
+bool visitor_speaks(const struct visitor *visitor);
 /* Its connection ends; it comes back after `away`. */
 void visitor_end(struct visitor *visitor, enum ending how, uint64_t away);
 /* Bytes as they are: commands of any kind, or none. What is answered is ignored from then on. */

@@ -31,6 +31,8 @@ static unsigned subscribers(const struct setup *setup)
 
 static int64_t any_publisher(const struct setup *setup, uint64_t *random)
 {
+    if (setup->pods_speak && below(random, 4) == 0)
+        return (int64_t)between(random, setup->brokers, subscribers(setup) - 1);
     return (int64_t)(subscribers(setup) +
                      below(random, setup->brokers * setup->publishers));
 }
@@ -68,6 +70,11 @@ static void publish(struct schedule *schedule, const struct setup *setup,
     int64_t filler = below(random, 40) == 0 ? ONE_OF(random, 2000, 30000, 70000) : 0;
     if (filler > 5000)
         count = 1;
+    if (below(random, 30) == 0) {
+        schedule_add(schedule, at, DEED_transact, any_publisher(setup, random), room, 3,
+                     0, 0);
+        return;
+    }
     schedule_add(schedule, at, DEED_publish, any_publisher(setup, random), channel, room,
                  count, filler);
 }
@@ -378,6 +385,22 @@ static void set_up_hostile(struct setup *setup, uint64_t *random)
 
     setup->strangers = 2;
     setup->publishers = 2;
+    setup->pods_speak = below(random, 4) != 0;
+    setup->slow_bytes = below(random, 3) == 0 ? 65536 : 0;
+}
+
+/* CLIENT KILL and its victim's own end, about the same time; often while a request of the victim waits. */
+static void kill_one(struct schedule *schedule, const struct setup *setup,
+                     uint64_t *random, uint64_t at)
+{
+    int64_t victim = below(random, 2) == 0 ? any_subscriber(setup, random)
+                                           : any_publisher(setup, random);
+    if (below(random, 2) == 0)
+        schedule_add(schedule, at - min_size(at, below(random, 3000)), DEED_publish,
+                     victim, 0, (int64_t)below(random, ROOMS_MAX),
+                     ONE_OF(random, 1, 3, 40), 0);
+    schedule_add(schedule, at, DEED_kill_and_end, any_publisher(setup, random), victim,
+                 (int64_t)below(random, END_COUNT), (int64_t)below(random, 6000), 0);
 }
 
 static void hostile_deed(struct schedule *schedule, const struct setup *setup,
@@ -399,10 +422,7 @@ static void hostile_deed(struct schedule *schedule, const struct setup *setup,
                      any_subscriber(setup, random), 0, 0, 0);
         return;
     case 5:
-        schedule_add(schedule, at, DEED_kill_and_end, any_publisher(setup, random),
-                     below(random, 2) == 0 ? any_subscriber(setup, random)
-                                           : any_publisher(setup, random),
-                     (int64_t)below(random, END_COUNT), (int64_t)below(random, 6000), 0);
+        kill_one(schedule, setup, random, at);
         return;
     case 6:
         schedule_add(schedule, at, DEED_end, any_publisher(setup, random),

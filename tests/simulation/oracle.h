@@ -16,7 +16,9 @@ struct promise {
     bool loses_accepted; /* brokers are killed: what they had accepted may be lost */
     bool one_order;      /* of a room, for all */
     bool ends_pods;      /* subscribers' connections end */
-    bool has_strangers;  /* who subscribe, and do not come back: counted (ring) */
+    bool
+        may_refuse; /* errors do not say that a message is not delivered (delivery.ack: shard) */
+    bool has_strangers; /* who subscribe, and do not come back: counted (ring) */
 };
 
 void oracle_begin(const struct promise *promise);

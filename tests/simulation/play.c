@@ -10,10 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WARM_UP       SECONDS(4)
 #define ANSWER_WITHIN SECONDS(1)
 /* What may stay in use more than after the warm-up: tables that have grown, rings' spare room. */
-#define MEMORY_MORE     ((size_t)1200 << 10) /* of a broker */
+#define MEMORY_MORE     ((size_t)1600 << 10) /* of a broker */
 #define MEMORY_OF_LINKS ((size_t)320 << 10)  /* to a server that was not there before */
 
 static struct setup setup;
@@ -203,6 +202,9 @@ static void do_deed(const struct deed *deed)
     switch (deed->kind) {
     case DEED_publish:
         visitor_publish(visitor, (int)n[1], (int)n[2], (unsigned)n[3], (size_t)n[4]);
+        return;
+    case DEED_transact:
+        visitor_transact(visitor, (int)n[1], (unsigned)n[2]);
         return;
     case DEED_end:
         visitor_end(visitor, (enum ending)n[1], MILLISECONDS((uint64_t)n[2]));
@@ -398,13 +400,13 @@ static void run_all(const struct schedule *schedule)
     for (unsigned i = 0; i < setup.brokers; i++)
         launch(slot_at(i));
     make_visitors();
-    if (!run_to(WARM_UP))
+    if (!run_to(PLAY_WARM_UP))
         return;
     size_t memory = libc_memory();
     for (size_t i = 0; i < schedule->count; i++)
-        world_at_in_order(WARM_UP + schedule->deeds[i].at, on_deed, &schedule->deeds[i],
-                          i);
-    uint64_t quiet = WARM_UP + setup.length + setup.settles;
+        world_at_in_order(PLAY_WARM_UP + schedule->deeds[i].at, on_deed,
+                          &schedule->deeds[i], i);
+    uint64_t quiet = PLAY_WARM_UP + setup.length + setup.settles;
     if (!run_to(quiet))
         return;
     oracle_judge();
@@ -432,10 +434,13 @@ struct outcome play(const struct schedule *schedule, bool verbose)
     world_begin(schedule->seed);
     wires_begin(&setup.wires);
     libc_begin();
-    oracle_begin(&schedule->class->promise);
+    struct promise promise = schedule->class->promise;
+    promise.may_refuse |= setup.ack_shard;
+    promise.loses_counted |= setup.slow_bytes > 0;
+    oracle_begin(&promise);
     slots_begin(setup.brokers, verbose);
     redis_begin(setup.shards > 0 ? REDIS_MAX : 0);
-    visitors_begin(setup.forms);
+    visitors_begin(setup.forms, setup.pods_speak);
     run_all(schedule);
     struct outcome outcome = {
         .virtual_time = world_now(),

@@ -6,6 +6,9 @@
 
 #include "tests/simulation/schedule.h"
 
+/* Deeds begin then: everything is connected. */
+#define PLAY_WARM_UP SECONDS(4)
+
 struct outcome {
     char *violation;                 /* owned; NULL: none */
     uint64_t virtual_time, cpu_time; /* microseconds */

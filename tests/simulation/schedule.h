@@ -18,6 +18,7 @@
 /* Table: the word in the text, and what its numbers are. Times in them are milliseconds. */
 #define DEEDS(DEED)                                                                      \
     DEED(publish, "visitor, channel, room, count, filler")                               \
+    DEED(transact, "visitor, room, count")                                               \
     DEED(end, "visitor, ending, away")                                                   \
     DEED(mute, "visitor, how long it does not read")                                     \
     DEED(client_kill, "visitor, victim")                                                 \
@@ -69,6 +70,9 @@ struct setup {
     unsigned forms;                                  /* dialects */
     uint64_t resend_window;                          /* seconds */
     bool local_fast;
+    bool ack_shard;      /* delivery.ack */
+    bool pods_speak;     /* some pods publish, over RESP3 */
+    uint64_t slow_bytes; /* 0: the default */
     struct wire_profile wires;
     uint64_t length;  /* deeds are before it */
     uint64_t settles; /* then all is quiet for so long */

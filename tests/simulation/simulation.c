@@ -124,11 +124,21 @@ static struct schedule without(const struct schedule *schedule, size_t from, siz
     return shorter;
 }
 
+/* What was to come later did not matter: the run ended with the finding. */
+static void drop_later(struct schedule *schedule, uint64_t time)
+{
+    while (schedule->count > 0 &&
+           schedule->deeds[schedule->count - 1].at + PLAY_WARM_UP > time)
+        schedule->count--;
+}
+
 /* Leaves out deeds, in ever smaller runs, while the same rule is violated. */
 static void shrink(struct schedule *schedule, const char *violation)
 {
     char rule[600];
     snprintf(rule, sizeof(rule), "%s", violation);
+    if (report->is_done)
+        drop_later(schedule, report->outcome.virtual_time);
     for (size_t part = schedule->count / 2; part > 0;) {
         bool has_shrunk = false;
         for (size_t from = 0; from < schedule->count;) {
@@ -136,6 +146,8 @@ static void shrink(struct schedule *schedule, const char *violation)
             if (!run(&shorter) && is_same_rule(rule, report->violation)) {
                 schedule_free(schedule);
                 *schedule = shorter;
+                if (report->is_done)
+                    drop_later(schedule, report->outcome.virtual_time);
                 has_shrunk = true;
                 fprintf(stderr, "\r%zu deeds   ", schedule->count);
             } else {

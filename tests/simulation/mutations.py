@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Switches off one mend, or one rule of the protocol, at a time: the simulation must notice.
+
+    tests/simulation/mutations.py [--seconds CPU] [--list] [NAME...]
+
+Works on a copy of the tree. Each row: the file, the text that is there exactly once, what takes its place (several of
+these: all of them), the classes that are played (none: all in turn), and how soon it must be noticed. Rows of KEPT are
+noticed by nothing that is lost or doubled: docs/broker-protocol.md says why they are kept.
+"""
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+class Mutation:
+    def __init__(self, what, classes, *changes):
+        self.what, self.classes, self.changes = what, classes, changes
+
+
+MUTATIONS = {
+    "state": Mutation(
+        "a client that ends is read from, if its request waits", ["hostile"],
+        ("broker/client_state.c", "    client_set_reading(client, false);\n    client_cease_to_wait(client);",
+         "    if (client->facts.waits_since == 0)\n        client_set_reading(client, false);\n    client_cease_to_wait(client);")),
+    "heard_again": Mutation(
+        "a broker that is heard again is not asked where it is", ["cut_off"],
+        ("broker/herald.c", "if (peer == NULL || !peer->lacks_tails)\n        return;\n    peer->lacks_tails = false;\n    herald_ask_where",
+         "if (peer == NULL || peer != NULL)\n        return;\n    peer->lacks_tails = false;\n    herald_ask_where")),
+    "rest": Mutation(
+        "what is known of a broker is forgotten after 70 s", ["cut_off_long"],
+        ("broker/peers.c", "    peer->has_ready_at = tomb->has_ready_at;\n    peer->ready_at = tomb->ready_at;\n    peer->age = tomb->age;\n",
+         ""),
+        ("broker/peers.c", "    peer->is_known = tomb->has_ready_at;\n    peer->is_back = true;\n", "")),
+}
+KEPT = {}
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def copy_tree(folder):
+    for name in ("CMakeLists.txt", "LICENSE", "broker", "proxy", "shared"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        else:
+            shutil.copy(source, folder / name)
+    (folder / "tests").mkdir()
+    shutil.copytree(ROOT / "tests/simulation", folder / "tests/simulation")
+    text = (ROOT / "tests/CMakeLists.txt").read_text()
+    # of the tests only this one
+    begin = text.index("if(NOT FUZZERS)\n  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/simulation")
+    (folder / "tests/CMakeLists.txt").write_text(text[begin:])
+
+
+def build(folder):
+    done = subprocess.run(["ninja", "-C", folder / "build", "-j", os.environ.get("SIDRAIL_JOBS", "2"), "simulation"],
+                          capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"the build failed:\n{done.stdout[-3000:]}")
+
+
+def apply(folder, mutation):
+    """Returns what was there, to be put back."""
+    before = {}
+    for name, old, new in mutation.changes:
+        path = folder / name
+        text = path.read_text()
+        before.setdefault(path, text)
+        if text.count(old) != 1:
+            return before, f"its text is in {name} {text.count(old)} times, not once"
+        path.write_text(text.replace(old, new))
+    return before, None
+
+
+def play(folder, classes, seconds):
+    """(what was found, or None; CPU seconds)"""
+    spent = 0.0
+    for name in classes or [None]:
+        words = [folder / "build/tests/simulation", "--stop", "--seconds", str(seconds / max(1, len(classes)))]
+        if name is not None:
+            words += ["--class", name]
+        done = subprocess.run(words, capture_output=True, text=True)
+        found = re.search(r"^class .*", done.stdout, re.M)
+        spent += float(re.search(r"in ([0-9.]+) s of CPU", done.stdout).group(1))
+        if found:
+            return found.group(0), spent
+    return None, spent
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=300, help="CPU seconds for each")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("name", nargs="*")
+    options = parser.parse_args()
+    table = {**MUTATIONS, **KEPT}
+    if options.list:
+        for name, mutation in table.items():
+            say(f"{name:20} {mutation.what}")
+        return 0
+    names = options.name or list(MUTATIONS)
+    if set(names) - set(table):
+        sys.exit(f"there is no mutation {', '.join(set(names) - set(table))}; --list shows them")
+    missed = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        copy_tree(folder)
+        subprocess.run(["cmake", "-S", folder, "-B", folder / "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"],
+                       check=True, stdout=subprocess.DEVNULL)
+        build(folder)
+        for name in names:
+            mutation = table[name]
+            before, why = apply(folder, mutation)
+            found, spent = None, 0.0
+            if why is None:
+                build(folder)
+                began = time.monotonic()
+                found, spent = play(folder, mutation.classes, options.seconds)
+                why = f"noticed after {spent:.1f} s of CPU: {found}" if found else \
+                    f"NOT NOTICED in {spent:.0f} s of CPU ({time.monotonic() - began:.0f} s)"
+            say(f"{name}: {mutation.what}: {why}")
+            missed += found is None and name in MUTATIONS
+            for path, text in before.items():
+                path.write_text(text)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
