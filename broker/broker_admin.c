@@ -65,6 +65,11 @@ static bool is_ready(void *argument, struct evbuffer *reason)
     }
     if (!is_understood(admin, reason))
         return false;
+    const char *outvoted = publisher_outvoted(broker_context(admin->broker)->publisher);
+    if (outvoted != NULL) {
+        evbuffer_add_printf(reason, "%s", outvoted);
+        return false;
+    }
     const struct shard_set *set = shards_of(admin);
     enum broker_readiness rule =
         (enum broker_readiness)broker_config_of(admin->broker)->readiness;
@@ -95,6 +100,10 @@ static void collect(struct metrics_page *page, int metric, void *argument)
         const struct map_change *map =
             publisher_map(broker_context(admin->broker)->publisher);
         metrics_sample(page, map != NULL ? map_change_status(map).behind : 0, NULL);
+        return;
+    }
+    if (metric == M_MAP_DIFFERS) {
+        metrics_sample(page, broker_status_differing(admin->broker), NULL);
         return;
     }
     double value = metric == M_SPILL_BYTES       ? (double)status.spill_bytes
@@ -143,6 +152,7 @@ static void set_collectors(struct broker_admin *admin)
     metrics_set_collector(M_SENT_RING_BYTES, admin != NULL ? collect : NULL, admin);
     metrics_set_collector(M_LIVE_BROKERS, admin != NULL ? collect : NULL, admin);
     metrics_set_collector(M_MAP_BEHIND, admin != NULL ? collect : NULL, admin);
+    metrics_set_collector(M_MAP_DIFFERS, admin != NULL ? collect : NULL, admin);
     for (size_t i = 0; i < ARRAY_LEN(of_shards); i++)
         metrics_set_collector(of_shards[i], admin != NULL ? collect_shards : NULL, admin);
 }

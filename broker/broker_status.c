@@ -1,5 +1,6 @@
 #include "broker/broker_status.h"
 
+#include "broker/agreement.h"
 #include "broker/broker.h"
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
@@ -233,6 +234,67 @@ static void write_map(struct json_writer *json, const struct publisher *publishe
     json_array_end(json);
 }
 
+/* The first who differs behind `from` (NULL: of all). */
+static const struct peer *next_differing(const struct agreement *agreement,
+                                         const struct peer *from)
+{
+    const struct peer *peer =
+        from != NULL ? TAILQ_NEXT(from, of_table) : peer_first(agreement->peers);
+    while (peer != NULL && !agreement_differs(agreement, peer))
+        peer = TAILQ_NEXT(peer, of_table);
+    return peer;
+}
+
+unsigned broker_status_differing(struct broker *broker)
+{
+    const struct publisher *publisher = broker_context(broker)->publisher;
+    if (publisher_map(publisher) == NULL)
+        return 0;
+    struct agreement agreement = publisher_agreement(publisher);
+    unsigned count = 0;
+    const struct peer *peer = NULL;
+    while ((peer = next_differing(&agreement, peer)) != NULL)
+        count++;
+    return count;
+}
+
+/* Who has another map, and what is different in it. */
+static void write_differing(struct json_writer *json, const struct publisher *publisher)
+{
+    if (publisher_map(publisher) == NULL)
+        return;
+    const char *outvoted = publisher_outvoted(publisher);
+    struct agreement agreement = publisher_agreement(publisher);
+    json_bool(json, "outvoted", outvoted != NULL);
+    json_array_begin(json, "brokers_differing");
+    const struct peer *peer = NULL;
+    while ((peer = next_differing(&agreement, peer)) != NULL) {
+        char text[AGREEMENT_TEXT_SIZE];
+        json_object_begin(json, NULL);
+        snprintf(text, sizeof(text), "%016llx", (unsigned long long)peer->origin);
+        json_text(json, "origin", slice_from_text(text));
+        agreement_write(&agreement, peer, text);
+        json_text(json, "differs", slice_from_text(text));
+        json_object_end(json);
+    }
+    json_array_end(json);
+}
+
+static void write_differing_text(struct evbuffer *out, const struct publisher *publisher)
+{
+    struct agreement agreement = publisher_agreement(publisher);
+    const struct peer *peer = NULL;
+    while ((peer = next_differing(&agreement, peer)) != NULL) {
+        char text[AGREEMENT_TEXT_SIZE];
+        agreement_write(&agreement, peer, text);
+        evbuffer_add_printf(out, "differs      broker %016llx: %s\n",
+                            (unsigned long long)peer->origin, text);
+    }
+    const char *outvoted = publisher_outvoted(publisher);
+    if (outvoted != NULL)
+        evbuffer_add_printf(out, "not ready    %s; publishes are refused\n", outvoted);
+}
+
 static void write_main(struct json_writer *json, struct broker *broker)
 {
     const struct command_context *context = broker_context(broker);
@@ -253,6 +315,7 @@ static void write_main(struct json_writer *json, struct broker *broker)
     json_text(json, "map", slice_from_text(text));
     write_map(json, context->publisher);
     write_authentication(json, context->publisher);
+    write_differing(json, context->publisher);
     json_number(json, "clients_open", metrics_sum(M_CLIENTS));
     json_number(json, "subscribers", metrics_sum(M_SUBSCRIBERS));
     json_unsigned(json, "spill_bytes", status.spill_bytes);
@@ -343,6 +406,7 @@ void broker_status_write(struct broker *broker, struct evbuffer *out)
     if (map.behind > 0)
         evbuffer_add_printf(out, "behind       %u brokers have not loaded the shards\n",
                             map.behind);
+    write_differing_text(out, context->publisher);
     evbuffer_add_printf(out,
                         "origin       %016llx\nbrokers      %u others are live\n"
                         "shards up    %zu of %zu\n"

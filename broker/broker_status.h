@@ -8,6 +8,9 @@
 struct broker;
 struct evbuffer;
 
+/* How many other brokers have a different map (agreement.h). */
+unsigned broker_status_differing(struct broker *broker);
+
 /* The whole: what GET /status.json and `ctl status --json` give. */
 void broker_status_write_json(struct broker *broker, struct evbuffer *out);
 

@@ -1,11 +1,13 @@
 #include "broker/control.h"
 
 #include "broker/little.h"
+#include "broker/partition_map.h"
 
 #include <event2/buffer.h>
 #include <stdio.h>
 
 #define NAME_MAX_LEN 255
+#define OUTLINE_LEN  23 /* line feed, m; partitions 4, order 1, channels 8, shards 8 */
 #define PLACE_LEN    17 /* line feed and 16 hex digits behind a shard's name */
 
 /* ---- lists, element by element ---- */
@@ -25,6 +27,21 @@ bool control_next_hash(struct control_list *list, uint64_t *hash)
 bool control_next_name(struct control_list *list, struct slice *name)
 {
     return list->count > 0 && take_element_end(list, take_field(&list->bytes, 1, name));
+}
+
+bool control_read_outline(struct slice name, struct map_outline *outline)
+{
+    uint64_t partitions, order;
+    if (!slice_starts_with(name, SLICE("\nm")))
+        return false;
+    struct slice rest = slice_from(name, 2);
+    if (!take_little(&rest, 4, &partitions) || !take_little(&rest, 1, &order) ||
+        !take_little(&rest, 8, &outline->channels) ||
+        !take_little(&rest, 8, &outline->shards))
+        return false;
+    outline->partitions = (unsigned)partitions;
+    outline->order = (unsigned)order;
+    return true;
 }
 
 bool control_take_place(struct slice *name, uint64_t *place)
@@ -224,6 +241,16 @@ void control_add_place(struct evbuffer *list, struct slice name, uint64_t place)
     int len = snprintf(text, sizeof(text), "%.*s\n%016llx", SLICE_ARGS(name),
                        (unsigned long long)place);
     add_field(list, slice_of(text, (size_t)len));
+}
+
+void control_add_outline(struct evbuffer *list, const struct map_outline *outline)
+{
+    char text[OUTLINE_LEN] = "\nm";
+    put_little(text + 2, outline->partitions, 4);
+    put_little(text + 6, outline->order, 1);
+    put_little(text + 7, outline->channels, 8);
+    put_little(text + 15, outline->shards, 8);
+    add_field(list, slice_of(text, sizeof(text)));
 }
 
 void control_add_position(struct evbuffer *list, uint16_t partition, uint64_t sequence)

@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 struct evbuffer;
+struct map_outline;
 
 #define CONTROL_VERSION    1
 #define CONTROL_RANGES_MAX 256 /* in one ask or gone */
@@ -106,6 +107,7 @@ void control_add_hash(struct evbuffer *list, uint64_t hash);
 void control_add_name(struct evbuffer *list, struct slice name);
 void control_add_place(struct evbuffer *list, struct slice name,
                        uint64_t place); /* nothing, when the name is too long */
+void control_add_outline(struct evbuffer *list, const struct map_outline *outline);
 void control_add_position(struct evbuffer *list, uint16_t partition, uint64_t sequence);
 void control_add_channel(struct evbuffer *list, struct slice channel, uint32_t count);
 void control_add_range(struct evbuffer *list, uint16_t partition, uint64_t first,
@@ -116,6 +118,8 @@ bool control_next_hash(struct control_list *list, uint64_t *hash) MUST_CHECK;
 bool control_next_name(struct control_list *list, struct slice *name) MUST_CHECK;
 /* Takes the place off a name that has one; false: it has none. */
 bool control_take_place(struct slice *name, uint64_t *place) MUST_CHECK;
+/* What the sender's map is made of, as an entry of `subscribed` that can be no name; false: it is another entry. */
+bool control_read_outline(struct slice name, struct map_outline *outline) MUST_CHECK;
 bool control_next_position(struct control_list *list, uint16_t *partition,
                            uint64_t *sequence) MUST_CHECK;
 bool control_next_channel(struct control_list *list, struct slice *channel,

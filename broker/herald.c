@@ -56,6 +56,7 @@ struct herald {
     bool has_new_wants;     /* subscriptions of them are not confirmed yet */
     uint64_t joined_number; /* answers to later questions complete the wants */
     uint64_t turn;          /* of shards, for what may go on any of them */
+    struct agreement_verdict verdict;
 };
 
 /* ── sending ── */
@@ -182,11 +183,13 @@ static void parts_free(struct facts_parts *parts)
     evbuffer_free(parts->generic);
 }
 
-/* Names first, for releases that know no places. */
+/* What the map is made of; then names, for releases that know no places; then names with places. */
 static size_t write_subscribed(const struct herald *herald, struct evbuffer *list)
 {
-    size_t written = 0;
+    size_t written = 1;
     size_t count = shard_set_count(herald->config.shards);
+    struct map_outline outline = map_change_outline(herald->config.map);
+    control_add_outline(list, &outline);
     for (size_t i = 0; i < 2 * count && written < SUBSCRIBED_MAX; i++) {
         const struct shard *shard = shard_set_get(herald->config.shards, i % count);
         size_t len = evbuffer_get_length(list);
@@ -293,16 +296,20 @@ static bool has_questions(const struct herald *herald)
     return false;
 }
 
-/* Those who route differently must not route together. */
-static bool has_other_map(const struct herald *herald)
+struct agreement herald_agreement(const struct herald *herald)
 {
-    uint64_t now = standing_now();
-    const struct peer *peer;
-    for (peer = peer_first(herald->config.peers); peer != NULL;
-         peer = TAILQ_NEXT(peer, of_table))
-        if (peer_is_live(peer, now) && peer->used != map_change_used(herald->config.map))
-            return true;
-    return false;
+    return (struct agreement){herald->config.peers, herald->config.map, herald->ready_at};
+}
+
+const char *herald_outvoted(const struct herald *herald)
+{
+    return herald->verdict.outvoted[0] != '\0' ? herald->verdict.outvoted : NULL;
+}
+
+static void look_at_agreement(struct herald *herald)
+{
+    struct agreement agreement = herald_agreement(herald);
+    agreement_look(&agreement, &herald->verdict);
 }
 
 static void look_ready(struct herald *herald)
@@ -316,13 +323,14 @@ static void look_ready(struct herald *herald)
     if (complete == 0)
         return;
     uint64_t now = standing_now();
+    struct agreement agreement = herald_agreement(herald);
     if (herald->complete_at == 0) {
         herald->complete_at = now;
         beat_soon(herald); /* not ready yet: the others answer at once */
     }
     if ((complete < count && timing_now() - herald->started_at < START_FOR_LINKS) ||
-        now - herald->complete_at < DISCOVER_FOR || has_other_map(herald) ||
-        has_questions(herald))
+        now - herald->complete_at < DISCOVER_FOR || agreement_has_other(&agreement) ||
+        has_questions(herald) || herald->verdict.outvoted[0] != '\0')
         return;
     herald->ready_at = timing_now();
     beat(herald, NULL);
@@ -592,12 +600,8 @@ static void take_facts(struct herald *herald, const struct control *control)
         else if (peer->is_ready)
             herald_ask_where(herald, peer->origin);
     }
-    if (news == PEER_NOW_READY && !map_change_knows(herald->config.map, peer->used) &&
-        !peer_carries(peer, map_change_used(herald->config.map)))
-        log_error(
-            LOG_SUBJECT("brokers"),
-            "another broker has other partitions, order, shards, weights or channels",
-            LOG_UNSIGNED("origin", peer->origin));
+    if (peer->used != map_change_used(herald->config.map) || peer->named_map != 0)
+        look_at_agreement(herald);
     if (control->kind == CONTROL_HEARTBEAT)
         subscriber_counts_hear(
             herald->config.counts, peer->origin, control->facts.generic,
@@ -843,6 +847,7 @@ void herald_look_at_map(struct herald *herald)
 
 void herald_tick(struct herald *herald)
 {
+    look_at_agreement(herald);
     look_ready(herald);
     map_change_tick(herald->config.map, herald->ready_at != 0);
     ask_again(herald);

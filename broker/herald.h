@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include "broker/agreement.h"
 #include "broker/peers.h"
 #include "broker/sent_ring.h"
 
@@ -82,6 +83,12 @@ void herald_set_managers(struct herald *herald, bool has_managers);
 
 /* Tells the origin of an enter_room that it was applied. */
 void herald_say_joined(struct herald *herald, uint64_t origin, uint64_t message_id);
+
+/* Others have another map, and more right: why, for people. NULL: there are none. */
+const char *herald_outvoted(const struct herald *herald);
+
+/* For agreement.h. */
+struct agreement herald_agreement(const struct herald *herald);
 
 /* Something in heartbeats has changed: one goes out with this turn. */
 void herald_announce(struct herald *herald);

@@ -262,6 +262,16 @@ void map_change_free(struct map_change *change)
     free(change);
 }
 
+struct map_outline map_change_outline(const struct map_change *change)
+{
+    return partition_map_outline(change->used);
+}
+
+bool map_change_is_without(const struct map_change *change, uint64_t origin)
+{
+    return is_left_out(change, origin);
+}
+
 bool map_change_moves(const struct map_change *change)
 {
     return change->used != change->loaded;

@@ -21,6 +21,7 @@ struct broker_config;
 struct control_list;
 struct evbuffer;
 struct map_change;
+struct map_outline;
 struct peer;
 struct peer_table;
 struct shard_set;
@@ -68,6 +69,12 @@ bool map_change_moves(const struct map_change *change);
 /* Hashes, as in heartbeats. */
 uint64_t map_change_used(const struct map_change *change);
 uint64_t map_change_loaded(const struct map_change *change);
+
+/* Of the map in use. */
+struct map_outline map_change_outline(const struct map_change *change);
+
+/* Is it one that is not waited for (map_change_without)? */
+bool map_change_is_without(const struct map_change *change, uint64_t origin);
 
 /* Appends the hashes of maps that are carried; returns how many. */
 size_t map_change_write_carries(const struct map_change *change, struct evbuffer *list);

@@ -28,6 +28,7 @@ struct partition_map {
     enum delivery_order order;
     uint64_t hash;
     uint64_t places;
+    struct map_outline outline;
     struct {
         uint16_t home;
         uint16_t standby;
@@ -98,6 +99,17 @@ static uint64_t hash_places(const struct partition_map_config *config)
     return sum;
 }
 
+static struct map_outline outline_of(const struct partition_map_config *config)
+{
+    struct map_outline outline = {config->partitions, (unsigned)config->order, 0, 0};
+    for (size_t i = 0; i < config->channel_count; i++)
+        outline.channels += mix_text(0, config->channels[i]);
+    for (size_t i = 0; i < config->shard_count; i++)
+        outline.shards +=
+            mix_number(mix_text(0, config->shards[i].name), config->shards[i].weight);
+    return outline;
+}
+
 static void fill_table(struct partition_map *map,
                        const struct partition_map_config *config)
 {
@@ -133,6 +145,7 @@ struct partition_map *partition_map_new(const struct partition_map_config *confi
     map->order = config->order;
     map->hash = hash_config(config);
     map->places = hash_places(config);
+    map->outline = outline_of(config);
     fill_table(map, config);
     return map;
 }
@@ -150,6 +163,11 @@ unsigned partition_map_partitions(const struct partition_map *map)
 uint64_t partition_map_hash(const struct partition_map *map)
 {
     return map->hash;
+}
+
+struct map_outline partition_map_outline(const struct partition_map *map)
+{
+    return map->outline;
 }
 
 uint64_t partition_map_places(const struct partition_map *map)

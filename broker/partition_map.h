@@ -41,6 +41,13 @@ struct partition_map_config {
 
 struct partition_map;
 
+/* What a map is made of, for saying what differs from another one's. */
+struct map_outline {
+    unsigned partitions;
+    unsigned order;            /* enum delivery_order; of others: any */
+    uint64_t channels, shards; /* hashes; shards: names and weights */
+};
+
 /* Where a partition has no standby (one shard) or no shard at all (embedded hub). */
 #define PARTITION_NO_SHARD UINT16_MAX
 
@@ -53,6 +60,8 @@ unsigned partition_map_partitions(const struct partition_map *map);
 /* Equal for brokers that route alike: covers partitions, order, shard names and weights, channels;
  * not the order in which shards and channels are listed. An envelope has the low 32 bits. */
 uint64_t partition_map_hash(const struct partition_map *map);
+
+struct map_outline partition_map_outline(const struct partition_map *map);
 
 /* Of the places of its shards: where maps with one hash lead. Brokers may know one Redis by several addresses, so only
  * maps of one broker can be compared by it. */

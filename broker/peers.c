@@ -211,8 +211,13 @@ static void take_subscribed(const struct peer_table *table, struct peer *peer,
     memset(peer->subscribed, 0, sizeof(peer->subscribed));
     memset(peer->named, 0, sizeof(peer->named));
     struct slice name;
-    while (control_next_name(&list, &name))
-        says_places |= take_name(table, peer, name, alone);
+    peer->has_outline = false;
+    while (control_next_name(&list, &name)) {
+        if (control_read_outline(name, &peer->outline))
+            peer->has_outline = true;
+        else
+            says_places |= take_name(table, peer, name, alone);
+    }
     if (!says_places)
         memcpy(peer->subscribed, alone, sizeof(alone));
 }

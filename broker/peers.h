@@ -13,6 +13,7 @@
 
 #include "broker/control.h"
 #include "broker/number_track.h"
+#include "broker/partition_map.h"
 #include "shared/timing.h"
 
 #include <sys/queue.h>
@@ -43,6 +44,10 @@ struct peer {
     unsigned carries_count;
     uint64_t carries[PEER_CARRIES_MAX];
     bool moves; /* its newest map is not in use yet */
+    bool has_outline;
+    struct map_outline outline; /* of the map that it uses */
+    uint64_t
+        named_map; /* this map of it was said to differ; 0: none. Kept by who says so */
     /* By index of this broker's shards: it is subscribed there; at the shard that it calls so, wherever that is; its
      * heartbeats were heard there since heard_since, and in the time before. */
     uint8_t subscribed[PEER_SHARDS_MAX / 8];

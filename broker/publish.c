@@ -234,6 +234,16 @@ void publisher_unwant_room(struct publisher *publisher, uint32_t partition)
         shard_set_unwant(publisher->shards, partition);
 }
 
+const char *publisher_outvoted(const struct publisher *publisher)
+{
+    return publisher->shards != NULL ? herald_outvoted(publisher->herald) : NULL;
+}
+
+struct agreement publisher_agreement(const struct publisher *publisher)
+{
+    return herald_agreement(publisher->herald);
+}
+
 uint64_t publisher_origin(const struct publisher *publisher)
 {
     return publisher->origin;

@@ -22,6 +22,7 @@
 #include "shared/slice.h"
 #include "shared/timing.h"
 
+struct agreement;
 struct broker_config;
 struct deliverer;
 struct envelope;
@@ -54,8 +55,9 @@ enum publish_refusal {
     PUBLISH_CHANNEL_TOO_LONG, /* for an envelope */
     PUBLISH_UNADDRESSABLE,    /* namespace or rooms do not fit an envelope */
     PUBLISH_TOO_LONG,         /* it, or its request, is longer than a limit */
+    PUBLISH_MAP_DIFFERS,      /* other brokers have another map, and more right */
 };
-#define PUBLISH_REFUSAL_COUNT 5
+#define PUBLISH_REFUSAL_COUNT 6
 
 /* As in metrics. */
 const char *publish_refusal_label(int refusal);
@@ -178,6 +180,13 @@ void publisher_unwant_pod(struct publisher *publisher, uint64_t wanted);
 uint32_t publisher_want_room(struct publisher *publisher, struct slice channel,
                              struct slice namespace, struct slice room);
 void publisher_unwant_room(struct publisher *publisher, uint32_t partition);
+
+/* Other brokers have another map, and more right: why, for people; this broker is not ready, and refuses publishes. NULL:
+ * there are none. */
+const char *publisher_outvoted(const struct publisher *publisher);
+
+/* For agreement.h; not of the hub. */
+struct agreement publisher_agreement(const struct publisher *publisher);
 
 /* By which other brokers know this one; random for each start. */
 uint64_t publisher_origin(const struct publisher *publisher);

@@ -22,7 +22,8 @@
 const char *publish_refusal_label(int refusal)
 {
     static const char *const labels[PUBLISH_REFUSAL_COUNT] = {
-        "unsafe", "overloaded", "channel_too_long", "unaddressable", "too_long"};
+        "unsafe",        "overloaded", "channel_too_long",
+        "unaddressable", "too_long",   "map_differs"};
     check(refusal >= 0 && refusal < PUBLISH_REFUSAL_COUNT);
     return labels[refusal];
 }
@@ -170,6 +171,11 @@ static void publish_over_shards(struct publisher *publisher, const void *client,
 {
     if (channel.len > CHANNEL_MAX) {
         refuse(result, PUBLISH_CHANNEL_TOO_LONG, "channel name is longer than 255 bytes");
+        return;
+    }
+    const char *outvoted = publisher_outvoted(publisher);
+    if (outvoted != NULL) {
+        refuse(result, PUBLISH_MAP_DIFFERS, outvoted);
         return;
     }
     struct envelope envelope;

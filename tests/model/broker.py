@@ -39,6 +39,7 @@ DISCOVER_FOR = 500.0
 TICK = 100.0
 LATE_TURN = 200.0            # a loop turn that comes later than that stopped the broker's clock
 POSITIONS_AGAIN = 300.0
+WAIT_FOR_OTHERS = 20_000.0
 TAILS_JOIN = 2_500.0         # facts further apart may leave out what was sent between them
 RESTING_MAX = 8              # origins that ended and whose positions are kept
 
@@ -47,11 +48,12 @@ class Map:
     """Which shards a partition has, best first. A map is known to others by its hash: of the names of its shards, not of
     the servers to which they lead. `shards`: the servers; `names`: of those that are not called like their server."""
 
-    def __init__(self, name, shards, names=None):
+    def __init__(self, name, shards, names=None, routing=""):
         self.name = name
+        self.routing = routing       # stands for partitions, order and channels
         self.shards = tuple(shards)
         self.names = {s: (names or {}).get(s, s) for s in shards}
-        self.hash = "".join(sorted(self.names.values()))
+        self.hash = routing + "".join(sorted(self.names.values()))
         self.best = [self._ranked(p) for p in range(PARTITIONS)]
 
     def _ranked(self, partition):
@@ -134,6 +136,7 @@ class Broker(simulation.Process, Receiver):
         self.ready_at = self.ready_since = self.complete_at = None
         self.unconfirmed = 0
         self.refused = 0
+        self.waits_since = None              # we start beside brokers with another map
         self.unicasts = 0
         self.init_receiver()
         for shard in shard_map.shards:
@@ -266,6 +269,54 @@ class Broker(simulation.Process, Receiver):
                     del self.joining[partition]
                     self.world.joined(self, partition)
 
+    # ── who agrees on the map ────────────────────────────────────────────────────────────────
+
+    def _differs(self, peer):
+        """It uses a map that we do not know, and does not know ours: no change is under way that ends it."""
+        known = {m.hash for m in self._maps()}
+        return (peer.facts["used"] not in known and peer.facts["loaded"] not in known
+                and self.used.hash not in peer.facts["maps"])
+
+    def _is_outvoted(self):
+        """Another map has more right: then we are not ready, and refuse. One that is in use beside one that starts; else that
+        of more brokers; else that of the oldest; else the smaller hash."""
+        if "agree" in self.off:
+            return False
+        if self.waits_since is not None and self.now - self.waits_since > WAIT_FOR_OTHERS:
+            return True                              # a change that does not end; see _get_ready
+        present = [p for o, p in self.peers.items()
+                   if p.facts is not None and p.heard_at > self.now - LIVE_FOR and o not in self.without]
+        others = [p for p in present if p.facts["used"] != self.used.hash and self._differs(p)]
+        if not others:
+            return False
+        is_ready = self.ready_at is not None
+        mine = [p for p in present if p.facts["used"] == self.used.hash]
+        in_use = [p for p in others if p.ready]
+        if is_ready or any(p.ready for p in mine):
+            if not is_ready and in_use:
+                return True
+            # where only the shards differ all comes by asking
+            others = [p for p in in_use if p.facts["routing"] != self.used.routing]
+            mine = [p for p in mine if p.ready]
+        elif in_use:
+            return True
+        votes = {}
+        for peer in others:
+            votes[peer.facts["used"]] = votes.get(peer.facts["used"], 0) + 1
+        for used, count in votes.items():
+            if count != len(mine) + 1:
+                if count > len(mine) + 1:
+                    return True
+                continue
+            oldest = min((p.born for p in others if p.facts["used"] == used and p.ready), default=1e18)
+            ours = min([p.born for p in mine if p.ready] + ([self.ready_since] if is_ready else []), default=1e18)
+            if abs(oldest - ours) > 2_000.0:
+                if oldest < ours:
+                    return True
+            elif used < self.used.hash:
+                return True
+        return False
+
     # ── where partitions are sent ────────────────────────────────────────────────────────────
 
     def _live(self):
@@ -353,8 +404,8 @@ class Broker(simulation.Process, Receiver):
     # ── outward ──────────────────────────────────────────────────────────────────────────────
 
     def accept(self, partition, message):
-        """The sequence it got, or None: refused, the spill is full."""
-        if self.unconfirmed >= SPILL_MAX:
+        """The sequence it got, or None: refused, the spill is full or the others have another map."""
+        if self.unconfirmed >= SPILL_MAX or self._is_outvoted():
             self.refused += 1
             return None
         sequence = self.next_sequence[partition]
@@ -480,7 +531,8 @@ class Broker(simulation.Process, Receiver):
         return {"number": self.number, "born": self.ready_since, "started": self.born, "ready": self.ready_at is not None,
                 "age": self.simulation.now - self.ready_since if self.ready_at is not None else 0.0,
                 "subscribed": frozenset(s for s, l in self.links.items() if l.is_complete()),
-                "used": self.used.hash, "moves": self.used is not self.loaded, "maps": frozenset(maps),
+                "routing": self.used.routing, "used": self.used.hash, "loaded": self.loaded.hash, "maps": frozenset(maps),
+                "moves": self.used is not self.loaded,
                 "tails": self._tails() if "tails" not in self.off else {}}
 
     def _beat(self):
@@ -626,9 +678,11 @@ class Broker(simulation.Process, Receiver):
         if now - self.complete_at < DISCOVER_FOR:
             return
         live = self._live()
-        if any(p.facts["used"] != self.used.hash for p in live) and "start_map" not in self.off:
+        others = [p for p in live if p.facts["used"] != self.used.hash]
+        self.waits_since = (self.waits_since or now) if others else None
+        if others and "start_map" not in self.off:
             return
-        if any(p.wanted_number is not None for p in live):
+        if any(p.wanted_number is not None for p in live) or self._is_outvoted():
             return
         self.ready_at, self.ready_since = now, self.simulation.now
         self._beat_now()

@@ -13,7 +13,7 @@ from its beginning. It can be played against the model (World.play) or against r
     "stall", "flow"         broker, shard, side, direction (up, down): that connection, without a reset
     "block", "unblock"      broker, shard, direction: old and new connections
     "pause", "wake"         broker: SIGSTOP, SIGCONT
-    "crash", "launch"       broker: kill -9; a new one in the slot, with the newest map
+    "crash", "launch"       broker: kill -9; a new one in the slot, with the newest map, or with a wrong one (shards, routing)
     "load"                  broker, map, shards, without (slots): ctl reload
     "burst"                 broker, count: so many publishes at once
     "say"                   broker, partition: one publish
@@ -255,6 +255,19 @@ def broker_crash(s):
     """kill -9 of a broker; a new one starts."""
     for at, lasting in s.alone(3_000, (10, 1_000, 5_000)):
         s.pair(at, lasting, "crash", "launch", broker=s.random.randrange(BROKERS))
+
+
+@fault
+def maps_differ(s):
+    """Brokers are started with a wrong file, one or two of three; it is corrected seconds later, or they end."""
+    at = 500.0
+    while at < s.length - 3_000:
+        lasting = s.random.choice((1_500, 4_000, 7_000))
+        for broker in s.random.sample(range(BROKERS), s.random.choice((1, 1, 2))):
+            s.add(at + s.random.random() * 500, "crash", broker=broker)
+            s.add(at + 500 + s.random.random() * 500, "launch", broker=broker, shards=s.random.choice(("abc", "ab")), routing="x")
+            s.add(at + 1_000 + lasting * s.random.random(), "load", broker=broker, map="m1", shards="abc", without=[])
+        at += lasting + 5_000
 
 
 @fault

@@ -30,7 +30,7 @@ MUTATIONS = {
     "base": ("no base of 1 for young origins", ["broker_crash_and_kill", "broker_crash"]),
     "positions": ("positions are not asked for", ["broker_crash_and_kill", "interest", "broker_pause_and_kill"]),
     "tombs": ("ended origins are forgotten wholly", ["stopped_shard_speaks_for_a_dead_origin"]),
-    "start_map": ("a starting broker is ready under another map", ["starting_broker_that_hears_another_map"]),
+    "start_map+agree": ("a starting broker is ready under another map", ["starting_broker_that_hears_another_map"]),
     "map_all": ("a new map is used without the others", ["starting_broker_that_hears_another_map",
                                                         "broker_that_never_loads_is_named_and_left_out"]),
     "clock": ("the broker's clock runs while it is stopped", ["receiver_stopped_behind_a_gap"]),
@@ -50,6 +50,7 @@ MUTATIONS = {
     "heard_again": ("an origin that was not heard for long is not asked where it is", ["quiet"]),
     "keep_positions": ("a buried origin begins again with 1", ["cut_off_long"]),
     "places": ("a changed URL is taken over at once", ["url_change_alone"]),
+    "agree": ("brokers with other maps publish", ["second_cluster_of_the_same_name_is_refused"]),
     "mute": ("the time counts in which nothing can be asked", ["cut_off_long"]),
     "tails+positions": ("neither tails nor positions", ["tail_lost_with_no_message_after_it"]),
 }

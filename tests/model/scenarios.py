@@ -157,6 +157,38 @@ def starting_broker_that_hears_another_map(off=frozenset()):
 
 
 @scenario
+def second_cluster_of_the_same_name_is_refused(off=frozenset()):
+    """Two brokers of another map start beside two that are ready: they refuse within a second, and the first do not; when
+    the first have ended, what was accepted before is delivered. Where both start at once one of them goes on."""
+    world, found = worlds.World(4, off, brokers=2), []
+    world.publishing = False
+    world.run(1_500.0)
+    other = model.Map("x1", "abc", routing="x")
+    world.map = other
+    late = [world.launch(slot, other) for slot in (2, 3)]
+    for who in late:
+        world.publish(who, partition=1)
+    world.run(1_000.0)
+    for who in world.slots.values():
+        world.publish(who, partition=1)
+    if [who.refused for who in world.slots.values()] != [0, 0, 1, 1]:
+        found.append(f"refused {[who.refused for who in world.slots.values()]}")
+    world.run(10_000.0)
+    for slot in (0, 1):
+        world.slots.pop(slot).kill()
+    world.run(20_000.0, 500.0)
+    found += world.verdict()
+    names = [who.origin for who in late]
+    if any(sum(origin in names for origin, *_ in world.log[name]) != 2 for name in names):
+        found.append("what was accepted before did not come")
+    both = worlds.World(4, off, brokers=1)
+    both.launch(1, other)
+    both.run(3_000.0)
+    ready = [who.ready_at is not None for who in both.slots.values()]
+    return found if sorted(ready) == [False, True] else found + [f"ready: {ready}"]
+
+
+@scenario
 def broker_cut_off_for_6_s_and_back(off=frozenset()):
     schedule = []
     for shard in "abc":

@@ -116,12 +116,12 @@ class World:
 
     # ── brokers and their pods ───────────────────────────────────────────────────────────────
 
-    def launch(self, slot):
+    def launch(self, slot, shard_map=None):
         origin = f"B{len(self.all) + 1}"
         needs = None
         if self.needs is not None:
             needs = self.random.sample(range(model.PARTITIONS), self.needs)
-        who = model.Broker(self, slot, origin, self.map, needs, self.off,
+        who = model.Broker(self, slot, origin, shard_map or self.map, needs, self.off,
                            self.local_fast and self.random.random() < 0.7)
         self.rings[origin] = pod_model.DeliveryRing(self, who)
         self.all.append(who)
@@ -236,7 +236,8 @@ class World:
 
     def do_launch(self, each):
         if not self.slots[each["broker"]].alive:
-            self.launch(each["broker"])
+            wrong = model.Map("a1", each["shards"], routing=each["routing"]) if "shards" in each else None
+            self.launch(each["broker"], wrong)
 
     def do_load(self, each):
         if each["map"] not in self.maps:

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from broker_load import Load
 from broker_tools import ctl, rewrite, shard_states, shards_of, sum_of, wait_settled, wait_up, wait_used
-from daemons import figure, free_port, is_full, sanitizer, wait_until
-from resp_client import Pod, Raw, emit
+from daemons import figure, free_port, http_get, is_full, sanitizer, wait_until
+from resp_client import Error, Pod, Raw, emit
 
 
 waits_long = pytest.mark.skipif(not is_full(), reason="waits several times for five seconds")
@@ -121,16 +121,39 @@ def test_a_shard_that_is_killed_during_a_change_loses_nothing(three, broker):
 def test_a_broker_that_starts_with_the_new_shards_waits_for_the_others(three, broker):
     a, b, c = three.values()
     first = start(broker, count=1, a=a, b=b)[0]
-    second = broker(config={"shards": shards_of(a=a, b=b, c=c)})
-    wait_until(lambda: second.status()["live_brokers"] == 1, "it hears the other")
-    time.sleep(1)
+    second = broker(wait=False, config={"shards": shards_of(a=a, b=b, c=c)})
+    why = f"broker {first.status()['origin']} has a different map: names or weights of shards"
+    wait_until(lambda: http_get(second.admin + "/readyz")[:2] == (503, why + "\n"), "it is not ready, and says why")
     assert "starting" in shard_states(second).values()
-    assert "other partitions, order, shards" in second.log()
+    with Raw(second.port) as raw:
+        assert raw.call("PUBLISH", "flask-socketio", emit("r", 1)) == Error("ERR " + why)
     rewrite(first, shards=shards_of(a=a, b=b, c=c))
     wait_up(first, second)
+    assert http_get(second.admin + "/readyz")[0] == 200
+    assert "map publishes are accepted again" in second.log()
     load = Load([first, second])
     time.sleep(1)
     load.check()
+
+
+def test_a_second_cluster_of_the_same_name_is_refused_and_the_first_is_not(redis_server, broker):
+    server = redis_server()
+    first = start(broker, count=1, a=server)[0]
+    second = broker(wait=False, config={"shards": shards_of(a=server), "cluster": {"partitions": 1024}})
+    what = "partitions (4096, here 1024)"
+    wait_until(lambda: what in http_get(second.admin + "/readyz")[1], "it is not ready, and says why")
+    with Raw(second.port) as raw:
+        assert what in raw.call("PUBLISH", "flask-socketio", emit("r", 1))
+    assert second.metrics().get("sidrail_broker_messages_refused_total", reason="map_differs") == 1
+    assert "refused" in ctl(second, "status")[1] and what in ctl(second, "status")[1]
+    status = first.status()
+    assert not status["outvoted"] and [b["origin"] for b in status["brokers_differing"]] == [second.status()["origin"]]
+    assert first.metrics().get("sidrail_broker_map_differs") == 1
+    assert http_get(first.admin + "/readyz")[0] == 200
+    with Raw(first.port) as raw:
+        assert raw.call("PUBLISH", "flask-socketio", emit("r", 1)) == 0
+    for one in (first, second):
+        assert one.log().count("another broker has a different map") == 1
 
 
 def has_only(server, is_there):

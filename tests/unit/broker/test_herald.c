@@ -188,10 +188,10 @@ static unsigned said(struct world *world, int kind, const char *channel_end)
     return count;
 }
 
-/* The other broker says this, on shard a. */
-static void hear(struct world *world, struct control *control)
+/* Another broker says this, on shard a. */
+static void hear_from(struct world *world, uint64_t origin, struct control *control)
 {
-    control->sender = PEER;
+    control->sender = origin;
     control->number = ++world->number;
     struct evbuffer *out = evbuffer_new();
     control_write(control, out);
@@ -206,6 +206,11 @@ static void hear(struct world *world, struct control *control)
                                    : slice_from_text(own),
                                slice_of((const char *)evbuffer_pullup(out, -1), len));
     evbuffer_free(out);
+}
+
+static void hear(struct world *world, struct control *control)
+{
+    hear_from(world, PEER, control);
 }
 
 static struct control_list list_of(struct evbuffer *buffer, size_t count)
@@ -311,6 +316,141 @@ static void publish(struct world *world)
     publish_message(world->publisher, NULL, NULL, SLICE("news"), SLICE("text"), 0,
                     timing_now(), &result);
     assert_true(result.is_accepted && !result.must_wait);
+}
+
+static void hear_of(struct world *world, uint64_t origin, uint64_t used, uint8_t flags,
+                    const struct map_outline *outline)
+{
+    struct evbuffer *carries = evbuffer_new();
+    struct evbuffer *subscribed = evbuffer_new();
+    control_add_hash(carries, used);
+    if (outline != NULL)
+        control_add_outline(subscribed, outline);
+    struct control control = {
+        .kind = CONTROL_HEARTBEAT,
+        .facts = {.flags = flags,
+                  .age = world->age,
+                  .used = used,
+                  .loaded = used,
+                  .carries = list_of(carries, 1),
+                  .subscribed = list_of(subscribed, outline != NULL)},
+    };
+    hear_from(world, origin, &control);
+    evbuffer_free(carries);
+    evbuffer_free(subscribed);
+}
+
+static const char *refusal(struct world *world)
+{
+    static struct publish_result result;
+    publish_message(world->publisher, NULL, NULL, SLICE("news"), SLICE("text"), 0,
+                    timing_now(), &result);
+    return result.is_accepted ? "" : result.text;
+}
+
+#define OTHER_MAP 77
+
+static void test_a_starting_broker_refuses_beside_another_map(void **state UNUSED)
+{
+    struct world world;
+    begin(&world);
+    link_up("a:1");
+    link_up("b:1");
+    struct map_outline outline = partition_map_outline(world.map);
+    assert_string_equal("", refusal(&world)); /* nothing is known yet */
+    outline.order = ORDER_TOTAL;
+    outline.partitions = 64;
+    hear_of(&world, PEER, OTHER_MAP, CONTROL_READY, &outline);
+    assert_string_equal(
+        "ERR broker 0000000000000abc has a different map: partitions (64, "
+        "here 4096), order (total, here room)",
+        refusal(&world));
+    assert_string_equal(refusal(&world) + strlen("ERR "),
+                        publisher_outvoted(world.publisher));
+    outline = partition_map_outline(world.map);
+    outline.channels++;
+    outline.shards++;
+    hear_of(&world, PEER, OTHER_MAP + 1, CONTROL_READY, &outline);
+    assert_non_null(strstr(refusal(&world), "map: channels, names or weights of shards"));
+    hear_of(&world, PEER, OTHER_MAP, CONTROL_READY, NULL);
+    assert_non_null(strstr(refusal(&world), "map: partitions, order, channels,"));
+    /* a change that ends it is under way: it has loaded this map */
+    hear_facts(&world, OTHER_MAP, world.first_hash, 2, 0);
+    assert_string_equal("", refusal(&world));
+    for (unsigned i = 0; i < 25; i++) {
+        pass(&world, SECONDS(1));
+        hear_facts(&world, OTHER_MAP, world.first_hash, 2, 0);
+    }
+    assert_string_equal("ERR other brokers still use another map", refusal(&world));
+    pass(&world, SECONDS(6)); /* it is gone */
+    pass(&world, MILLISECONDS(100));
+    assert_string_equal("", refusal(&world));
+    assert_int_equal(2, shard_set_usable_count(publisher_shards(world.publisher)));
+    settle(&world);
+    assert_true(said(&world, 0, "") >= 2); /* what was accepted */
+    end(&world);
+}
+
+/* Others who use another map, as "r" READY or "s" starting each, "m" READY with ours; and whether this one refuses while it
+ * is starting, and when it is READY; `age` of theirs in milliseconds. 0: by the hash. */
+static void test_who_has_more_right(void **state UNUSED)
+{
+    static const struct {
+        const char *others;
+        uint64_t age, hash;
+        bool when_starting, when_ready;
+    } rows[] = {
+        {"s", 0, 1, true, false},
+        {"s", 0, UINT64_MAX, false, false},
+        {"ss", 0, UINT64_MAX, true, false},
+        {"ms", 0, 1, false, false},
+        {"mss", 0, 1, false, false},
+        {"r", 60000, UINT64_MAX, true, true},
+        {"r", 0, 1, true, true},
+        {"r", 0, UINT64_MAX, true, false},
+        {"mr", 60000, 1, true, false},
+        {"mrr", 60000, 1, true, true},
+        {"rr", 0, UINT64_MAX, true, true},
+        {"m", 0, 1, false, false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows) * 2; i++) {
+        bool is_ready = i % 2 == 1;
+        struct world world;
+        begin(&world);
+        if (is_ready)
+            get_ready(&world);
+        world.age = rows[i / 2].age;
+        for (unsigned j = 0; rows[i / 2].others[j] != '\0'; j++) {
+            char kind = rows[i / 2].others[j];
+            hear_of(&world, PEER + j, kind == 'm' ? world.first_hash : rows[i / 2].hash,
+                    kind == 's' ? 0 : CONTROL_READY, NULL);
+        }
+        publisher_tick(world.publisher);
+        bool refuses = publisher_outvoted(world.publisher) != NULL;
+        if (refuses != (is_ready ? rows[i / 2].when_ready : rows[i / 2].when_starting))
+            fail_msg("%s, %s: %d", rows[i / 2].others, is_ready ? "ready" : "starting",
+                     refuses);
+        end(&world);
+    }
+}
+
+static void test_a_ready_one_goes_on_where_only_shards_differ(void **state UNUSED)
+{
+    struct world world;
+    begin(&world);
+    get_ready(&world);
+    world.age = 3600000;
+    struct map_outline outline = partition_map_outline(world.map);
+    outline.shards++;
+    hear_of(&world, PEER, 1, CONTROL_READY, &outline);
+    assert_null(publisher_outvoted(world.publisher));
+    outline.partitions--;
+    hear_of(&world, PEER, 1, CONTROL_READY, &outline);
+    assert_non_null(publisher_outvoted(world.publisher));
+    publisher_go_on_without(world.publisher, PEER);
+    publisher_tick(world.publisher);
+    assert_null(publisher_outvoted(world.publisher));
+    end(&world);
 }
 
 static void
@@ -548,6 +688,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ready_when_subscribed_and_everybody_has_said_where_it_is),
         cmocka_unit_test(test_never_ready_beside_one_that_routes_by_another_map),
+        cmocka_unit_test(test_a_starting_broker_refuses_beside_another_map),
+        cmocka_unit_test(test_who_has_more_right),
+        cmocka_unit_test(test_a_ready_one_goes_on_where_only_shards_differ),
         cmocka_unit_test(test_questions_are_answered_and_what_is_kept_is_sent_again),
         cmocka_unit_test(test_who_is_heard_again_is_asked_where_it_is),
         cmocka_unit_test(test_all_that_is_gone_is_said_at_once),
