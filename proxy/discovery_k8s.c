@@ -4,6 +4,7 @@
 #include "shared/timing.h"
 #include "shared/tls.h"
 
+#include "proxy/dns_channel.h"
 #include "proxy/endpoint_slice.h"
 #include "proxy/http_get.h"
 
@@ -11,6 +12,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -23,7 +25,20 @@
 #define BACKOFF_MIN     MILLISECONDS(800)
 #define BACKOFF_MAX     SECONDS(30)
 #define RETRY_AFTER_MAX 120
+#define NAME_LIFE       SECONDS(30) /* an address of the API's name is used for so long */
 #define LIST_FAILURES   3 /* failed watches in a row until slices are listed anew */
+
+#define HOST_NAME_SIZE 300 /* with a port */
+
+/* Where the API is. */
+struct api_place {
+    struct address address;    /* when it is known */
+    char name[HOST_NAME_SIZE]; /* verified */
+    char host[HOST_NAME_SIZE]; /* with the port */
+    unsigned port;
+    bool is_name; /* `name` has to be looked up */
+    bool is_tls;
+};
 
 enum k8s_state { K8S_WAITING, K8S_LISTING, K8S_WATCHING };
 
@@ -48,6 +63,12 @@ struct k8s_source {
     uint64_t list_until; /* when the pages being listed must all have come */
     struct backoff backoff;
     struct event next, update;
+    struct api_place place;
+    uint64_t looked_up_at; /* when place.address was; 0: it is to be */
+    unsigned turn;         /* which of its addresses is tried */
+    struct dns_channel names;
+    int names_status;
+    struct event names_end; /* outside of the library's callbacks */
     char why[WATCH_WHY_SIZE];
 };
 
@@ -77,41 +98,48 @@ static char *read_small_file(const char *path)
     return must_memdup(text, (size_t)len);
 }
 
-struct api_place {
-    struct address address;
-    char host[ADDRESS_TEXT_SIZE]; /* with the port */
-    char name[ADDRESS_TEXT_SIZE]; /* verified */
-    bool is_tls;
-};
+/* Writes the cluster's API as the pod's environment has it: an IP, bare or in brackets, or a name. False: there is
+ * none. */
+static bool find_cluster(char *url, size_t size)
+{
+    const char *host = getenv("KUBERNETES_SERVICE_HOST");
+    const char *port = getenv("KUBERNETES_SERVICE_PORT");
+    if (host == NULL || port == NULL)
+        return false;
+    bool is_bare_v6 = strchr(host, ':') != NULL && host[0] != '[';
+    snprintf(url, size, "https://%s%s%s:%s", is_bare_v6 ? "[" : "", host,
+             is_bare_v6 ? "]" : "", port);
+    return true;
+}
 
 static bool find_api(const struct upstream_config *config, struct api_place *place,
                      char why[WATCH_WHY_SIZE])
 {
-    struct slice url = slice_from_text(config->discovery.kubernetes.api_server);
-    char found[256];
-    if (url.len == 0) {
-        const char *host = getenv("KUBERNETES_SERVICE_HOST");
-        const char *port = getenv("KUBERNETES_SERVICE_PORT");
-        if (host == NULL || port == NULL) {
+    const char *url = config->discovery.kubernetes.api_server;
+    char found[2 * HOST_NAME_SIZE];
+    if (url[0] == '\0') {
+        if (!find_cluster(found, sizeof found)) {
             snprintf(why, WATCH_WHY_SIZE,
                      "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: "
                      "not in a cluster? (api_server names another API)");
             return false;
         }
-        bool is_v6 = strchr(host, ':') != NULL;
-        snprintf(found, sizeof found, "https://%s%s%s:%s", is_v6 ? "[" : "", host,
-                 is_v6 ? "]" : "", port);
-        url = slice_from_text(found);
+        url = found;
     }
     const char *wrong;
-    place->is_tls = slice_starts_with(url, SLICE("https://"));
-    struct slice authority = slice_from(url, place->is_tls ? 8 : 7);
-    if (!address_parse(authority, &place->address, &wrong)) {
-        snprintf(why, WATCH_WHY_SIZE, "%.100s: %s", url.data, wrong);
+    struct slice name;
+    place->is_tls = slice_starts_with(slice_from_text(url), SLICE("https://"));
+    struct slice authority = slice_from(slice_from_text(url), place->is_tls ? 8 : 7);
+    if (!address_parse_or_name(authority, &place->address, &name, &place->port, &wrong)) {
+        snprintf(why, WATCH_WHY_SIZE, "%.100s: %s", url, wrong);
         return false;
     }
-    address_text(&place->address, place->host);
-    address_ip_text(&place->address, place->name);
+    place->is_name = name.len > 0;
+    snprintf(place->host, sizeof place->host, "%.*s", SLICE_ARGS(authority));
+    if (place->is_name)
+        snprintf(place->name, sizeof place->name, "%.*s", SLICE_ARGS(name));
+    else
+        address_ip_text(&place->address, place->name);
     return true;
 }
 
@@ -132,6 +160,8 @@ static void stop_request(struct k8s_source *source)
     if (source->listed != NULL)
         slice_store_free(source->listed);
     source->listed = NULL;
+    dns_channel_close(&source->names);
+    event_del(&source->names_end);
     clear_bytes(source);
 }
 
@@ -151,6 +181,8 @@ static void fail(struct k8s_source *source, const char *why)
              source->config->discovery.kubernetes.service, why);
     bool was_listing = source->state != K8S_WATCHING;
     uint64_t asked = SECONDS(source->retry_after);
+    source->looked_up_at = 0; /* its next address, or another one by now */
+    source->turn++;
     stop_request(source);
     source->must_list =
         source->must_list || was_listing || ++source->failures >= LIST_FAILURES;
@@ -421,9 +453,10 @@ static uint64_t longest(const struct k8s_source *source, uint64_t time)
 }
 
 /* Sends it; false with `why`: a file is missing. */
-static bool send_request(struct k8s_source *source, const struct api_place *place,
-                         const char *namespace_name, const char *token)
+static bool send_request(struct k8s_source *source, const char *namespace_name,
+                         const char *token)
 {
+    const struct api_place *place = &source->place;
     struct tls_context *tls = NULL;
     if (place->is_tls) {
         char *error = NULL;
@@ -459,22 +492,12 @@ static bool send_request(struct k8s_source *source, const struct api_place *plac
     return true;
 }
 
-/* The next page, list or watch. */
-static void begin(struct k8s_source *source)
+/* Asks the API, whose address is known. */
+static void ask(struct k8s_source *source)
 {
-    struct api_place place;
     const char *token_file = source->config->discovery.kubernetes.token_file;
     const char *own_file = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
     const char *given = source->config->discovery.kubernetes.namespace_name;
-    bool is_first_page = source->must_list && source->listed == NULL;
-    if (timing_now() >= source->relist_at && source->listed == NULL)
-        is_first_page = true;
-    if (is_first_page) {
-        source->listed = slice_store_new();
-        source->list_until = timing_now() + LIST_TIME;
-        source->continuation[0] = source->list_version[0] = '\0';
-    }
-    source->state = source->listed != NULL ? K8S_LISTING : K8S_WATCHING;
     char *namespace_name =
         given[0] != '\0' ? must_strdup(given) : read_small_file(own_file);
     char *token = token_file[0] != '\0' ? read_small_file(token_file) : must_strdup("");
@@ -484,12 +507,105 @@ static void begin(struct k8s_source *source)
     else if (token == NULL)
         snprintf(source->why, sizeof source->why, "%.120s: %s", token_file,
                  strerror(errno));
-    else if (find_api(source->config, &place, source->why))
-        is_sent = send_request(source, &place, namespace_name, token);
+    else
+        is_sent = send_request(source, namespace_name, token);
     free(namespace_name);
     free(token);
     if (!is_sent)
         fail(source, source->why);
+}
+
+/* ---- an API that has a name ---- */
+
+/* Node number `turn` of the addresses, IPv4 before IPv6. NULL: there is none. */
+static const struct ares_addrinfo_node *choose(const struct ares_addrinfo *found,
+                                               unsigned turn)
+{
+    static const int families[] = {AF_INET, AF_INET6};
+    const struct ares_addrinfo_node *it;
+    unsigned count = 0, place = 0;
+    for (it = found->nodes; it != NULL; it = it->ai_next)
+        count += it->ai_family == AF_INET || it->ai_family == AF_INET6;
+    for (size_t i = 0; i < ARRAY_LEN(families); i++)
+        for (it = found->nodes; it != NULL; it = it->ai_next)
+            if (it->ai_family == families[i] && place++ == turn % count)
+                return it;
+    return NULL;
+}
+
+static void on_addresses(void *argument, int status, int timeouts,
+                         struct ares_addrinfo *found)
+{
+    (void)timeouts;
+    static const struct timeval at_once;
+    struct k8s_source *source = argument;
+    const struct ares_addrinfo_node *node =
+        status == ARES_SUCCESS ? choose(found, source->turn) : NULL;
+    source->names_status = status == ARES_SUCCESS && node == NULL ? ARES_ENODATA : status;
+    if (node != NULL) {
+        source->place.address = address_from_socket(node->ai_addr, node->ai_addrlen);
+        address_set_port(&source->place.address, source->place.port);
+        source->looked_up_at = timing_now();
+    }
+    if (found != NULL)
+        ares_freeaddrinfo(found);
+    event_add(&source->names_end, &at_once);
+}
+
+static void on_names_end(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd, (void)what;
+    struct k8s_source *source = argument;
+    dns_channel_close(&source->names);
+    if (source->names_status == ARES_SUCCESS) {
+        ask(source);
+        return;
+    }
+    snprintf(source->why, sizeof source->why, "%.120s: %s", source->place.name,
+             ares_strerror(source->names_status));
+    fail(source, source->why);
+}
+
+static void look_up(struct k8s_source *source)
+{
+    static const struct ares_addrinfo_hints hints = {
+        .ai_flags = ARES_AI_NOSORT, .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    int status = dns_channel_open(&source->names, "", 0);
+    if (status != ARES_SUCCESS) {
+        on_addresses(source, status, 0, NULL);
+        return;
+    }
+    ares_getaddrinfo(source->names.ares, source->place.name, NULL, &hints, on_addresses,
+                     source);
+    dns_channel_rearm(&source->names);
+}
+
+/* The next page, list or watch. */
+static void begin(struct k8s_source *source)
+{
+    struct api_place place = {0};
+    bool is_first_page = source->must_list && source->listed == NULL;
+    if (timing_now() >= source->relist_at && source->listed == NULL)
+        is_first_page = true;
+    if (is_first_page) {
+        source->listed = slice_store_new();
+        source->list_until = timing_now() + LIST_TIME;
+        source->continuation[0] = source->list_version[0] = '\0';
+    }
+    source->state = source->listed != NULL ? K8S_LISTING : K8S_WATCHING;
+    if (!find_api(source->config, &place, source->why)) {
+        fail(source, source->why);
+        return;
+    }
+    bool is_known = !place.is_name || (source->looked_up_at != 0 &&
+                                       timing_now() < source->looked_up_at + NAME_LIFE);
+    if (place.is_name && is_known)
+        place.address = source->place.address;
+    source->place = place;
+    if (is_known)
+        ask(source);
+    else
+        look_up(source);
 }
 
 static void on_next(evutil_socket_t fd, short what, void *argument)
@@ -512,6 +628,8 @@ static void *start(struct event_base *base, const struct upstream_config *config
     backoff_init(&source->backoff, BACKOFF_MIN, BACKOFF_MAX);
     event_assign(&source->next, base, -1, 0, on_next, source);
     event_assign(&source->update, base, -1, 0, on_update, source);
+    event_assign(&source->names_end, base, -1, 0, on_names_end, source);
+    dns_channel_init(&source->names, base);
     event_add(&source->next, &at_once);
     return source;
 }

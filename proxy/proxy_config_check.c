@@ -157,7 +157,12 @@ const char *proxy_check_api_server(const void *text)
         return NULL;
     if (!is_tls && !slice_starts_with(url, SLICE("http://")))
         return "must begin with https:// or http://";
-    return address_parse(slice_from(url, is_tls ? 8 : 7), &address, &why) ? NULL : why;
+    struct slice name;
+    unsigned port;
+    return address_parse_or_name(slice_from(url, is_tls ? 8 : 7), &address, &name, &port,
+                                 &why)
+               ? NULL
+               : why;
 }
 
 const char *proxy_check_host(const void *text)

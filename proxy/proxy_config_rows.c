@@ -151,8 +151,9 @@ static const struct option_row upstream_rows[] = {
      .help = "The upstream's empty_hold by an older name; auto: that one counts."},
     {"discovery.kubernetes.api_server", OPTION_TEXT, AT(discovery.kubernetes.api_server),
      .maximum = 200, .check = proxy_check_api_server, .reload = OPTION_LIVE,
-     .help = "https://IP:port or http://IP:port; empty: the cluster's, from the pod's "
-             "environment."},
+     .help =
+         "https://HOST:port or http://HOST:port, HOST a name or an IP ([v6]); empty: the "
+         "cluster's, from the pod's environment."},
     {"discovery.kubernetes.token_file", OPTION_TEXT, AT(discovery.kubernetes.token_file),
      .standard = "/var/run/secrets/kubernetes.io/serviceaccount/token", .maximum = 4096,
      .reload = OPTION_LIVE, .help = "Read anew for each request; empty: none is sent."},

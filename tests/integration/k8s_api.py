@@ -12,6 +12,7 @@
 """
 import http.server
 import json
+import socket
 import threading
 import time
 import urllib.parse
@@ -35,7 +36,7 @@ def slice_of(name, endpoints, ports=(("http", 80),), family="IPv4"):
 
 
 class Api:
-    def __init__(self, port, page=None, tls=None, token=None):
+    def __init__(self, port, page=None, tls=None, token=None, host="127.0.0.1"):
         self.lock = threading.Condition()
         self.slices, self.events = {}, []
         self.version, self.oldest = 10, 0
@@ -68,8 +69,9 @@ class Api:
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True
             allow_reuse_address = True
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
-        self.server = Server(("127.0.0.1", port), Handler)
+        self.server = Server((host, port), Handler)
         if tls:
             self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()

@@ -273,20 +273,43 @@ def test_a_watch_that_goes_on_ends_the_trouble(proxy, api, pods):
     assert len(api.lists()) == lists
 
 
-def certificate(folder, name):
-    """A certificate for 127.0.0.1 that is its own authority: (cert, key)."""
+def certificate(folder, name, alternatives="IP:127.0.0.1"):
+    """A certificate for 127.0.0.1, or others, that is its own authority: (cert, key)."""
     cert, key = folder / f"{name}.crt", folder / f"{name}.key"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                    "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key,
+                    "-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName={alternatives}", "-keyout", key,
                     "-out", cert], check=True, capture_output=True)
     return cert, key
 
 
-def secured(port, pair):
+def secured(port, pair, host="127.0.0.1"):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*pair)
     context.set_alpn_protocols(["h2", "http/1.1"])
-    return Api(port, tls=context)
+    return Api(port, tls=context, host=host)
+
+
+@pytest.mark.parametrize("told, host", [("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1"), ("::1", "::1"), ("[::1]", "::1")])
+def test_the_pods_environment_may_name_the_api_in_any_form(proxy, pods, tmp_path, told, host):
+    """A managed cluster gives a name to pods outside of its network."""
+    pair = certificate(tmp_path, "api", f"DNS:localhost,IP:{host}")
+    server = secured(free_port(), pair, host)
+    try:
+        server.put(listed(pods[:1]))
+        daemon = proxy([], config=upstream(server, ca_file=str(pair[0]), api_server=""),
+                       env={"KUBERNETES_SERVICE_HOST": told, "KUBERNETES_SERVICE_PORT": str(server.server.server_address[1])})
+        wait_for_states(daemon, {"u-0": "ready"})
+        server.put(listed(pods[:2]))
+        wait_for_states(daemon, {"u-0": "ready", "u-1": "ready"})
+    finally:
+        server.close()
+
+
+def test_a_name_of_the_api_that_nobody_knows_is_told_and_tried_again(proxy, api, pods):
+    daemon = proxy([], config=upstream(api, api_server="http://nobody.invalid:1"), wait=False)
+    wait_until(lambda: "nobody.invalid: " in trouble(daemon), "it tells", 30)
+    errors = daemon.metrics().get("sidrail_proxy_discovery_errors_total", source="kubernetes")
+    wait_until(lambda: daemon.metrics().get("sidrail_proxy_discovery_errors_total", source="kubernetes") > errors, "again", 30)
 
 
 def test_the_api_is_verified_and_its_authority_may_change(proxy, pods, tmp_path):
