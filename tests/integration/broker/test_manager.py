@@ -86,15 +86,22 @@ FORKED = """
     manager.initialize()
     wait(lambda: manager.is_greeted)
     parent = manager.host_id
-    # locks may be held by other threads when it forks
-    hold = threading.Thread(target=lambda: (manager._changed.acquire(), time.sleep(1000)), daemon=True)
-    hold.start()
-    time.sleep(0.05)
+    sock = manager._own_pubsub.connection._sock
+    sent = []
+    server.eio.send = server.eio.send_packet = lambda eio_sid, data, *_, **__: sent.append(str(data))
+    held, is_forked = threading.Event(), threading.Event()
+
+    def hold():  # locks may be held by other threads when it forks
+        with manager._changed:
+            held.set()
+            is_forked.wait()
+
+    threading.Thread(target=hold).start()
+    held.wait()
     child = os.fork()
+    is_forked.set()
     if child == 0:
         try:
-            sent = []
-            server.eio.send = server.eio.send_packet = lambda eio_sid, data, *_, **__: sent.append(str(data))
             assert not manager.is_greeted and manager.host_id != parent
             sid = manager.connect("eio1", "/")
             wait(lambda: manager.is_greeted)
@@ -107,15 +114,19 @@ FORKED = """
             import traceback; traceback.print_exc()
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
-    assert manager.is_greeted and manager.host_id == parent
+    # the parent's connection is as it was
+    sid = manager.connect("eio2", "/")
+    server.enter_room(sid, "room")
+    socketio.RedisManager(sys.argv[1], channel="flask-socketio", write_only=True).emit("said", "to the parent", room="room")
+    wait(lambda: sent)
+    assert manager.is_greeted and manager.host_id == parent and manager._own_pubsub.connection._sock is sock
     print("well", flush=True)
     os._exit(0)
 """
 
 
-def test_a_child_that_is_forked_after_initialize_listens_by_itself(broker):
-    b = broker([])
-    assert run(FORKED, f"redis://127.0.0.1:{b.port}") == "well\n"
+def test_a_child_that_is_forked_after_initialize_listens_by_itself(tls_url):
+    assert run(FORKED, tls_url) == "well\n"
 
 
 def test_a_python_socketio_without_a_needed_part_is_refused_at_once():
