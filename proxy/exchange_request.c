@@ -505,9 +505,10 @@ static bool find_rule(struct exchange *exchange)
 {
     if (exchange->rule == NULL)
         exchange->rule = match_rule(exchange);
-    if (exchange->rule == NULL)
-        exchange_answer(exchange, CLOSE_NO_ROUTE);
-    return exchange->rule != NULL;
+    if (exchange->rule != NULL)
+        return true;
+    exchange_answer(exchange, CLOSE_NO_ROUTE);
+    return false;
 }
 
 bool exchange_prepare_again(struct exchange *exchange)
