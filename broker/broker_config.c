@@ -236,8 +236,9 @@ static const struct option_row shard_rows[] = {
          "Decides which partitions it gets; the same at all brokers. Default host:port."},
     {"url", OPTION_TEXT, AT(broker_shard_config, url), .required = true, .minimum = 1,
      .maximum = 1024, .reload = OPTION_LIVE,
-     .help = "redis://[user:password@]host:port, rediss:// for TLS, or unix:/path. "
-             "Another host, port or path is used when all brokers have loaded it."},
+     .help = "redis://[user:password@]host:port, rediss:// for TLS, or unix:/path; "
+             "user and password percent-encoded. Another host, port or path is used when "
+             "all brokers have loaded it."},
     {"username", OPTION_TEXT, AT(broker_shard_config, username), .maximum = 255,
      .reload = OPTION_NEW, .help = "User for AUTH; empty is the default user."},
     {"password_file", OPTION_TEXT, AT(broker_shard_config, password_file),

@@ -1,8 +1,4 @@
-/*
- * See link.h. To add a step to the start of a link: a row in `steps`, and what its answer means in
- * take_step().
- */
-#include "broker/link.h"
+#include "broker/link_parts.h"
 
 #include "broker/batch_clock.h"
 #include "broker/broker_config.h"
@@ -12,6 +8,7 @@
 #include "broker/output.h"
 #include "broker/standing_clock.h"
 #include "broker/turn.h"
+#include "shared/log.h"
 #include "shared/net.h"
 #include "shared/timing.h"
 
@@ -28,6 +25,9 @@
 #define BACKOFF_LAST  SECONDS(5)
 
 #define CONNECT_WITHIN SECONDS(3) /* address, connection and start together, each */
+
+/* Where another address of the name is left. */
+#define CONNECT_TO_ONE_WITHIN SECONDS(1)
 #define PROBE_EVERY                                                                      \
     SECONDS(1) /* publishing: always; subscribing: when nothing is heard */
 #define ANSWER_WITHIN SECONDS(1) /* publishing */
@@ -50,70 +50,18 @@
 /* Channels in one SUBSCRIBE: small enough that Redis does other things in between. */
 #define SUBSCRIBE_BATCH 512
 
-/* Messages in flight and a probe. */
-#define EXPECTED_MAX (LINK_IN_FLIGHT_MESSAGES + 16)
-
-/* Of what Redis says when it refuses. */
-#define REASON_TEXT_SIZE 512
-
-enum step { STEP_AUTH, STEP_NAME, STEP_ROLE, STEP_COUNT };
-
-struct link {
-    struct event_base *base; /* borrowed */
-    struct turn *turn;       /* borrowed */
-    struct evdns_base *dns;  /* borrowed, may be NULL */
-    struct link_config config;
-    struct link_callbacks callbacks;
-    char *client_name;
-    enum link_state state;
-    uint64_t changed_at;
-    bool is_started;
-    bool may_retry_at_once; /* it was up, and has not been retried since */
-    enum close_reason reason;
-    char reason_text[REASON_TEXT_SIZE];
-    struct backoff backoff;
-    struct event *timer; /* DOWN: the back-off; else the tick */
-    struct evdns_getaddrinfo_request *request;
-    struct stream stream;
-    struct event readable;
-    struct event writable;
-    bool has_events;
-    bool is_blocked;
-    struct link_reader *reader;
-    bool is_parsing; /* the reader must stay until it returns */
-    enum step step;
-    struct output output;
-    struct chunk_writer writer;
-    /* Times of standing_now(): last bytes from Redis, the last probe. */
-    uint64_t heard_at;
-    uint64_t probed_at;
-    bool probes; /* a probe is unanswered */
-    /* Publishing: what is unanswered, oldest first; length 0 is a ROLE. */
-    struct {
-        size_t len;
-        uint64_t at;
-        uint64_t end; /* where it ends, in bytes of the connection */
-    } expected[EXPECTED_MAX];
-    unsigned expected_first, expected_count;
-    unsigned in_flight_count;
-    size_t in_flight_bytes;
-    uint64_t written;      /* bytes of the connection */
-    uint64_t acknowledged; /* of them, when last looked */
-    uint64_t patience;     /* with a long message */
-    /* standing_now() when bytes of what is unanswered, or of a long message that comes, went on. */
-    uint64_t moved_at;
-    /* Subscribing: arguments not yet made a command. */
-    struct evbuffer *channels;
-    unsigned channel_count;
-    bool channels_are_new; /* SUBSCRIBE, else UNSUBSCRIBE */
-};
-
-static void change(struct link *link, enum link_state state)
+void link_change(struct link *link, enum link_state state)
 {
     if (link->state == state)
         return;
     link->state = state;
     link->changed_at = timing_now();
+}
+
+/* Of the name; the next attempt takes it. */
+static bool has_other_address(const struct link *link)
+{
+    return link->address_next < link->address_count;
 }
 
 static void set_timer(struct link *link, uint64_t after)
@@ -130,8 +78,8 @@ static bool is_long(size_t len)
 
 /* ── commands ── */
 
-static void send_arguments(struct link *link, int count, const char **arguments,
-                           const size_t *lens)
+void link_send_arguments(struct link *link, int count, const char **arguments,
+                         const size_t *lens)
 {
     char *command = NULL;
     int len = redisFormatCommandArgv(&command, count, arguments, lens);
@@ -156,11 +104,12 @@ static void expect(struct link *link, size_t len)
 static void send_probe(struct link *link, uint64_t now)
 {
     bool is_publishing = link->config.kind == LINK_PUBLISHING;
-    const char *argument = is_publishing ? "ROLE" : "PING";
-    size_t len = strlen(argument);
-    send_arguments(link, 1, &argument, &len);
     if (is_publishing)
-        expect(link, 0); /* behind send_arguments(): its end is that of the output */
+        link_send_role(link);
+    else
+        link_send_word(link, "PING");
+    if (is_publishing)
+        expect(link, 0); /* behind link_send_arguments(): its end is that of the output */
     link->probes = true;
     link->probed_at = now;
 }
@@ -198,90 +147,10 @@ static void add_channel(struct link *link, struct slice channel, bool is_new)
     turn_request(link->turn);
 }
 
-/* ── the start: AUTH, CLIENT SETNAME, ROLE in one write ── */
-
-static bool send_start(struct link *link)
-{
-    char *password, why[FILE_WHY_SIZE];
-    if (!broker_config_shard_password(link->config.shard, &password, why)) {
-        snprintf(link->reason_text, sizeof(link->reason_text), "%s: %s",
-                 link->config.shard->password_file, why);
-        link_close(link, CLOSE_LINK_PASSWORD);
-        return false;
-    }
-    const char *username = link->config.shard->username;
-    bool has_auth = password[0] != '\0' || username[0] != '\0';
-    if (has_auth) {
-        const char *words[3] = {"AUTH", username, password};
-        size_t lens[3] = {4, strlen(username), strlen(password)};
-        bool has_name = username[0] != '\0';
-        if (!has_name) {
-            words[1] = password;
-            lens[1] = lens[2];
-        }
-        send_arguments(link, has_name ? 3 : 2, words, lens);
-    }
-    explicit_bzero(password, strlen(password));
-    free(password);
-    const char *name[3] = {"CLIENT", "SETNAME", link->client_name};
-    const size_t name_lens[3] = {6, 7, strlen(link->client_name)};
-    send_arguments(link, 3, name, name_lens);
-    const char *role = "ROLE";
-    const size_t role_len = 4;
-    send_arguments(link, 1, &role, &role_len);
-    link->step = has_auth ? STEP_AUTH : STEP_NAME;
-    return true;
-}
-
-static void close_with_text(struct link *link, enum close_reason reason,
-                            struct slice text)
+void link_close_with_text(struct link *link, enum close_reason reason, struct slice text)
 {
     snprintf(link->reason_text, sizeof(link->reason_text), "%.*s", SLICE_ARGS(text));
     link_close(link, reason);
-}
-
-/* Redis says that it wants other credentials. */
-static bool is_about_credentials(struct slice text)
-{
-    return slice_starts_with(text, SLICE("NOAUTH")) ||
-           slice_starts_with(text, SLICE("WRONGPASS"));
-}
-
-/* The answer to the step that is due. */
-static void take_step(struct link *link, const struct link_reply *reply)
-{
-    struct slice text = reply->text;
-    if (reply->type == LINK_REPLY_ERROR) {
-        bool is_wrong = link->step == STEP_AUTH || is_about_credentials(text);
-        bool is_refused = slice_starts_with(text, SLICE("ERR max number of clients"));
-        /* A Redis whose ACL lacks client|setname works all the same. */
-        if (link->step != STEP_NAME || is_wrong || is_refused) {
-            close_with_text(link,
-                            is_wrong && !is_refused ? CLOSE_LINK_AUTH : CLOSE_LINK_DENIED,
-                            text);
-            return;
-        }
-    }
-    switch (link->step) {
-    case STEP_AUTH:
-    case STEP_NAME:
-        link->step++;
-        return;
-    case STEP_ROLE:
-        if (reply->type != LINK_REPLY_ARRAY || !slice_equals(text, SLICE("master"))) {
-            close_with_text(link, CLOSE_LINK_NOT_MASTER, SLICE(""));
-            return;
-        }
-        link->step = STEP_COUNT;
-        link->may_retry_at_once = true;
-        backoff_reset(&link->backoff);
-        change(link, LINK_UP);
-        link->callbacks.on_change(link->callbacks.context, link);
-        return;
-    case STEP_COUNT:
-        break;
-    }
-    unreachable();
 }
 
 /* ── what comes from Redis ── */
@@ -318,11 +187,11 @@ static void take_published(struct link *link, const struct link_reply *reply)
     link->expected_count--;
     if (len == 0) {
         link->probes = false;
-        if (reply->type == LINK_REPLY_ERROR)
-            close_with_text(link, CLOSE_LINK_DENIED, reply->text);
-        else if (reply->type != LINK_REPLY_ARRAY ||
-                 !slice_equals(reply->text, SLICE("master")))
-            close_with_text(link, CLOSE_LINK_NOT_MASTER, SLICE(""));
+        enum role role = link_role_of(link, reply);
+        if (role == ROLE_REFUSED || role == ROLE_UNKNOWN)
+            link_close_with_text(link, CLOSE_LINK_DENIED, reply->text);
+        else if (role != ROLE_MASTER)
+            link_close_with_text(link, CLOSE_LINK_NOT_MASTER, SLICE(""));
         return;
     }
     link->in_flight_count--;
@@ -341,7 +210,7 @@ static void take_pushed(struct link *link, const struct link_reply *reply)
     /* a full disk: Redis refuses PING with it, and nothing that is needed here */
     bool is_pong = slice_starts_with(word, SLICE("MISCONF"));
     if (reply->type == LINK_REPLY_ERROR && !is_pong)
-        close_with_text(link, CLOSE_LINK_DENIED, word);
+        link_close_with_text(link, CLOSE_LINK_DENIED, word);
     else if (reply->type != LINK_REPLY_ARRAY)
         /* PING before the first SUBSCRIBE is answered with a status */
         link->probes = false;
@@ -359,7 +228,7 @@ static bool on_reply(void *context, const struct link_reply *reply)
 {
     struct link *link = context;
     if (link->state == LINK_CHECKING)
-        take_step(link, reply);
+        link_take_step(link, reply);
     else if (link->config.kind == LINK_PUBLISHING)
         take_published(link, reply);
     else
@@ -376,20 +245,22 @@ static void end_of_connection(struct link *link, int error)
     bool is_tls = link->stream.ssl != NULL;
     bool is_mute = link->state == LINK_CHECKING && link->heard_at == link->probed_at;
     if (error == EPROTO)
-        close_with_text(link, CLOSE_LINK_TLS, slice_from_text(stream_failure()));
+        link_close_with_text(link, CLOSE_LINK_TLS, slice_from_text(stream_failure()));
     else if (is_mute && is_tls)
-        close_with_text(link, CLOSE_LINK_TLS,
-                        SLICE("ended before its first answer; if it wants a certificate, "
-                              "give tls.cert and tls.key"));
+        link_close_with_text(
+            link, CLOSE_LINK_TLS,
+            SLICE("ended before its first answer; if it wants a certificate, "
+                  "give tls.cert and tls.key"));
     else if (is_mute)
-        close_with_text(link, error == 0 ? CLOSE_PEER : CLOSE_BROKEN,
-                        SLICE("ended before its first answer; if it speaks TLS, the URL "
-                              "must begin with rediss://"));
+        link_close_with_text(
+            link, error == 0 ? CLOSE_PEER : CLOSE_BROKEN,
+            SLICE("ended before its first answer; if it speaks TLS, the URL "
+                  "must begin with rediss://"));
     else
         link_close(link, error == 0 ? CLOSE_PEER : CLOSE_BROKEN);
 }
 
-static void write_output(struct link *link)
+void link_write_output(struct link *link)
 {
     size_t wrote = 0;
     enum output_result result = output_write(&link->output, &link->stream, &wrote);
@@ -415,12 +286,12 @@ static void write_output(struct link *link)
 
 static void begin_checking(struct link *link)
 {
-    change(link, LINK_CHECKING);
+    link_change(link, LINK_CHECKING);
     link->heard_at = link->probed_at = standing_now();
-    if (!send_start(link))
+    if (!link_send_start(link))
         return;
     check(event_add(&link->readable, NULL) == 0);
-    write_output(link);
+    link_write_output(link);
 }
 
 /* ── TLS ── */
@@ -431,7 +302,7 @@ static void refuse_peer(struct link *link, const char *why)
     bool is_certificate = stream_distrusts_peer(&link->stream);
     snprintf(text, sizeof(text), is_certificate ? "certificate of %s: %s" : "%s%s",
              is_certificate ? broker_tls_name(link->config.shard) : "", why);
-    close_with_text(link, CLOSE_LINK_TLS, slice_from_text(text));
+    link_close_with_text(link, CLOSE_LINK_TLS, slice_from_text(text));
 }
 
 static void secure(struct link *link)
@@ -506,8 +377,8 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
         return;
     }
     if (is_alert(link, room)) {
-        close_with_text(link, CLOSE_LINK_TLS,
-                        SLICE("it speaks TLS: the URL must begin with rediss://"));
+        link_close_with_text(link, CLOSE_LINK_TLS,
+                             SLICE("it speaks TLS: the URL must begin with rediss://"));
         return;
     }
     batch_clock_start();
@@ -531,7 +402,7 @@ static void on_writable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
 {
     struct link *link = argument;
     if (link->state != LINK_CONNECTING) {
-        write_output(link);
+        link_write_output(link);
         return;
     }
     if (link->stream.ssl != NULL) {
@@ -543,18 +414,18 @@ static void on_writable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
     if (error == 0)
         begin_securing(link);
     else
-        close_with_text(link, CLOSE_LINK_REFUSED, slice_from_text(strerror(error)));
+        link_close_with_text(link, CLOSE_LINK_REFUSED, slice_from_text(strerror(error)));
 }
 
 /* ── connecting ── */
 
 static void connect_to(struct link *link, const struct address *address)
 {
-    change(link, LINK_CONNECTING);
+    link_change(link, LINK_CONNECTING);
     bool in_progress = false;
     int fd = net_connect(address, &in_progress);
     if (fd < 0) {
-        close_with_text(link, CLOSE_LINK_REFUSED, slice_from_text(strerror(errno)));
+        link_close_with_text(link, CLOSE_LINK_REFUSED, slice_from_text(strerror(errno)));
         return;
     }
     stream_init(&link->stream, fd);
@@ -583,11 +454,15 @@ static void on_resolved(int result, struct evutil_addrinfo *found, void *argumen
         return; /* by let_go(); the link may be freed already */
     link->request = NULL;
     if (result != 0 || found == NULL) {
-        close_with_text(link, CLOSE_LINK_UNRESOLVED,
-                        slice_from_text(evutil_gai_strerror(result)));
+        link_close_with_text(link, CLOSE_LINK_UNRESOLVED,
+                             slice_from_text(evutil_gai_strerror(result)));
     } else {
-        struct address address = address_from_socket(found->ai_addr, found->ai_addrlen);
-        connect_to(link, &address);
+        link->address_count = link->address_next = 0;
+        for (const struct evutil_addrinfo *it = found;
+             it != NULL && link->address_count < ADDRESSES_MAX; it = it->ai_next)
+            link->addresses[link->address_count++] =
+                address_from_socket(it->ai_addr, it->ai_addrlen);
+        connect_to(link, &link->addresses[link->address_next++]);
     }
     if (found != NULL)
         evutil_freeaddrinfo(found);
@@ -598,7 +473,11 @@ static void begin(struct link *link)
     const struct broker_shard_config *shard = link->config.shard;
     set_timer(link, TICK);
     link->reason_text[0] = '\0'; /* the next ending has words of its own, or none */
-    change(link, LINK_RESOLVING);
+    link_change(link, LINK_RESOLVING);
+    if (has_other_address(link)) {
+        connect_to(link, &link->addresses[link->address_next++]);
+        return;
+    }
     struct address address;
     const char *why;
     char *text = shard->unix_path != NULL ? must_strdup(shard->unix_path)
@@ -612,7 +491,7 @@ static void begin(struct link *link)
         return;
     }
     if (link->dns == NULL) {
-        close_with_text(link, CLOSE_LINK_UNRESOLVED, slice_from_text(why));
+        link_close_with_text(link, CLOSE_LINK_UNRESOLVED, slice_from_text(why));
         return;
     }
     struct evutil_addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
@@ -664,13 +543,17 @@ static void tick(struct link *link)
     uint64_t now = standing_now();
     set_timer(link, TICK);
     if (link->state < LINK_UP) {
-        if (timing_now() - link->changed_at <= CONNECT_WITHIN)
+        bool is_one_of_several =
+            link->state == LINK_CONNECTING && has_other_address(link);
+        if (timing_now() - link->changed_at <=
+            (is_one_of_several ? CONNECT_TO_ONE_WITHIN : CONNECT_WITHIN))
             return;
         bool is_securing = link->state == LINK_CONNECTING && link->stream.ssl != NULL;
-        close_with_text(link, CLOSE_LINK_TIMEOUT,
-                        is_securing ? SLICE("no answer in the TLS handshake; does it "
-                                            "speak TLS?")
-                                    : SLICE(""));
+        link_close_with_text(link, CLOSE_LINK_TIMEOUT,
+                             is_securing
+                                 ? SLICE("no answer in the TLS handshake; does it "
+                                         "speak TLS?")
+                                 : SLICE(""));
         return;
     }
     if (link->config.kind == LINK_PUBLISHING)
@@ -681,7 +564,7 @@ static void tick(struct link *link)
         link_close(link, CLOSE_LINK_UNANSWERED);
     } else if (is_probe_due(link, now)) {
         send_probe(link, now);
-        write_output(link);
+        link_write_output(link);
     }
 }
 
@@ -763,13 +646,28 @@ void link_start(struct link *link)
     set_timer(link, 0);
 }
 
+/* Another address of the same name may do better. */
+static bool is_of_address(enum close_reason reason)
+{
+    return reason == CLOSE_LINK_REFUSED || reason == CLOSE_LINK_TIMEOUT ||
+           reason == CLOSE_LINK_NOT_MASTER || reason == CLOSE_LINK_TLS ||
+           reason == CLOSE_PEER || reason == CLOSE_BROKEN;
+}
+
 void link_close(struct link *link, enum close_reason reason)
 {
     if (link->state == LINK_DOWN)
         return;
     link->reason = reason;
+    bool goes_on = link->is_started && has_other_address(link) && is_of_address(reason);
+    if (!goes_on)
+        link->address_count = link->address_next = 0;
     let_go(link);
-    change(link, LINK_DOWN);
+    link_change(link, LINK_DOWN);
+    if (goes_on) {
+        set_timer(link, 0);
+        return;
+    }
     metrics_add_by(M_LINKS_CLOSED, (int)reason, 1);
     if (link->is_started) {
         bool at_once =
@@ -883,5 +781,5 @@ void link_flush(struct link *link)
         return;
     send_channels(link);
     if (!link->is_blocked && link->output.bytes > 0)
-        write_output(link);
+        link_write_output(link);
 }

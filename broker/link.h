@@ -7,9 +7,11 @@
  *      └◀── any failure: link_close(reason), wait 0.1 s … 5 s ──────────────────────────── UP
  *
  * A link that was up and is reset is tried again at once, once. A publishing link ends when its oldest command is
- * unanswered for 1 s, and when the ROLE that it asks each second says anything but master; a subscribing link, asked
+ * unanswered for 1 s, and when the ROLE that it asks each second says anything but master (where ROLE is refused, INFO is asked, and where that is as well, the
+ * shard is trusted, with a warning); a subscribing link, asked
  * PING when nothing was heard for a second, when nothing comes for two more. So a Redis that hangs without closing is
- * noticed, and one that was demoted. A message that takes long is no silence: while the peer's kernel acknowledges
+ * noticed, and one that was demoted. A name is resolved for each connection; its addresses are tried one after the other,
+ * without a back-off between them. A message that takes long is no silence: while the peer's kernel acknowledges
  * bytes of the oldest command, its second begins anew. These deadlines run on standing_now().
  *
  * What the two kinds carry: a *publishing* link one command a message and a reply to each, in order, with a bound

@@ -187,7 +187,10 @@ static void set_single(const struct element *element, struct link_reply *reply)
         reply->text = element->text;
         return;
     default:
-        return; /* a bulk string or a null: OTHER */
+        /* a bulk string or a null: OTHER */
+        if (!element->is_null)
+            reply->text = element->text;
+        return;
     }
 }
 

@@ -28,7 +28,7 @@ enum link_reply_type {
 struct link_reply {
     enum link_reply_type type;
     int64_t integer;
-    struct slice text;    /* STATUS, ERROR; ARRAY: the first element */
+    struct slice text; /* STATUS, ERROR; ARRAY: the first element; OTHER: a bulk string */
     struct slice channel; /* ARRAY: the second element */
 };
 

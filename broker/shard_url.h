@@ -1,8 +1,10 @@
 /*
  * Where a shard is, as its URL says it:
  *
- *     redis://[[user]:password@]host[:port][/0]      rediss:// the same over TLS
- *     unix:/path
+ *     redis://[[user]:password@]host[:port][/N]      rediss:// the same over TLS
+ *     unix:/path                                     also unix:///path
+ *
+ * User and password are percent-decoded. N, a database, is ignored: pub/sub has none.
  */
 #pragma once
 
@@ -19,9 +21,11 @@ struct shard_url {
     char *unix_path; /* "unix:/path" */
     char *username;  /* NULL: none */
     char *password;  /* NULL: none */
+    char why[128];   /* of shard_url_parse */
 };
 
-/* Returns NULL, or what is wrong in static text; the caller cleans *url up either way. */
+/* Returns NULL, or what is wrong, and at which character of the URL, without any part of it: static text, or in *url; the
+ * caller cleans that up either way. */
 const char *shard_url_parse(struct slice text, struct shard_url *url);
 void shard_url_cleanup(struct shard_url *url);
 

@@ -121,7 +121,11 @@ static void test_mistakes_are_told_with_their_place(void **state UNUSED)
          "1:35: shards[0].tls cannot open CA /none/x: No such file"},
         {"shards: [{url: 'redis://'}]\n", "shards[0].url names no host"},
         {"shards: [{url: 'redis://h:0'}]\n", "shards[0].url has a port"},
-        {"shards: [{url: 'redis://h/3'}]\n", "shards[0].url pub/sub knows no databases"},
+        {"shards: [{url: 'redis://h/x'}]\n",
+         "shards[0].url has something else than a database's number at character 11"},
+        {"shards: [{url: 'redis://:pw%@h'}]\n",
+         "shards[0].url has a % without two hexadecimal digits (write %25) at character "
+         "12"},
         {"shards: [{name: a}]\n", "shards[0].url"},
         {"shards: ['redis://h:1', 'redis://h:1']\n", "two shards have the name h:1"},
         {"cluster: {name: 'a:b'}\n", "must be printable"},

@@ -18,6 +18,14 @@ static void test_a_url_is_taken_apart(void **state UNUSED)
         {"rediss://me:pw@h:7000/0", "h:7000", "h", "me", "pw", true},
         {"rediss://:p@w@[::1]:7000", "[::1]:7000", "::1", NULL, "p@w", true},
         {"unix:/run/r.sock", "unix:/run/r.sock", NULL, NULL, NULL, false},
+        {"unix:///run/r.sock", "unix:/run/r.sock", NULL, NULL, NULL, false},
+        {"redis://m%65:p%40%3a%2F%25@h/", "h:6379", "h", "me", "p@:/%", false},
+        {"redis://me@h", "h:6379", "h", "me", NULL, false},
+        {"redis://:@h", "h:6379", "h", NULL, "", false},
+        {"redis://:a/b?c@h:1", "h:1", "h", NULL, "a/b?c", false},
+        {"redis://h:7000/15", "h:7000", "h", NULL, NULL, false},
+        {"redis://[fe80::1]", "[fe80::1]:6379", "fe80::1", NULL, NULL, false},
+        {"redis://10.0.0.1:7000", "10.0.0.1:7000", "10.0.0.1", NULL, NULL, false},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct shard_url url = {0};
@@ -63,7 +71,22 @@ static void test_what_is_wrong_is_said(void **state UNUSED)
         {"redis:h", "must begin with"},
         {"rediss://", "names no host"},
         {"rediss://h:65536", "has a port"},
-        {"rediss://h/1", "pub/sub knows no databases"},
+        {"rediss://h/x", "else than a database's number at character 12"},
+        {"redis://h/0?db=1", "has a query, which is not read here, at character 12"},
+        {"redis://h?db=1", "at character 10"},
+        {"redis://:secret%zz@h",
+         "has a % without two hexadecimal digits (write %25) at character 16"},
+        {"redis://:secret%4@h", "at character 16"},
+        {"redis://:secret%00@h", "has %00"},
+        {"redis://us%er:secret@h", "at character 11"},
+        {"redis://::1:6379", "without [ and ] at character 9"},
+        {"redis://[::1:6379", "has a [ without a ] at character 9"},
+        {"redis://[::1]6379", "than [IPv6]:port"},
+        {"redis://[h]:6379", "than [IPv6]:port"},
+        {"redis://a b", "has what no host has at character 10"},
+        {"redis://h:", "has a port"},
+        {"redis://:secret@", "names no host"},
+        {"unix://me:secret@/run/r.sock", "must be unix:/path"},
         {longest, "more than 253"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -71,6 +94,7 @@ static void test_what_is_wrong_is_said(void **state UNUSED)
         const char *why = shard_url_parse(slice_from_text(rows[i][0]), &url);
         assert_non_null(why);
         assert_non_null(strstr(why, rows[i][1]));
+        assert_null(strstr(why, "secret"));
         shard_url_cleanup(&url);
     }
 }
