@@ -206,9 +206,10 @@ void command_reset(struct command_call *call)
     facts->database = 0;
     command_set_name(call, slice_of("", 0));
     facts->user = NULL;
+    bool is_skipped = facts->answers == ANSWERS_SKIP;
     facts->answers = ANSWERS_ALL;
     facts->is_authenticated = facts->listener->users.count == 0;
-    resp_write_simple(call->heard, "RESET");
+    resp_write_simple(is_skipped ? call->reply : call->heard, "RESET");
 }
 
 void command_select(struct command_call *call)
