@@ -34,6 +34,17 @@ struct visitor {
     bool is_subscribed;
     unsigned channels, confirmed; /* bits */
     bool by_pattern;
+    unsigned pending[CHANNEL_COUNT]; /* confirmations that are due */
+    struct {
+        bool is_greeted;
+        char name[40]; /* of its connection */
+        uint64_t seen; /* messages on it */
+        char earlier[40];
+        uint64_t earlier_seen;
+        uint64_t generation, sequence;
+        unsigned rooms; /* bits */
+        uint64_t generations[ROOMS_MAX], sequences[ROOMS_MAX];
+    } manager;
     bool speaks; /* RESP3, and so publishes beside its subscription */
     enum payload_form form;
     uint64_t id; /* CLIENT ID of its connection; 0: not known */
@@ -175,14 +186,40 @@ static void forget_connection(struct visitor *visitor, bool abruptly)
         visitor->expected_count--;
     }
     if (visitor->channels != 0)
-        oracle_unsubscribed(visitor->number, abruptly);
+        oracle_unsubscribed(visitor->number, abruptly, visitor->kind == KIND_MANAGER);
     visitor->is_subscribed = visitor->is_up = visitor->finishes = false;
     visitor->confirmed = 0;
+    memset(visitor->pending, 0, sizeof(visitor->pending));
+    if (visitor->manager.is_greeted) {
+        memcpy(visitor->manager.earlier, visitor->manager.name,
+               sizeof(visitor->manager.earlier));
+        visitor->manager.earlier_seen = visitor->manager.seen;
+    }
+    visitor->manager.is_greeted = false;
     visitor->id = 0;
     visitor->asks_id = false;
     visitor->wire = NULL;
     visitor->in.len = visitor->in.first = 0;
     visitor->out.len = visitor->out.first = 0;
+}
+
+static void subscribe(struct visitor *visitor, unsigned channels)
+{
+    char greeting[64];
+    const char *words[2 + CHANNEL_COUNT] = {visitor->by_pattern ? "PSUBSCRIBE"
+                                                                : "SUBSCRIBE"};
+    unsigned count = 1;
+    if (visitor->kind == KIND_MANAGER) {
+        snprintf(greeting, sizeof(greeting), "%s.sidrail.%s", channel_name(CHANNEL_PODS),
+                 visitor->host_id);
+        words[count++] = greeting;
+    }
+    for (int i = 0; i < CHANNEL_COUNT; i++)
+        if ((channels >> i & 1) != 0) {
+            words[count++] = channel_name(i);
+            visitor->pending[i]++;
+        }
+    add_command(&visitor->out, count, words);
 }
 
 static void begin(struct visitor *visitor)
@@ -205,15 +242,8 @@ static void begin(struct visitor *visitor)
     add_command(&visitor->out, 2, id);
     expect(visitor, EXPECT_OTHER, 0, 0);
     visitor->asks_id = true;
-    if (visitor->channels == 0)
-        return;
-    const char *words[1 + CHANNEL_COUNT] = {visitor->by_pattern ? "PSUBSCRIBE"
-                                                                : "SUBSCRIBE"};
-    unsigned count = 1;
-    for (int i = 0; i < CHANNEL_COUNT; i++)
-        if ((visitor->channels >> i & 1) != 0)
-            words[count++] = channel_name(i);
-    add_command(&visitor->out, count, words);
+    if (visitor->channels != 0)
+        subscribe(visitor, visitor->channels);
 }
 
 /* ── what it hears ── */
@@ -279,23 +309,143 @@ static bool is_text(const char *text, size_t len, const char *expected)
 static void take_confirmation(struct visitor *visitor, const char *name, size_t len)
 {
     int channel = channel_find(name, len);
-    if (channel == CHANNEL_COUNT)
+    if (channel == CHANNEL_COUNT || visitor->pending[channel] == 0)
         return;
-    visitor->confirmed |= 1U << channel;
-    if (visitor->confirmed != visitor->channels || visitor->is_subscribed)
+    unsigned bit = 1U << channel;
+    if (--visitor->pending[channel] > 0 || (visitor->channels & bit) == 0)
+        return; /* it has been unsubscribed since */
+    visitor->confirmed |= bit;
+    if (visitor->kind != KIND_MANAGER)
+        oracle_subscribed(visitor->number, bit, visitor->incarnation, visitor->continues);
+    if (visitor->confirmed != visitor->channels)
         return;
     visitor->is_subscribed = true;
-    oracle_subscribed(visitor->number, visitor->channels, visitor->incarnation,
-                      visitor->continues, visitor->kind == KIND_OBSERVER);
-    visitor->continues = false;
+    visitor->continues = visitor->kind == KIND_MANAGER && visitor->continues;
+}
+
+/* ── a client manager ── */
+
+static void add_room(const char **words, unsigned *count, int room, char text[16])
+{
+    snprintf(text, 16, "s:room%d", room);
+    words[(*count)++] = "/";
+    words[(*count)++] = room == ROOM_EVERYBODY ? "" : text;
+}
+
+static void tell_rooms(struct visitor *visitor)
+{
+    char texts[ROOMS_MAX][16];
+    char generation[24];
+    const char *words[4 + 2 * ROOMS_MAX] = {"SIDRAIL", "ROOMS", generation, "0"};
+    unsigned count = 4;
+    visitor->manager.generation++;
+    visitor->manager.sequence = 0;
+    snprintf(generation, sizeof(generation), "%llu",
+             (unsigned long long)visitor->manager.generation);
+    for (int room = 0; room < ROOMS_MAX; room++)
+        if ((visitor->manager.rooms >> room & 1) != 0) {
+            add_room(words, &count, room, texts[room]);
+            visitor->manager.generations[room] = visitor->manager.generation;
+            visitor->manager.sequences[room] = 0;
+        }
+    add_command(&visitor->out, count, words);
+}
+
+static void take_greeting(struct visitor *visitor, const char *text, size_t len)
+{
+    char line[128];
+    char seen[24];
+    unsigned long long generation;
+    unsigned long long sequence;
+    snprintf(line, sizeof(line), "%.*s", (int)len, text);
+    if (sscanf(line, "hello 1 %39s", visitor->manager.name) == 1) {
+        const char *words[7] = {"SIDRAIL", "HELLO", "1", "echo", "pickle"};
+        snprintf(seen, sizeof(seen), "%llu",
+                 (unsigned long long)visitor->manager.earlier_seen);
+        words[5] = visitor->manager.earlier;
+        words[6] = seen;
+        add_command(&visitor->out, visitor->manager.earlier[0] != '\0' ? 7 : 5, words);
+        if (!visitor->continues)
+            oracle_forgive(visitor->number);
+        visitor->continues = false;
+        visitor->manager.is_greeted = true;
+        oracle_listens(visitor->number, 1U << CHANNEL_PODS, visitor->incarnation);
+        visitor->manager.seen = 0;
+        tell_rooms(visitor);
+    } else if (strcmp(line, "again") == 0) {
+        tell_rooms(visitor);
+    } else if (sscanf(line, "joined %llu %llu", &generation, &sequence) == 2) {
+        for (int room = 0; room < ROOMS_MAX; room++)
+            if ((visitor->manager.rooms >> room & 1) != 0 &&
+                visitor->manager.generations[room] == generation &&
+                visitor->manager.sequences[room] <= sequence)
+                oracle_joined(visitor->number, room, visitor->incarnation);
+    }
+    flush(visitor);
+}
+
+static void seek_room(struct visitor *visitor, int room, bool wants)
+{
+    char generation[24];
+    char sequence[24];
+    char text[16];
+    const char *words[6] = {"SIDRAIL", wants ? "JOIN" : "LEAVE", generation, sequence};
+    unsigned count = 4;
+    bool has = (visitor->manager.rooms >> room & 1) != 0;
+    if (has == wants)
+        return;
+    visitor->manager.rooms ^= 1U << room;
+    if (!wants)
+        oracle_left(visitor->number, CHANNEL_PODS, room);
+    if (!visitor->manager.is_greeted)
+        return;
+    visitor->manager.generations[room] = visitor->manager.generation;
+    visitor->manager.sequences[room] = ++visitor->manager.sequence;
+    snprintf(generation, sizeof(generation), "%llu",
+             (unsigned long long)visitor->manager.generation);
+    snprintf(sequence, sizeof(sequence), "%llu",
+             (unsigned long long)visitor->manager.sequence);
+    add_room(words, &count, room, text);
+    add_command(&visitor->out, count, words);
+}
+
+void visitor_seek(struct visitor *visitor, int what, bool wants)
+{
+    if (visitor->kind == KIND_MANAGER) {
+        seek_room(visitor, what % ROOMS_MAX, wants);
+        flush(visitor);
+        return;
+    }
+    if (visitor->kind != KIND_SEEKER || !visitor_is_connected(visitor))
+        return;
+    int channel = CHANNEL_SOUGHT + what % (CHANNEL_COUNT - CHANNEL_SOUGHT);
+    unsigned bit = 1U << channel;
+    if (((visitor->channels & bit) != 0) == wants)
+        return;
+    visitor->channels ^= bit;
+    visitor->confirmed &= ~bit;
+    if (wants) {
+        subscribe(visitor, bit);
+    } else {
+        const char *const words[] = {"UNSUBSCRIBE", channel_name(channel)};
+        add_command(&visitor->out, 2, words);
+        oracle_left(visitor->number, channel, -1);
+    }
+    flush(visitor);
 }
 
 static void take_message(struct visitor *visitor, const char *channel, size_t channel_len,
                          const char *payload, size_t payload_len)
 {
     int which = channel_find(channel, channel_len);
+    bool is_greeting = visitor->kind == KIND_MANAGER &&
+                       memmem(channel, channel_len, ".sidrail.", 9) != NULL;
+    if (is_greeting)
+        take_greeting(visitor, payload, payload_len);
+    else
+        visitor->manager.seen++;
     if (which == CHANNEL_COUNT)
-        return; /* a heartbeat, a greeting */
+        return; /* that, or a heartbeat */
     unsigned number = payload_number(payload, payload_len);
     if (number == UINT32_MAX)
         return; /* what strangers publish */
@@ -352,8 +502,8 @@ static void take_value(struct visitor *visitor, const char *data, size_t len)
     else if (is_push && (is_text(words[0], lens[0], "subscribe") ||
                          is_text(words[0], lens[0], "psubscribe")))
         take_confirmation(visitor, words[1], lens[1]);
-    else if (is_push && is_text(words[0], lens[0], "pong"))
-        take_answer(visitor, data, len);
+    else if (is_push && is_text(words[0], lens[0], "unsubscribe"))
+        return;
     else
         take_answer(visitor, data, len);
 }
@@ -419,8 +569,10 @@ struct visitor *visitor_new(enum client_kind kind, struct slot *slot)
     snprintf(visitor->host_id, sizeof(visitor->host_id), "%032x", visitor_count + 1);
     visitor->form = (enum payload_form)(visitor_count % forms);
     if (kind == KIND_OBSERVER)
-        visitor->channels = (1U << CHANNEL_COUNT) - 1;
+        visitor->channels = (1U << CHANNEL_SOUGHT) - 1;
     if (kind == KIND_POD)
+        visitor->channels = 1U << CHANNEL_PODS;
+    if (kind == KIND_MANAGER)
         visitor->channels = 1U << CHANNEL_PODS;
     if (kind == KIND_LISTENER)
         visitor->channels = 1U << CHANNEL_NEWS | 1U << CHANNEL_OTHER;

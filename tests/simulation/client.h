@@ -4,6 +4,8 @@
  *     observer    subscribes all channels, reads at once, is never touched: one a broker
  *     pod         named; subscribes python-socketio's channel, and comes back when its connection ends
  *     listener    subscribes other channels, by name or by pattern
+ *     seeker      subscribes and unsubscribes channels as it is told
+ *     manager     a client manager (docs/interest.md), whose rooms come and go
  *     publisher   PUBLISH, pipelined
  *     stranger    says anything
  *
@@ -19,6 +21,8 @@ enum client_kind {
     KIND_OBSERVER,
     KIND_POD,
     KIND_LISTENER,
+    KIND_SEEKER,
+    KIND_MANAGER,
     KIND_PUBLISHER,
     KIND_STRANGER
 };
@@ -50,6 +54,8 @@ void visitor_end(struct visitor *visitor, enum ending how, uint64_t away);
 void visitor_say(struct visitor *visitor, const void *bytes, size_t len);
 /* CLIENT KILL of another. */
 void visitor_kill(struct visitor *visitor, const struct visitor *victim);
+/* A seeker subscribes a channel, a manager joins a room; or no longer. */
+void visitor_seek(struct visitor *visitor, int what, bool wants);
 void visitor_stop_reading(struct visitor *visitor, bool stop);
 void visitor_move(struct visitor *visitor, struct slot *slot);
 /* Those of whom nobody is at the other end any more. */

@@ -26,13 +26,15 @@ static int64_t one_of(uint64_t *random, const int64_t *values, size_t count)
 /* Numbers of visitors by kind: as play.c makes them. */
 static unsigned subscribers(const struct setup *setup)
 {
-    return setup->brokers * (1 + setup->pods + setup->listeners);
+    return setup->brokers * (setup->observers + setup->pods + setup->listeners +
+                             setup->seekers + setup->managers);
 }
 
 static int64_t any_publisher(const struct setup *setup, uint64_t *random)
 {
     if (setup->pods_speak && below(random, 4) == 0)
-        return (int64_t)between(random, setup->brokers, subscribers(setup) - 1);
+        return (int64_t)between(random, setup->brokers * setup->observers,
+                                subscribers(setup) - 1);
     return (int64_t)(subscribers(setup) +
                      below(random, setup->brokers * setup->publishers));
 }
@@ -40,7 +42,8 @@ static int64_t any_publisher(const struct setup *setup, uint64_t *random)
 /* Not an observer. */
 static int64_t any_subscriber(const struct setup *setup, uint64_t *random)
 {
-    return (int64_t)between(random, setup->brokers, subscribers(setup) - 1);
+    return (int64_t)between(random, setup->brokers * setup->observers,
+                            subscribers(setup) - 1);
 }
 
 static int64_t any_stranger(const struct setup *setup, uint64_t *random)
@@ -65,6 +68,8 @@ static void publish(struct schedule *schedule, const struct setup *setup,
                     uint64_t *random, uint64_t at)
 {
     int64_t channel = below(random, 5) == 0 ? (int64_t)between(random, 1, 2) : 0;
+    if (setup->seekers > 0 && below(random, 2) == 0)
+        channel = (int64_t)between(random, CHANNEL_SOUGHT, CHANNEL_COUNT - 1);
     int64_t room = channel == 0 ? (int64_t)below(random, ROOMS_MAX) : 0;
     int64_t count = ONE_OF(random, 1, 1, 1, 1, 2, 3, 10, 40);
     int64_t filler = below(random, 40) == 0 ? ONE_OF(random, 2000, 30000, 70000) : 0;
@@ -444,6 +449,120 @@ static void fill_hostile(struct schedule *schedule, const struct setup *setup,
         hostile_deed(schedule, setup, random, times.at);
 }
 
+/* ── needs come and go ── */
+
+static void set_up_interest(struct setup *setup, uint64_t *random)
+{
+    setup->observers = setup->pods = setup->listeners = 0;
+    setup->pods_speak = false;
+    setup->seekers = 1 + (unsigned)below(random, 2);
+    setup->managers = 1 + (unsigned)below(random, 2);
+    setup->partitions = 32;
+}
+
+static void set_up_interest_and_ends(struct setup *setup, uint64_t *random)
+{
+    set_up_interest(setup, random);
+    setup->settles = SECONDS(70);
+}
+
+static void seek(struct schedule *schedule, const struct setup *setup, uint64_t *random)
+{
+    struct times times = {setup, random, MILLISECONDS(250), 0, 0};
+    while (next_time(&times)) {
+        int64_t visitor = any_subscriber(setup, random);
+        schedule_add(schedule, times.at, DEED_seek, visitor,
+                     (int64_t)below(random, ROOMS_MAX), (int64_t)below(random, 2), 0, 0);
+        near(schedule, setup, random, times.at + 3000);
+    }
+}
+
+static void fill_interest(struct schedule *schedule, const struct setup *setup,
+                          uint64_t *random)
+{
+    load(schedule, setup, random);
+    seek(schedule, setup, random);
+}
+
+static void fill_interest_and_ends(struct schedule *schedule, const struct setup *setup,
+                                   uint64_t *random)
+{
+    struct times times = {setup, random, SECONDS(1), 0, 0};
+    fill_interest(schedule, setup, random);
+    while (next_time(&times)) {
+        near(schedule, setup, random, times.at);
+        schedule_add(schedule, times.at, DEED_end, any_subscriber(setup, random),
+                     (int64_t)below(random, END_QUIT), ONE_OF(random, 1, 50, 800), 0, 0);
+    }
+}
+
+/* ── more of the same ── */
+
+static void set_up_local_fast(struct setup *setup, uint64_t *random)
+{
+    setup->fast_brokers = (unsigned)between(random, 1, 7);
+}
+
+static void fill_any_one(struct schedule *schedule, const struct setup *setup,
+                         uint64_t *random)
+{
+    static void (*const fills[])(struct schedule *, const struct setup *, uint64_t *) = {
+        fill_shard_kill, fill_shard_stop, fill_link_reset, fill_pause, fill_cut_off};
+    fills[below(random, ARRAY_LEN(fills))](schedule, setup, random);
+}
+
+/* A Redis that is slow, refuses PUBLISH, or ends subscribers for whom too much is queued. */
+static void fill_shard_ill(struct schedule *schedule, const struct setup *setup,
+                           uint64_t *random)
+{
+    struct times times = {setup, random, SECONDS(3), 0, 0};
+    load(schedule, setup, random);
+    while (next_time(&times)) {
+        near(schedule, setup, random, times.at);
+        int64_t lasting = alone(&times, ONE_OF(random, 500, 2000, 6000), 6000);
+        int64_t server = any_server(setup, random);
+        switch (below(random, 3)) {
+        case 0:
+            schedule_add(schedule, times.at, DEED_redis_error, server, lasting, 0, 0, 0);
+            break;
+        case 1:
+            schedule_add(schedule, times.at, DEED_redis_slow, server,
+                         ONE_OF(random, 5, 50, 400), lasting, 0, 0);
+            break;
+        default:
+            schedule_add(schedule, times.at, DEED_redis_limit, server, 20000, lasting, 0,
+                         0);
+            break;
+        }
+    }
+}
+
+static void set_up_everything(struct setup *setup, uint64_t *random)
+{
+    set_up_long(setup, random);
+    setup->settles = SECONDS(70);
+    setup->strangers = 1;
+    setup->managers = setup->seekers = 1;
+    setup->fast_brokers = below(random, 3) == 0 ? (unsigned)between(random, 1, 7) : 0;
+}
+
+/* Nothing is promised of losses but that they are counted; nothing twice, in order, and all is well in the end. */
+static void fill_everything(struct schedule *schedule, const struct setup *setup,
+                            uint64_t *random)
+{
+    static const int64_t lengths[] = {500, 3000, 9000, 40000};
+    struct times times = {setup, random, SECONDS(1), 0, 0};
+    fill_map_change(schedule, setup, random);
+    fill_shard_kill(schedule, setup, random);
+    fill_shard_stop(schedule, setup, random);
+    fill_link_reset(schedule, setup, random);
+    fill_pause(schedule, setup, random);
+    cut_off(schedule, setup, random, lengths, ARRAY_LEN(lengths), SECONDS(15));
+    seek(schedule, setup, random);
+    while (next_time(&times))
+        hostile_deed(schedule, setup, random, times.at);
+}
+
 #define LOSSLESS                                                                         \
     {                                                                                    \
         0                                                                                \
@@ -480,6 +599,26 @@ const struct fault_class fault_classes[] = {
      {.ends_pods = true},
      set_up_pods,
      fill_pods},
+    {"shard_ill", "a shard is slow, refuses PUBLISH, or ends subscribers", LOSSLESS, NULL,
+     fill_shard_ill},
+    {"local_fast", "delivery.local_fast at some brokers, and one of these", LOSSLESS,
+     set_up_local_fast, fill_any_one},
+    {"interest", "needs of partitions come and go", LOSSLESS, set_up_interest,
+     fill_interest},
+    {"interest_and_ends",
+     "and those who have them too",
+     {.ends_pods = true},
+     set_up_interest_and_ends,
+     fill_interest_and_ends},
+    {"everything",
+     "all of these at once",
+     {.loses_counted = true,
+      .loses_accepted = true,
+      .ends_pods = true,
+      .has_strangers = true,
+      .loses_any = true},
+     set_up_everything,
+     fill_everything},
     {"hostile",
      "strangers say anything, and kill",
      {.ends_pods = true, .has_strangers = true},

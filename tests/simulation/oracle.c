@@ -23,13 +23,13 @@ struct delivery {
 };
 
 struct listener {
-    bool is_used, is_observer;
-    unsigned channels; /* bits */
+    bool is_used;
+    unsigned channels; /* bits: of all that it ever subscribed */
     unsigned incarnation;
     bool is_subscribed;
-    uint64_t since;    /* owed from here on; 0: nothing is */
-    uint64_t ended_at; /* abruptly; 0: never */
-    uint8_t *counts;   /* of each message */
+    uint64_t since[CHANNEL_COUNT][ROOMS_MAX]; /* owed from here on; 0: nothing is */
+    uint64_t ended_at;                        /* abruptly; 0: never */
+    uint8_t *counts;                          /* of each message */
     uint64_t *first_at;
     struct delivery *got;
     size_t got_count, got_capacity;
@@ -116,8 +116,7 @@ void oracle_answered(unsigned message, enum answer answer)
 
 /* ── subscribers ── */
 
-void oracle_subscribed(int client, unsigned channels, unsigned incarnation,
-                       bool continues, bool is_observer)
+static struct listener *listener_of(int client, unsigned incarnation)
 {
     struct listener *listener = &listeners[client];
     if (!listener->is_used) {
@@ -125,26 +124,55 @@ void oracle_subscribed(int client, unsigned channels, unsigned incarnation,
         listener->counts = must_calloc(MESSAGES_MAX, sizeof(*listener->counts));
         listener->first_at = must_calloc(MESSAGES_MAX, sizeof(*listener->first_at));
     }
-    if (!continues || listener->since == 0 || listener->incarnation != incarnation ||
-        listener->channels != channels)
-        listener->since = world_now();
-    listener->is_subscribed = true;
-    listener->is_observer = is_observer;
-    listener->channels = channels;
+    if (listener->incarnation != incarnation)
+        memset(listener->since, 0, sizeof(listener->since));
     listener->incarnation = incarnation;
+    listener->is_subscribed = true;
+    return listener;
 }
 
-void oracle_unsubscribed(int client, bool abruptly)
+void oracle_subscribed(int client, unsigned channels, unsigned incarnation,
+                       bool continues)
+{
+    struct listener *listener = listener_of(client, incarnation);
+    listener->channels |= channels;
+    for (int i = 0; i < CHANNEL_COUNT; i++)
+        for (int room = 0; room < ROOMS_MAX && (channels >> i & 1) != 0; room++)
+            if (!continues || listener->since[i][room] == 0)
+                listener->since[i][room] = world_now();
+}
+
+void oracle_listens(int client, unsigned channels, unsigned incarnation)
+{
+    listener_of(client, incarnation)->channels |= channels;
+}
+
+void oracle_joined(int client, int room, unsigned incarnation)
+{
+    struct listener *listener = listener_of(client, incarnation);
+    listener->channels |= 1U << CHANNEL_PODS;
+    if (listener->since[CHANNEL_PODS][room] == 0)
+        listener->since[CHANNEL_PODS][room] = world_now();
+}
+
+void oracle_left(int client, int channel, int room)
+{
+    for (int i = 0; i < ROOMS_MAX; i++)
+        if (room < 0 || room == i)
+            listeners[client].since[channel][i] = 0;
+}
+
+void oracle_unsubscribed(int client, bool abruptly, bool is_exact)
 {
     struct listener *listener = &listeners[client];
     listener->is_subscribed = false;
-    if (abruptly)
+    if (abruptly && !is_exact)
         listener->ended_at = world_now();
 }
 
 void oracle_forgive(int client)
 {
-    listeners[client].since = 0;
+    memset(listeners[client].since, 0, sizeof(listeners[client].since));
 }
 
 static void note(struct listener *listener, unsigned message)
@@ -260,9 +288,9 @@ static void judge_common_order(int one, int other)
 
 static bool is_owed(const struct listener *listener, const struct publication *message)
 {
-    return message->answer == ANSWER_OK && listener->since != 0 &&
-           listener->is_subscribed && (listener->channels >> message->channel & 1) != 0 &&
-           message->sent_at > listener->since;
+    uint64_t since = listener->since[message->channel][message->room];
+    return message->answer == ANSWER_OK && listener->is_subscribed && since != 0 &&
+           message->sent_at > since;
 }
 
 static bool runs(unsigned incarnation)
@@ -326,7 +354,8 @@ void oracle_judge(void)
     for (int i = 0; i < HOST_CLIENTS_MAX; i++) {
         if (!listeners[i].is_used)
             continue;
-        judge_losses(i);
+        if (!promise.loses_any)
+            judge_losses(i);
         judge_program_order(i);
         for (int j = 0; j < i; j++)
             if (listeners[j].is_used)

@@ -14,6 +14,7 @@
 struct promise {
     bool loses_counted;  /* messages may be lost, each counted */
     bool loses_accepted; /* brokers are killed: what they had accepted may be lost */
+    bool loses_any;      /* nothing is promised of losses */
     bool one_order;      /* of a room, for all */
     bool ends_pods;      /* subscribers' connections end */
     bool
@@ -39,12 +40,19 @@ void oracle_answered(unsigned message, enum answer answer);
 
 /* ── subscribers ── */
 
-/* The subscription is acknowledged. `continues`: it has the name and the broker of an earlier one that ended in a way
+/* The subscription of these channels (bits) is acknowledged. `continues`: it has the name and the broker of an earlier one that ended in a way
  * after which nothing is lost. */
 void oracle_subscribed(int client, unsigned channels, unsigned incarnation,
-                       bool continues, bool is_observer);
-/* Its connection ended; `abruptly`: what had come and was not acknowledged may come again. */
-void oracle_unsubscribed(int client, bool abruptly);
+                       bool continues);
+/* It may get what comes there, and is owed nothing yet. */
+void oracle_listens(int client, unsigned channels, unsigned incarnation);
+/* A client manager is told that it has joined the room: from now on it gets what is sent there. */
+void oracle_joined(int client, int room, unsigned incarnation);
+/* It wants no more of this; room -1: of none. */
+void oracle_left(int client, int channel, int room);
+/* Its connection ended; `abruptly`: what had come and was not acknowledged may come again, but for one that says itself
+ * what it has had (`is_exact`). */
+void oracle_unsubscribed(int client, bool abruptly, bool is_exact);
 /* It cannot be owed anything any more, until it subscribes again. */
 void oracle_forgive(int client);
 void oracle_got(int client, int channel, unsigned message, size_t len);

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const names[CHANNEL_COUNT] = {"flask-socketio", "news", "{tag}other"};
+static const char *const names[CHANNEL_COUNT] = {
+    "flask-socketio", "news",    "{tag}other", "sought0", "sought1",
+    "sought2",        "sought3", "sought4",    "sought5"};
 
 const char *channel_name(int channel)
 {

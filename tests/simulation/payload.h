@@ -5,7 +5,14 @@
 
 #include "tests/simulation/wire.h"
 
-enum sim_channel { CHANNEL_PODS, CHANNEL_NEWS, CHANNEL_OTHER, CHANNEL_COUNT };
+/* Those from CHANNEL_SOUGHT on are subscribed now and then. */
+enum sim_channel {
+    CHANNEL_PODS,
+    CHANNEL_NEWS,
+    CHANNEL_OTHER,
+    CHANNEL_SOUGHT,
+    CHANNEL_COUNT = CHANNEL_SOUGHT + 6
+};
 
 #define ROOM_EVERYBODY 0 /* others are "room1", "room2" … */
 #define ROOMS_MAX      8

@@ -47,7 +47,7 @@ static char *yaml_of(unsigned slot, unsigned map)
                     "log: {level: debug, format: text}\n"
                     "delivery: {local_fast: %s}\n",
                     slot + 1, SIM_PORT, setup.partitions, (unsigned)setup.resend_window,
-                    setup.local_fast ? "true" : "false");
+                    (setup.fast_brokers >> slot & 1) != 0 ? "true" : "false");
     if (setup.shards == 0)
         return text;
     struct bytes all = {0};
@@ -202,6 +202,9 @@ static void do_deed(const struct deed *deed)
     switch (deed->kind) {
     case DEED_publish:
         visitor_publish(visitor, (int)n[1], (int)n[2], (unsigned)n[3], (size_t)n[4]);
+        return;
+    case DEED_seek:
+        visitor_seek(visitor, (int)n[1], n[2] != 0);
         return;
     case DEED_transact:
         visitor_transact(visitor, (int)n[1], (unsigned)n[2]);
@@ -362,7 +365,8 @@ static void ask_all(void)
             continue;
         for (int room = 0; room < ROOMS_MAX; room++)
             visitor_publish(visitor, CHANNEL_PODS, room, 1, 0);
-        visitor_publish(visitor, CHANNEL_NEWS, 0, 1, 0);
+        for (int channel = CHANNEL_NEWS; channel < CHANNEL_COUNT; channel++)
+            visitor_publish(visitor, channel, 0, 1, 0);
     }
 }
 
@@ -370,13 +374,17 @@ static void ask_all(void)
 
 static void make_visitors(void)
 {
-    for (unsigned i = 0; i < setup.brokers; i++)
+    for (unsigned i = 0; i < setup.brokers * setup.observers; i++)
         visitor_new(KIND_OBSERVER, slot_at(i));
     for (unsigned i = 0; i < setup.brokers; i++) {
         for (unsigned k = 0; k < setup.pods; k++)
             visitor_new(KIND_POD, slot_at(i));
         for (unsigned k = 0; k < setup.listeners; k++)
             visitor_new(KIND_LISTENER, slot_at(i));
+        for (unsigned k = 0; k < setup.seekers; k++)
+            visitor_new(KIND_SEEKER, slot_at(i));
+        for (unsigned k = 0; k < setup.managers; k++)
+            visitor_new(KIND_MANAGER, slot_at(i));
     }
     first_publisher = visitors_count();
     for (unsigned i = 0; i < setup.brokers; i++)

@@ -66,6 +66,7 @@ struct setup schedule_set_up(const struct fault_class *class, uint64_t seed)
         .brokers = 2 + (unsigned)below(&random, 2),
         .shards = 2 + (unsigned)below(&random, 2),
         .partitions = partitions[below(&random, ARRAY_LEN(partitions))],
+        .observers = 1,
         .pods = 1,
         .listeners = (unsigned)below(&random, 2),
         .publishers = 1 + (unsigned)below(&random, 2),

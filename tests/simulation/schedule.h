@@ -19,6 +19,7 @@
 #define DEEDS(DEED)                                                                      \
     DEED(publish, "visitor, channel, room, count, filler")                               \
     DEED(transact, "visitor, room, count")                                               \
+    DEED(seek, "visitor, channel or room, wants")                                        \
     DEED(end, "visitor, ending, away")                                                   \
     DEED(mute, "visitor, how long it does not read")                                     \
     DEED(client_kill, "visitor, victim")                                                 \
@@ -66,13 +67,14 @@ struct schedule {
 struct setup {
     unsigned brokers, shards; /* shards 0: the embedded hub */
     unsigned partitions;
-    unsigned pods, listeners, publishers, strangers; /* at each broker */
-    unsigned forms;                                  /* dialects */
-    uint64_t resend_window;                          /* seconds */
-    bool local_fast;
-    bool ack_shard;      /* delivery.ack */
-    bool pods_speak;     /* some pods publish, over RESP3 */
-    uint64_t slow_bytes; /* 0: the default */
+    /* At each broker. */
+    unsigned observers, pods, listeners, seekers, managers, publishers, strangers;
+    unsigned forms;         /* dialects */
+    uint64_t resend_window; /* seconds */
+    unsigned fast_brokers;  /* bits: delivery.local_fast */
+    bool ack_shard;         /* delivery.ack */
+    bool pods_speak;        /* some pods publish, over RESP3 */
+    uint64_t slow_bytes;    /* 0: the default */
     struct wire_profile wires;
     uint64_t length;  /* deeds are before it */
     uint64_t settles; /* then all is quiet for so long */
