@@ -31,7 +31,7 @@
 /* New brokers that the log names in a second. */
 #define NEWCOMERS_LOGGED 10
 
-/* Tails beyond this are left out of a heartbeat: it stays below 64 KiB. */
+/* Tails beyond this follow in a heartbeat of their own: each stays below 64 KiB. */
 #define TAILS_IN_BEAT 4096
 
 /* Entries of the list of shards where it is subscribed: its count is one byte. */
@@ -157,13 +157,21 @@ static void send_to(struct herald *herald, uint64_t origin, struct control *cont
 struct facts_parts {
     struct evbuffer *carries, *subscribed, *tails, *generic;
     size_t tail_count;
+    size_t tails_before; /* in the heartbeats before */
+    bool has_more_tails;
 };
 
 static void add_tail(void *context, unsigned partition, uint64_t sequence)
 {
     struct facts_parts *parts = context;
-    if (parts->tail_count == TAILS_IN_BEAT)
+    if (parts->tails_before > 0) {
+        parts->tails_before--;
         return;
+    }
+    if (parts->tail_count == TAILS_IN_BEAT) {
+        parts->has_more_tails = true;
+        return;
+    }
     parts->tail_count++;
     control_add_position(parts->tails, (uint16_t)partition, sequence);
 }
@@ -204,11 +212,11 @@ static size_t write_subscribed(const struct herald *herald, struct evbuffer *lis
     return written;
 }
 
-/* The facts' lists lie in `parts`. */
+/* The facts' lists lie in `parts`; its tails_before is set. */
 static struct control_facts make_facts(struct herald *herald, struct facts_parts *parts)
 {
     *parts = (struct facts_parts){evbuffer_new(), evbuffer_new(), evbuffer_new(),
-                                  evbuffer_new(), 0};
+                                  evbuffer_new(), .tails_before = parts->tails_before};
     size_t subscribed = write_subscribed(herald, parts->subscribed);
     size_t carries = map_change_write_carries(herald->config.map, parts->carries);
     tails_walk(herald->config.tails, standing_now(), add_tail, parts);
@@ -235,10 +243,10 @@ static void add_counts(struct herald *herald, struct control_facts *facts,
     facts->flags |= is_part ? CONTROL_GENERIC_PART : 0;
 }
 
-/* On one shard, or on all of which the link is up. */
-static void beat(struct herald *herald, struct shard *only)
+/* On one shard, or on all of which the link is up. False: more tails are to follow. */
+static bool beat_once(struct herald *herald, struct shard *only, size_t tails_before)
 {
-    struct facts_parts parts;
+    struct facts_parts parts = {.tails_before = tails_before};
     struct control control = {.kind = CONTROL_HEARTBEAT,
                               .sender = herald->config.origin,
                               .number = ++herald->number,
@@ -256,6 +264,14 @@ static void beat(struct herald *herald, struct shard *only)
         shard_send_control(shard, command);
     }
     span_release(command);
+    return !parts.has_more_tails;
+}
+
+static void beat(struct herald *herald, struct shard *only)
+{
+    size_t tails = 0;
+    while (!beat_once(herald, only, tails))
+        tails += TAILS_IN_BEAT;
 }
 
 static void set_beat(struct herald *herald, uint64_t after)
@@ -460,7 +476,7 @@ static void take_where(struct herald *herald, const struct control *question)
         control_add_position(places.list, (uint16_t)i, last);
         places.count++;
     }
-    struct facts_parts parts;
+    struct facts_parts parts = {0};
     herald->number++;
     struct control control = {.kind = CONTROL_POSITIONS,
                               .question = question->number,

@@ -37,14 +37,17 @@ struct world {
     struct control control;
 };
 
+static const char *partitions = "4096";
+
 static struct broker_config *load(unsigned shards)
 {
-    static const struct broker_flag flags[] = {
+    const struct broker_flag flags[] = {
+        {"--partitions", "cluster.partitions", slice_from_text(partitions)},
         {"--shard", "shards[0].url", SLICE_INIT("redis://a:1")},
         {"--shard", "shards[1].url", SLICE_INIT("redis://b:1")},
         {"--shard", "shards[2].url", SLICE_INIT("redis://c:1")},
     };
-    struct broker_config *config = broker_config_load(NULL, flags, shards, stderr);
+    struct broker_config *config = broker_config_load(NULL, flags, shards + 1, stderr);
     assert_non_null(config);
     return config;
 }
@@ -490,6 +493,62 @@ test_questions_are_answered_and_what_is_kept_is_sent_again(void **state UNUSED)
     end(&world);
 }
 
+/* More partitions in use than one heartbeat has tails for. */
+static void test_every_tail_is_in_a_heartbeat(void **state UNUSED)
+{
+    struct world world;
+    partitions = "65536";
+    begin(&world);
+    partitions = "4096";
+    get_ready(&world);
+    bool *has_tail = must_calloc(65536, sizeof(bool));
+    size_t used = 0;
+    for (unsigned i = 0; i < 6000; i++) {
+        char channel[16];
+        struct publish_result result;
+        snprintf(channel, sizeof(channel), "news %u", i);
+        publish_message(world.publisher, NULL, NULL, slice_from_text(channel),
+                        SLICE("text"), 0, timing_now(), &result);
+        assert_true(result.is_accepted);
+        bool *it = &has_tail[partition_of_channel(world.map, slice_from_text(channel))];
+        used += !*it;
+        *it = true;
+        for (unsigned j = 0; i % 100 == 0 && j < fake_link_count; j++)
+            while (fake_links[j]->in_flight > 0)
+                fake_link_reply(fake_links[j]);
+    }
+    assert_true(used > 4096);
+    settle(&world);
+    settle(&world);
+    said(&world, 0, "");
+    struct link *link = fake_link_find("a:1", LINK_PUBLISHING);
+    evbuffer_drain(link->out, evbuffer_get_length(link->out));
+    fake_now += MILLISECONDS(500);
+    fake_link_set(link, LINK_DOWN); /* the first on a new connection is a heartbeat */
+    fake_link_set(link, LINK_UP);
+    size_t heard = 0;
+    unsigned beats = 0;
+    struct slice rest = slice_of((const char *)evbuffer_pullup(link->out, -1),
+                                 evbuffer_get_length(link->out));
+    while (rest.len > 0) {
+        rest = slice_from(rest, strlen("*3\r\n$7\r\nPUBLISH\r\n"));
+        take_bulk(&rest);
+        assert_int_equal(CONTROL_OK, control_parse(take_bulk(&rest), &world.control));
+        uint16_t partition;
+        uint64_t last;
+        while (control_next_position(&world.control.facts.tails, &partition, &last)) {
+            assert_true(has_tail[partition]);
+            has_tail[partition] = false;
+            heard++;
+        }
+        beats++;
+    }
+    assert_int_equal(2, beats);
+    assert_int_equal(used, heard);
+    free(has_tail);
+    end(&world);
+}
+
 static void
 test_when_a_subscription_returns_the_others_are_asked_where_they_are(void **state UNUSED)
 {
@@ -694,6 +753,7 @@ int main(void)
         cmocka_unit_test(test_questions_are_answered_and_what_is_kept_is_sent_again),
         cmocka_unit_test(test_who_is_heard_again_is_asked_where_it_is),
         cmocka_unit_test(test_all_that_is_gone_is_said_at_once),
+        cmocka_unit_test(test_every_tail_is_in_a_heartbeat),
         cmocka_unit_test(
             test_when_a_subscription_returns_the_others_are_asked_where_they_are),
         cmocka_unit_test(test_copies_and_late_heartbeats_change_nothing),
