@@ -144,9 +144,8 @@ static void on_client_close(void *context, struct client *client,
     host_ids_forget(broker->host_ids, client);
 }
 
-/* Heartbeats go to pods: who listens to a channel of python-socketio messages, where a message on another
- * channel is ignored. */
-static bool wants_heartbeat(void *context, struct client *client)
+/* Heartbeats go to pods, which listen to a channel of python-socketio messages, on that channel. */
+static struct slice message_channel(void *context, struct client *client)
 {
     const struct broker *broker = context;
     const struct text_list *channels = &broker->config->channels;
@@ -154,13 +153,18 @@ static bool wants_heartbeat(void *context, struct client *client)
     /* by the few channels that there are: of its own it may have any number */
     for (size_t i = 0; subscriber->counts[INTEREST_CHANNEL] > 0 && i < channels->count;
          i++) {
+        struct slice channel = slice_from_text(channels->items[i]);
         const struct interest *interest =
-            interest_find(broker->interest, subscriber, INTEREST_CHANNEL,
-                          slice_from_text(channels->items[i]));
+            interest_find(broker->interest, subscriber, INTEREST_CHANNEL, channel);
         if (interest != NULL && interest->active)
-            return true;
+            return channel;
     }
-    return false;
+    return slice_of(NULL, 0);
+}
+
+static bool wants_heartbeat(void *context, struct client *client)
+{
+    return message_channel(context, client).data != NULL;
 }
 
 static bool carries_messages(void *context, struct slice channel)
@@ -297,6 +301,7 @@ static void make_clients(struct broker *broker)
         .look_first = look_first,
         .on_close = on_client_close,
         .wants_heartbeat = wants_heartbeat,
+        .message_channel = message_channel,
         .carries_messages = carries_messages,
         .context = broker,
     };

@@ -407,10 +407,12 @@ static const struct option_row rows[] = {
     {"limits.json_depth", OPTION_INTEGER, AT(broker_config, json_depth),
      .standard = "256", .minimum = 1, .maximum = 256, .reload = OPTION_RESTART,
      .help = "Nesting of a payload; deeper ones go to all."},
-    {"heartbeat", OPTION_DURATION, AT(broker_config, heartbeat), .standard = "10s",
+    {"heartbeat", OPTION_DURATION, AT(broker_config, heartbeat), .standard = "3s",
      .minimum = SECONDS(1), .maximum = SECONDS(3600), .or_zero = true,
      .reload = OPTION_LIVE,
-     .help = "To idle subscribers of a channel in channels; 0 is none."},
+     .help =
+         "To idle subscribers of a channel in channels, as {} on that channel; below the "
+         "5 s after which redis-py 8.0.0 gives up an idle connection. 0 is none."},
     {"readiness", OPTION_ENUM, AT(broker_config, readiness), .standard = "none",
      .words = readiness_words, .reload = OPTION_LIVE,
      .help = "Shards that must be up before /readyz says yes."},

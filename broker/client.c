@@ -468,16 +468,22 @@ static void on_window(void *context)
 
 /* ── once a second: age, heartbeat, clients that do not finish ── */
 
-/* A message on a channel that no pod listens to: it keeps a connection alive and reaches no application
- * (python-socketio looks at the channel's name). */
+/* Of the pod's own channel: one of another ends the reader of aioredis 1. HEARTBEAT_PAYLOAD says why nobody sees it. */
 void client_beat(struct client *client, uint64_t now)
 {
-    static const struct slice frames[2] = {
-        SLICE_INIT("*3\r\n$7\r\nmessage\r\n$12\r\n" HEARTBEAT_CHANNEL "\r\n$0\r\n\r\n"),
-        SLICE_INIT(">3\r\n$7\r\nmessage\r\n$12\r\n" HEARTBEAT_CHANNEL "\r\n$0\r\n\r\n"),
-    };
-    struct slice frame = frames[client->facts.protocol - 2];
-    client_deliver(client, chunk_writer_copy(&client->set->replies, frame), now);
+    struct client_set *set = client->set;
+    struct slice payload = SLICE(HEARTBEAT_PAYLOAD);
+    struct slice channel = set->callbacks.message_channel(set->callbacks.context, client);
+    if (channel.data == NULL)
+        return;
+    char *room = chunk_writer_reserve(&set->replies,
+                                      RESP_HEAD_ROOM + channel.len + payload.len + 2);
+    size_t len =
+        resp_put_message_head(room, client->facts.protocol, channel, payload.len);
+    memcpy(room + len, payload.data, payload.len);
+    memcpy(room + len + payload.len, "\r\n", 2);
+    client_deliver(client, chunk_writer_commit(&set->replies, len + payload.len + 2),
+                   now);
     client->facts.delivered--;
     metrics_add(M_HEARTBEATS, 1);
 }

@@ -125,6 +125,8 @@ struct client_callbacks {
     void (*on_close)(void *context, struct client *client, enum close_reason reason);
     /* Is it a pod: does it get heartbeats while idle, and is it waited for? */
     bool (*wants_heartbeat)(void *context, struct client *client);
+    /* The channel of python-socketio messages that it listens to; no data: none. */
+    struct slice (*message_channel)(void *context, struct client *client);
     /* Are the payloads of this channel python-socketio messages? */
     bool (*carries_messages)(void *context, struct slice channel);
     void *context;

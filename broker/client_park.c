@@ -36,7 +36,7 @@
 #define RESENT_WITHIN MILLISECONDS(500)
 
 /* A pod that is not back is given up after so many heartbeats that nothing acknowledged. */
-#define CUT_OFF_HEARTBEATS 3
+#define CUT_OFF_HEARTBEATS 10
 
 enum path { PATH_OPEN, PATH_DOUBTFUL, PATH_CUT };
 

@@ -232,7 +232,7 @@ void client_park(struct client *client);
  * written. */
 void client_end(struct client *client, enum close_reason reason);
 
-/* Has nothing come from its peer for three heartbeats, though something was sent again and again? */
+/* Has nothing come from its peer for ten heartbeats, though something was sent again and again? */
 bool client_is_cut_off(const struct client *client);
 void client_on_end_tick(evutil_socket_t fd, short what, void *set);
 

@@ -193,7 +193,7 @@ unsigned replay_count_messages(struct slice bytes)
     struct replay_message message;
     while (bytes.len > 0) {
         replay_next_message(&bytes, &message);
-        count += !slice_equals(message.channel, SLICE(HEARTBEAT_CHANNEL));
+        count += !slice_equals(message.payload, SLICE(HEARTBEAT_PAYLOAD));
     }
     return count;
 }

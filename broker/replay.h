@@ -60,8 +60,9 @@ void replay_next_message(struct slice *bytes, struct replay_message *message);
 /* Whole messages that it holds. */
 unsigned replay_messages(const struct replay *replay);
 
-/* On it come messages that keep a connection alive and that no application sees. */
-#define HEARTBEAT_CHANNEL "__sidrail_hb"
+/* What keeps the connection of an idle pod alive: JSON without a method, which python-socketio 5.0 to the newest reads and
+ * passes over without a word, sync and async (before 5.14: when it is no pickle). */
+#define HEARTBEAT_PAYLOAD "{}"
 
 /* Whole messages in a span of deliveries; heartbeats are none. */
 unsigned replay_count_messages(struct slice bytes);

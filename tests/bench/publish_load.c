@@ -129,6 +129,8 @@ static void write_hex(char *at, unsigned len, uint64_t number)
 static void take_payload(struct subscriber *subscriber, const char *payload, size_t len,
                          uint64_t now)
 {
+    if (len == 2)
+        return; /* a heartbeat: {} */
     const char *mark = memchr(payload, '@', len);
     if (mark == NULL || (size_t)(payload + len - mark) < MARK_LEN) {
         broken++;

@@ -456,6 +456,7 @@ class Broker(Daemon):
                 "listeners": [{"address": self.address}],
                 "admin": {"address": f"127.0.0.1:{self.admin_port}", "socket": str(self.folder / f"{name}.sock")},
                 "log": {"level": "debug", "format": "text"},
+                "heartbeat": "10s",  # rarer than by default: tests read what comes, one by one
             }, config or {})
             if shards and "shards" not in given:
                 given["shards"] = [shard_entry(index, shard) for index, shard in enumerate(shards)]

@@ -9,6 +9,10 @@ import socket
 import threading
 
 
+# What the broker sends to idle pods, on their channel; no message.
+HEARTBEAT = b"{}"
+
+
 class Error(str):
     """An error reply."""
 
@@ -106,7 +110,7 @@ class Pod:
         try:
             while True:
                 kind, channel, payload = self.raw.read()
-                if kind == b"message" and not channel.startswith(b"__"):
+                if kind == b"message" and payload != HEARTBEAT:
                     message = json.loads(payload)
                     self.received.append((message["room"], message["data"][0]))
         except (EOFError, OSError, ValueError):

@@ -14,7 +14,7 @@ import threading
 import time
 
 from daemons import is_readable
-from resp_client import Error, Raw, command, emit
+from resp_client import HEARTBEAT, Error, Raw, command, emit
 
 PACE = 0.02         # seconds between two messages of a publisher
 ACKS_WITHIN = 0.3   # what a pod has read is acknowledged by then
@@ -154,6 +154,8 @@ class ReturningPod:
             replies, self.rest = scan(self.rest + data)
             for each in replies:
                 if isinstance(each, list) and each[0] == b"message" and each[1] == b"flask-socketio":
+                    if each[2] == HEARTBEAT:
+                        continue
                     self.received.append(self._key(each[2]))
                     self.times.append(time.monotonic())
                 elif isinstance(each, list):
@@ -302,7 +304,7 @@ class ChoosyPod:
         try:
             while True:
                 kind, channel, payload = self.raw.read()
-                if kind == b"message":
+                if kind == b"message" and payload != HEARTBEAT:
                     message = json.loads(payload)
                     self.received.append((message["room"], message["data"][0]))
                 elif kind == b"subscribe":

@@ -8,7 +8,7 @@ import time
 import pytest
 from broker_tools import wait_up
 from daemons import figure, wait_until
-from resp_client import Raw, command, emit
+from resp_client import HEARTBEAT, Raw, command, emit
 
 HOST = "ab" * 16
 GREETING = f"flask-socketio.sidrail.{HOST}"
@@ -41,7 +41,7 @@ class Manager:
                 if channel == GREETING.encode():
                     self.joined.add(payload)
                     continue
-                if channel.startswith(b"__"):
+                if payload == HEARTBEAT:
                     continue
                 message = json.loads(payload)
                 self.received.append((message["method"], message["room"]))

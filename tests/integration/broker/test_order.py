@@ -6,7 +6,7 @@ import time
 
 import pytest
 from daemons import figure, wait_until
-from resp_client import Pod, Raw, emit
+from resp_client import HEARTBEAT, Pod, Raw, emit
 
 
 class Listener(Pod):
@@ -16,7 +16,7 @@ class Listener(Pod):
         try:
             while True:
                 kind, channel, payload = self.raw.read()
-                if kind == b"message" and not channel.startswith(b"__"):
+                if kind == b"message" and payload != HEARTBEAT:
                     message = json.loads(payload)
                     data = message.get("data") or [message.get("number")]
                     self.received.append((message["method"], message["namespace"], message["room"], data[0]))

@@ -5,7 +5,7 @@ import signal
 import pytest
 from daemons import wait_until
 from named_pods import parked
-from resp_client import Pod, Raw, emit
+from resp_client import HEARTBEAT, Pod, Raw, emit
 
 COUNT = 1200
 
@@ -27,7 +27,7 @@ def read_until(raw, last):
     numbers = []
     while not numbers or numbers[-1] != last:
         _, channel, payload = raw.read()
-        if channel == b"flask-socketio":
+        if channel == b"flask-socketio" and payload != HEARTBEAT:
             numbers.append(json.loads(payload)["data"][0][1])
     return numbers
 

@@ -92,6 +92,12 @@ static bool is_subscriber(void *context UNUSED, struct client *client)
     return client_subscriber(client)->counts[INTEREST_CHANNEL] > 0;
 }
 
+static struct slice channel_of(void *context UNUSED, struct client *client)
+{
+    return client_subscriber(client)->counts[INTEREST_CHANNEL] > 0 ? SLICE("socketio")
+                                                                   : slice_of(NULL, 0);
+}
+
 static bool carries_none(void *context UNUSED, struct slice channel UNUSED)
 {
     return false;
@@ -136,6 +142,7 @@ static void begin(struct world *world, uint64_t seed)
     const struct client_callbacks callbacks = {.on_request = on_request,
                                                .on_close = on_close,
                                                .wants_heartbeat = is_subscriber,
+                                               .message_channel = channel_of,
                                                .carries_messages = carries_none,
                                                .context = world};
     world->context.config = &world->config;
