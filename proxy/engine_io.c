@@ -281,7 +281,8 @@ static bool matches_decoded(struct slice raw_path, struct slice query,
         size_t at = skip_decoded(raw_path, name);
         if (at == SIZE_MAX)
             continue;
-        *match = (struct engine_path){.canonical = name, .routed_by = paths[i]};
+        *match = (struct engine_path){
+            .canonical = name, .rest = slice_from(raw_path, at), .routed_by = paths[i]};
         if (at == raw_path.len)
             return true;
         if (decode_next(raw_path, &at, false) == '/') {
