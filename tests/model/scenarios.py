@@ -241,6 +241,37 @@ def stopped_shard_speaks_for_a_dead_origin(off=frozenset()):
 
 
 @scenario
+def cut_off_until_its_positions_are_forgotten(off=frozenset()):
+    """Beyond the bound of what rests its positions say where it is: nothing comes twice, nothing that came is counted as
+    lost, and what is said afterwards comes."""
+    kept, model.RESTING_MAX = model.RESTING_MAX, 0
+    try:
+        world = worlds.World(6, off)
+        world.gap = 200.0
+        world.run(3_000.0)
+        world.end_faults()
+        for shard in faults.SHARDS:
+            for direction in ("up", "down"):
+                world.do_block({"broker": 1, "shard": shard, "direction": direction})
+        world.publishing = False
+        world.run(90_000.0, 1_000.0)
+        if len(world.slots[0].tombs) != 1 or len(world.slots[1].tombs) != 2:
+            return ["nobody is buried"]
+        world.end_faults()
+        world.run(15_000.0, 500.0)
+        after = len(world.accepted)
+        for who in world.slots.values():
+            for partition in range(model.PARTITIONS):
+                world.publish(who, partition)
+        world.run(3_000.0)
+        came = {key for log in world.log.values() for key in [(o, p, s) for o, p, s, _ in log]}
+        missed = [key for key in list(world.accepted)[after:] if key not in came]
+        return world.verdict() + ([f"said afterwards and missed: {missed[:5]}"] if missed else [])
+    finally:
+        model.RESTING_MAX = kept
+
+
+@scenario
 def second_starts_while_the_first_is_not_ready(off=frozenset()):
     """What the first one held for its pods reaches the second, which has never asked it anything."""
     world = worlds.World(10, off, brokers=1)
