@@ -33,7 +33,8 @@ import faults  # noqa: E402
 ROOMS = [f"room {i}" for i in range(8)]
 CHANNELS = [f"channel {i}" for i in range(6)]  # one for each partition of the model
 SEEDS = range(*map(int, os.environ.get("SIDRAIL_SEEDS", "0-3").split("-")))  # of each class, in the full form
-SCHEDULES = figure([("mixed", 0), ("pods", 0)], [(name, seed) for name in faults.FAULTS for seed in SEEDS])
+SCHEDULES = figure([("mixed", 0), ("pods", 0)], [(name, seed) for name in faults.FAULTS if name not in faults.MODEL_ONLY
+                                                           for seed in SEEDS])
 
 
 class Stage:
