@@ -2,7 +2,9 @@
 
 #include "shared/base.h"
 
+#ifdef __GLIBC__
 #include <malloc.h>
+#endif
 #include <stdlib.h>
 
 #define TELL_BYTES 16384u /* a turn's change that is counted at once */
@@ -39,7 +41,9 @@ void buffer_pool_trim(struct buffer_pool *pool)
 {
     if (pool->own < pool->peak / 4) {
         buffer_pool_cleanup(pool);
+#ifdef __GLIBC__ /* musl gives large pieces back by itself */
         malloc_trim(0);
+#endif
     }
     pool->peak = pool->own;
 }
