@@ -139,8 +139,8 @@ void client_set_holder(struct client *client, const struct in6_addr *ip);
 
 enum client_use { CLIENT_USE_HEAD, CLIENT_USE_BODY };
 
-/* May it wait for more of a head or body? False, and in *reason what to answer, when buffers are used up. */
-bool client_has_room(struct client *client, enum client_use use,
+/* May it hold `more` bytes of a head or body? False, and in *reason what to answer, when buffers are used up. */
+bool client_has_room(struct client *client, enum client_use use, size_t more,
                      enum close_reason *reason) MUST_CHECK;
 
 /* How many bytes for the client may be read at a time: less while its address holds much. */

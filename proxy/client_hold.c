@@ -75,13 +75,13 @@ static bool is_beyond_share(const struct client *client)
                           client->held, client->held) >= share;
 }
 
-bool client_has_room(struct client *client, enum client_use use,
+bool client_has_room(struct client *client, enum client_use use, size_t more,
                      enum close_reason *reason)
 {
-    size_t bytes = holds(client);
+    size_t bytes = holds(client) + more;
     bool is_large = use == CLIENT_USE_BODY && bytes > SMALL_BODY;
     *reason = CLOSE_BUFFERS_FULL;
-    count(client, bytes);
+    client_settle(client);
     if (!buffer_pool_has_room(&client->worker->buffers,
                               is_large ? BODIES_EIGHTHS : BUFFER_POOL_WHOLE))
         return false;

@@ -66,7 +66,8 @@ static void take_head(struct client *client, struct slice data, bool is_in_buffe
             client_close(client, CLOSE_CLIENT_ABORTED);
             return;
         }
-        if (!client_has_room(client, CLIENT_USE_HEAD, &reason)) {
+        if (!client_has_room(client, CLIENT_USE_HEAD, is_in_buffer ? 0 : data.len,
+                             &reason)) {
             client_answer(
                 client, &(struct edge_answer){.reason = reason, .retry_after = 1}, false);
             return;

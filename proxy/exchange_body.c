@@ -61,11 +61,10 @@ static size_t take_streamed(struct exchange *exchange, struct slice data)
     return used;
 }
 
-/* False: answered. */
-static bool has_room(struct exchange *exchange)
+bool exchange_has_room(struct exchange *exchange, size_t more)
 {
     enum close_reason reason;
-    if (client_has_room(exchange->client, CLIENT_USE_BODY, &reason))
+    if (client_has_room(exchange->client, CLIENT_USE_BODY, more, &reason))
         return true;
     exchange_answer_with(exchange,
                          (struct edge_answer){.reason = reason, .retry_after = 1});
@@ -77,7 +76,7 @@ size_t exchange_take_body(struct exchange *exchange, struct slice data)
     if (exchange->state != EXCHANGE_BODY)
         return take_streamed(exchange, data);
     size_t used;
-    if (!has_room(exchange))
+    if (!exchange_has_room(exchange, data.len))
         return 0;
     switch (take_whole(exchange, data, &used)) {
     case PARSE_BAD:
@@ -137,7 +136,7 @@ static size_t begin_reading(struct exchange *exchange, struct slice rest)
 {
     const struct http_request *request = &exchange->worker->request;
     size_t used = 0;
-    if (!has_room(exchange))
+    if (!exchange_has_room(exchange, rest.len))
         return 0;
     switch (take_whole(exchange, rest, &used)) {
     case PARSE_BAD:

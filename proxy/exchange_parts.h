@@ -133,6 +133,9 @@ static inline const struct proxy_config *exchange_config(const struct exchange *
 size_t exchange_begin_streamed(struct exchange *exchange, struct slice rest);
 size_t exchange_begin_whole(struct exchange *exchange, struct slice rest);
 
+/* May `more` bytes of the body be held? False: answered. */
+bool exchange_has_room(struct exchange *exchange, size_t more) MUST_CHECK;
+
 /* WAITING with an unread body: is there a way by now? */
 void exchange_route_unread(struct exchange *exchange);
 

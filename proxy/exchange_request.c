@@ -563,6 +563,9 @@ void exchange_route(struct exchange *exchange, bool parses, struct slice body)
         on_refused(exchange, &route);
         return;
     case ROUTE_WAIT:
+        if (exchange->body == NULL && body.len > 0 &&
+            !exchange_has_room(exchange, body.len))
+            return;
         if (exchange->body == NULL)
             buffer_append(&exchange->worker->buffers, &exchange->body, body);
         if (exchange->head == NULL)

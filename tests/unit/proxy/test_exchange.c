@@ -256,6 +256,20 @@ static void test_a_body_is_read_once_there_is_a_way(void **state)
     free(text);
 }
 
+static void test_a_body_that_would_wait_is_refused_without_room(void **state)
+{
+    (void)state;
+    struct rig rig;
+    char text[2048];
+    rig_start(&rig, "10s");
+    rig.process.buffered_bytes = rig.worker->buffers.limit;
+    ask(&rig, "POST", "4hello");
+    read_some(&rig, rig.client_end, text, sizeof text);
+    assert_memory_equal(text, "HTTP/1.1 503 ", 13);
+    rig.process.buffered_bytes = 0;
+    rig_stop(&rig);
+}
+
 /* A request with a head of more than 1 KiB waits, and goes on with another configuration: "" or what stands
  * behind the upstreams. Its routes are `routes`. */
 static void change_config_while_it_waits(struct rig *rig, const char *routes,
@@ -367,6 +381,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_newer_snapshot_with_the_endpoint_lets_a_request_go_on),
         cmocka_unit_test(test_a_body_is_read_once_there_is_a_way),
+        cmocka_unit_test(test_a_body_that_would_wait_is_refused_without_room),
         cmocka_unit_test(
             test_a_request_that_waits_outlives_smaller_limits_and_other_paths),
         cmocka_unit_test(test_a_request_that_waits_is_told_when_no_route_is_left),
