@@ -220,6 +220,7 @@ static void subscribe(struct visitor *visitor, unsigned channels)
             visitor->pending[i]++;
         }
     add_command(&visitor->out, count, words);
+    oracle_listens(visitor->number, channels, visitor->incarnation);
 }
 
 static void begin(struct visitor *visitor)
@@ -369,7 +370,6 @@ static void take_greeting(struct visitor *visitor, const char *text, size_t len)
             oracle_forgive(visitor->number);
         visitor->continues = false;
         visitor->manager.is_greeted = true;
-        oracle_listens(visitor->number, 1U << CHANNEL_PODS, visitor->incarnation);
         visitor->manager.seen = 0;
         tell_rooms(visitor);
     } else if (strcmp(line, "again") == 0) {

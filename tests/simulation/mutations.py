@@ -39,8 +39,66 @@ MUTATIONS = {
         ("broker/peers.c", "    peer->has_ready_at = tomb->has_ready_at;\n    peer->ready_at = tomb->ready_at;\n    peer->age = tomb->age;\n",
          ""),
         ("broker/peers.c", "    peer->is_known = tomb->has_ready_at;\n    peer->is_back = true;\n", "")),
+    "end_reset": Mutation(
+        "who ends too slowly is closed in order", ["hostile"],
+        ("broker/client_park.c", "        if (is_late)\n            net_set_reset_on_close(client->stream.fd);\n", "")),
+    "quit": Mutation(
+        "who said QUIT is waited for", ["hostile"],
+        ("broker/client_park.c", "client->state != CLIENT_FINISHING && client->is_kept", "client->is_kept")),
+    "ask": Mutation(
+        "no negative acknowledgements", ["link_reset"],
+        ("broker/receive.c", "receiver->callbacks.on_ask(receiver->callbacks.context, origin, &list);", "(void)list;")),
+    "answer": Mutation(
+        "the origin does not answer", ["link_reset"],
+        ("broker/herald.c", "shard_send_answer(shard, ask->sender, partition, i);", "(void)0;")),
+    "dedupe": Mutation(
+        "what is below expected is taken", ["shard_kill"],
+        ("broker/receive.c", "return verdict != SEQUENCE_DUPLICATE;", "return true;")),
+    "hold": Mutation(
+        "what is beyond a gap is delivered", ["link_reset"],
+        ("broker/receive.c", "if (envelope.sequence == expected && gap == NULL)",
+         "if (envelope.sequence >= expected && expected != 0 && gap == NULL)")),
+    "suspect": Mutation(
+        "an unanswered link stays up", ["shard_stop"],
+        ("broker/link.c", "    if (is_unanswered(link, now)) {",
+         "    if (is_unanswered(link, now) && link->config.kind != LINK_PUBLISHING) {")),
+    "stale": Mutation(
+        "a silent subscription stays", ["link_stall", "cut_off_long"],
+        ("broker/shard.c", "link_close(shard->subscribing, CLOSE_LINK_STALE);", "(void)0;")),
+    "clock": Mutation(
+        "the broker's clock runs while it is stopped", ["pause", "pause_and_kill"],
+        ("broker/standing_clock.c", "passed < STANDING_TURN ? passed : STANDING_TURN", "passed")),
+    "give_up": Mutation(
+        "gaps are given up after 1 s", ["pause_and_kill", "cut_off"],
+        ("broker/receive.c", "#define GIVE_UP        SECONDS(5)", "#define GIVE_UP        SECONDS(1)")),
+    "silent": Mutation(
+        "a silent origin is given up after 2 s", ["pause_and_kill", "cut_off"],
+        ("broker/receive.c", "#define GIVE_UP_SILENT SECONDS(10)", "#define GIVE_UP_SILENT SECONDS(2)")),
+    "back": Mutation(
+        "the time of silence counts once the origin is heard again", ["cut_off", "pause_and_kill"],
+        ("broker/receive.c", "if (peer != NULL && peer->back_at > since)", "if (peer != NULL && since == 0)")),
+    "deaf": Mutation(
+        "the time counts in which no shard is heard", ["cut_off_long", "both_shards"],
+        ("broker/receive.c", "if (receiver->deaf_at > since)", "if (since == 0)")),
+    "acked": Mutation(
+        "a pod goes on behind what was written", ["pods"],
+        ("broker/client_park.c", "    if (waiting <= client->queued)\n        replay_trim(&client->replay, client->queued - waiting);",
+         "    if (waiting <= client->queued)\n        replay_trim(&client->replay, client->queued - client->output.bytes);")),
+    "replay": Mutation(
+        "a pod that returns starts live", ["pods"],
+        ("broker/client_park.c", "client->heir_of = find_parked(client);", "client->heir_of = NULL; (void)find_parked;")),
+    "seen": Mutation(
+        "what a client manager has had is given again", ["interest_and_ends"],
+        ("broker/client_park.c", "replay_trim_messages(&earlier->replay, seen);", "(void)seen;")),
 }
-KEPT = {}
+KEPT = {
+    "number": Mutation(
+        "old heartbeats are believed", ["shard_stop", "map_change_and_kill"],
+        ("broker/peers.c", "    if (control->number <= peer->number)\n        return PEER_OLD;", "")),
+    "lately": Mutation(
+        "what was confirmed just now is not sent again at a move", ["shard_kill"],
+        ("broker/shard_place.c", "now - sent->confirmed_at > SHARD_CONFIRMED_LATELY", "now >= sent->confirmed_at")),
+}
 
 
 def say(text):

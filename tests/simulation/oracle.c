@@ -127,7 +127,6 @@ static struct listener *listener_of(int client, unsigned incarnation)
     if (listener->incarnation != incarnation)
         memset(listener->since, 0, sizeof(listener->since));
     listener->incarnation = incarnation;
-    listener->is_subscribed = true;
     return listener;
 }
 
@@ -135,6 +134,7 @@ void oracle_subscribed(int client, unsigned channels, unsigned incarnation,
                        bool continues)
 {
     struct listener *listener = listener_of(client, incarnation);
+    listener->is_subscribed = true;
     listener->channels |= channels;
     for (int i = 0; i < CHANNEL_COUNT; i++)
         for (int room = 0; room < ROOMS_MAX && (channels >> i & 1) != 0; room++)
@@ -150,6 +150,7 @@ void oracle_listens(int client, unsigned channels, unsigned incarnation)
 void oracle_joined(int client, int room, unsigned incarnation)
 {
     struct listener *listener = listener_of(client, incarnation);
+    listener->is_subscribed = true;
     listener->channels |= 1U << CHANNEL_PODS;
     if (listener->since[CHANNEL_PODS][room] == 0)
         listener->since[CHANNEL_PODS][room] = world_now();
@@ -324,9 +325,10 @@ static void judge_losses(int client)
     }
     const struct slot *slot = slot_of(listener->incarnation);
     int64_t counted = slot != NULL ? slot_lost(slot) + slot->dropped : 0;
-    const struct slot *origin = slot_of(messages[first].incarnation);
-    if (promise.loses_counted && origin != NULL && origin != slot)
-        counted += origin->lost[LOSS_SPILL] + origin->lost[LOSS_REFUSED];
+    /* what an origin gives up it counts itself */
+    for (unsigned i = 0; promise.loses_counted && i < slots_count(); i++)
+        if (slot_at(i) != slot)
+            counted += slot_at(i)->lost[LOSS_SPILL] + slot_at(i)->lost[LOSS_REFUSED];
     if (missing > 0 && (!promise.loses_counted || missing > counted))
         oracle_violated("lost: client %d did not get %lld messages, the first is %u of "
                         "broker %u (sent at %.6f s to room %d of %s); %lld are counted",
