@@ -52,6 +52,9 @@ struct control_list {
 /* `generic` does not name all. */
 #define CONTROL_GENERIC_PART 2
 
+/* This part of `generic` begins with the first channel: whatever is in none of the parts of two turns is no more. */
+#define CONTROL_GENERIC_TURN 128
+
 /* Pods with a client manager are here: an enter_room is answered with JOINED. */
 #define CONTROL_MANAGERS 4
 

@@ -23,13 +23,17 @@
 #define HEARS_WITHIN    MILLISECONDS(1500) /* a shard that brought something so lately */
 #define START_FOR_LINKS SECONDS(3)
 #define DISCOVER_FOR    MILLISECONDS(500)
-#define BEATS_APART     MILLISECONDS(20) /* at least, however often something changes */
+#define BEAT_IN_HASTE   MILLISECONDS(100) /* while counts of channels wait */
+#define BEATS_APART     MILLISECONDS(20)  /* at least, however often something changes */
 
 /* Brokers of which no heartbeat was heard: how many of their questions are answered in a second. */
 #define STRANGERS_ANSWERED 20
 
 /* New brokers that the log names in a second. */
 #define NEWCOMERS_LOGGED 10
+
+/* Of a heartbeat, which stays below 64 KiB. */
+#define COUNTS_AND_OTHERS ((size_t)60 * 1024)
 
 /* Tails beyond this follow in a heartbeat of their own: each stays below 64 KiB. */
 #define TAILS_IN_BEAT 4096
@@ -233,14 +237,27 @@ static struct control_facts make_facts(struct herald *herald, struct facts_parts
     };
 }
 
+/* What the tails and others leave of the length of a heartbeat. */
 static void add_counts(struct herald *herald, struct control_facts *facts,
                        struct facts_parts *parts)
 {
-    bool is_part;
+    size_t others =
+        facts->tails.bytes.len + facts->carries.bytes.len + facts->subscribed.bytes.len;
+    size_t room = others < COUNTS_AND_OTHERS - SUBSCRIBER_COUNTS_CALM
+                      ? COUNTS_AND_OTHERS - others
+                      : SUBSCRIBER_COUNTS_CALM;
+    uint8_t flags;
     size_t count =
-        subscriber_counts_write(herald->config.counts, parts->generic, &is_part);
+        subscriber_counts_write(herald->config.counts, parts->generic, room, &flags);
     facts->generic = list_of(parts->generic, count);
-    facts->flags |= is_part ? CONTROL_GENERIC_PART : 0;
+    facts->flags |= flags;
+}
+
+/* On one shard only, where not all hear it: nothing of it may be missed elsewhere. */
+static void add_no_counts(struct control_facts *facts, struct facts_parts *parts)
+{
+    facts->generic = list_of(parts->generic, 0);
+    facts->flags |= CONTROL_GENERIC_PART;
 }
 
 /* On one shard, or on all of which the link is up. False: more tails are to follow. */
@@ -251,7 +268,10 @@ static bool beat_once(struct herald *herald, struct shard *only, size_t tails_be
                               .sender = herald->config.origin,
                               .number = ++herald->number,
                               .facts = make_facts(herald, &parts)};
-    add_counts(herald, &control.facts, &parts);
+    if (only == NULL)
+        add_counts(herald, &control.facts, &parts);
+    else
+        add_no_counts(&control.facts, &parts);
     control_write(&control, herald->out);
     parts_free(&parts);
     struct span command = make_command(herald, "c");
@@ -296,7 +316,8 @@ static void on_beat(evutil_socket_t fd UNUSED, short what UNUSED, void *argument
     herald->beat_is_due = false;
     herald->beat_at = standing_now();
     beat(herald, NULL);
-    set_beat(herald, BEAT_EVERY);
+    set_beat(herald, subscriber_counts_is_behind(herald->config.counts) ? BEAT_IN_HASTE
+                                                                        : BEAT_EVERY);
 }
 
 /* ── ready ── */
@@ -602,6 +623,8 @@ static void take_facts(struct herald *herald, const struct control *control)
         return;
     if (news != PEER_KNOWN)
         tell_new(herald, peer);
+    if (news == PEER_NEW || news == PEER_NOW_READY)
+        subscriber_counts_hurry(herald->config.counts);
     if (peer->is_back)
         wake(herald, peer);
     bool is_believed = peer_is_believed(herald->config.peers, peer);
@@ -619,9 +642,9 @@ static void take_facts(struct herald *herald, const struct control *control)
     if (peer->used != map_change_used(herald->config.map) || peer->named_map != 0)
         look_at_agreement(herald);
     if (control->kind == CONTROL_HEARTBEAT)
-        subscriber_counts_hear(
-            herald->config.counts, peer->origin, control->facts.generic,
-            (control->facts.flags & CONTROL_GENERIC_PART) != 0, standing_now());
+        subscriber_counts_hear(herald->config.counts, peer->origin,
+                               control->facts.generic, control->facts.flags,
+                               standing_now());
     struct control_list tails = control->facts.tails;
     uint16_t partition;
     uint64_t sequence;

@@ -23,6 +23,17 @@ struct interest_table {
     struct interest **interest_buckets;
     size_t interest_bucket_count; /* a power of two */
     size_t interest_count;
+    struct target_queue changed; /* channels: interest_take_change() */
+    TAILQ_HEAD(, ended) ended;   /* channels that were taken once, and have ended */
+    char *taken_name;
+    struct interest_target *walked; /* the next of interest_walk_next(); NULL: the end */
+};
+
+/* The name of a channel without interests. */
+struct ended {
+    TAILQ_ENTRY(ended) of_table;
+    size_t len;
+    char name[];
 };
 
 /* Names come from clients: without the seed they could choose ones that share a bucket. */
@@ -88,6 +99,7 @@ static struct interest_target *target_new(struct interest_table *table,
     target->name = slice_of(slice_dup(name), name.len);
     target->hash = hash;
     LIST_INIT(&target->interests);
+    target->table = table;
     struct interest_target **bucket =
         &table->target_buckets[hash & (table->target_bucket_count - 1)];
     target->next_in_bucket = *bucket;
@@ -97,8 +109,73 @@ static struct interest_target *target_new(struct interest_table *table,
     return target;
 }
 
+static void note_change(struct interest_target *target)
+{
+    if (target->is_changed || target->kind != INTEREST_CHANNEL)
+        return;
+    target->is_changed = true;
+    TAILQ_INSERT_TAIL(&target->table->changed, target, of_changed);
+}
+
+/* It ends: whoever takes changes hears of it. */
+static void note_end(struct interest_table *table, struct interest_target *target)
+{
+    if (table->walked == target)
+        table->walked = TAILQ_NEXT(target, of_kind);
+    if (target->is_changed)
+        TAILQ_REMOVE(&table->changed, target, of_changed);
+    if (!target->is_taken)
+        return;
+    struct ended *ended = must_calloc(1, sizeof(*ended) + target->name.len);
+    ended->len = target->name.len;
+    memcpy(ended->name, target->name.data, target->name.len);
+    TAILQ_INSERT_TAIL(&table->ended, ended, of_table);
+}
+
+bool interest_has_change(const struct interest_table *table)
+{
+    return !TAILQ_EMPTY(&table->ended) || !TAILQ_EMPTY(&table->changed);
+}
+
+bool interest_take_change(struct interest_table *table, struct slice *name,
+                          unsigned *active)
+{
+    free(table->taken_name);
+    table->taken_name = NULL;
+    struct ended *ended = TAILQ_FIRST(&table->ended);
+    if (ended != NULL) {
+        TAILQ_REMOVE(&table->ended, ended, of_table);
+        table->taken_name = slice_dup(slice_of(ended->name, ended->len));
+        *name = slice_of(table->taken_name, ended->len);
+        *active = 0;
+        free(ended);
+        return true;
+    }
+    struct interest_target *target = TAILQ_FIRST(&table->changed);
+    if (target == NULL)
+        return false;
+    TAILQ_REMOVE(&table->changed, target, of_changed);
+    target->is_changed = false;
+    target->is_taken = true;
+    *name = target->name;
+    *active = target->active;
+    return true;
+}
+
+const struct interest_target *interest_walk_next(struct interest_table *table,
+                                                 bool begins)
+{
+    if (begins)
+        table->walked = TAILQ_FIRST(&table->targets[INTEREST_CHANNEL]);
+    struct interest_target *target = table->walked;
+    if (target != NULL)
+        table->walked = TAILQ_NEXT(target, of_kind);
+    return target;
+}
+
 static void target_free(struct interest_table *table, struct interest_target *target)
 {
+    note_end(table, target);
     struct interest_target **place =
         &table->target_buckets[target->hash & (table->target_bucket_count - 1)];
     while (*place != target)
@@ -143,6 +220,7 @@ static void remove_interest(struct interest_table *table, struct interest *inter
     subscriber->total--;
     if (interest->active) {
         target->active--;
+        note_change(target);
         subscriber->counts[target->kind]--;
     }
     free(interest);
@@ -157,6 +235,8 @@ struct interest_table *interest_table_new(const struct interest_callbacks *callb
     table->seed = timing_random();
     for (int kind = 0; kind < INTEREST_KINDS; kind++)
         TAILQ_INIT(&table->targets[kind]);
+    TAILQ_INIT(&table->changed);
+    TAILQ_INIT(&table->ended);
     table->target_bucket_count = table->interest_bucket_count = FIRST_BUCKETS;
     table->target_buckets = must_calloc(FIRST_BUCKETS, sizeof(struct interest_target *));
     table->interest_buckets = must_calloc(FIRST_BUCKETS, sizeof(struct interest *));
@@ -165,6 +245,12 @@ struct interest_table *interest_table_new(const struct interest_callbacks *callb
 
 void interest_table_free(struct interest_table *table)
 {
+    struct ended *ended;
+    while ((ended = TAILQ_FIRST(&table->ended)) != NULL) {
+        TAILQ_REMOVE(&table->ended, ended, of_table);
+        free(ended);
+    }
+    free(table->taken_name);
     check(table->interest_count == 0);
     free(table->target_buckets);
     free(table->interest_buckets);
@@ -249,6 +335,7 @@ void interest_park_all(struct subscriber *subscriber)
             interest->active = false;
             interest->is_parked = true;
             interest->target->active--;
+            note_change(interest->target);
             subscriber->counts[kind]--;
         }
     }
@@ -260,6 +347,7 @@ void interest_activate(struct interest *interest)
         return;
     interest->active = true;
     interest->target->active++;
+    note_change(interest->target);
     interest->subscriber->counts[interest->target->kind]++;
 }
 

@@ -42,6 +42,10 @@ struct interest_target {
     unsigned active; /* those that receive */
     unsigned whole;  /* those that want everything, silent and parked ones too */
     uint64_t mark;   /* of interest_covers() */
+    struct interest_table *table;
+    bool is_changed; /* since interest_take_change() */
+    bool is_taken;   /* by it, once at least */
+    TAILQ_ENTRY(interest_target) of_changed;
     TAILQ_ENTRY(interest_target) of_kind;
     struct interest_target *next_in_bucket;
     uint64_t hash;
@@ -59,6 +63,8 @@ struct interest {
     uint64_t hash;
 };
 
+struct interest_table;
+
 struct interest_callbacks {
     /* The target got its first whole interest, or lost its last. It is valid during the call. */
     void (*on_first)(void *context, struct interest_target *target);
@@ -66,9 +72,18 @@ struct interest_callbacks {
     void *context;
 };
 
-struct interest_table;
-
 struct interest_table *interest_table_new(const struct interest_callbacks *callbacks);
+
+/* A channel whose number of active interests has changed since it was taken last: each once, however often it changed, with
+ * its number now. The name lives until the next call. False: there is none. */
+bool interest_take_change(struct interest_table *table, struct slice *name,
+                          unsigned *active) MUST_CHECK;
+bool interest_has_change(const struct interest_table *table);
+
+/* The channels in turn, for whoever looks at a few at a time: the next one, from the first on when *begins, or NULL behind the
+ * last. One walk a table. */
+const struct interest_target *interest_walk_next(struct interest_table *table,
+                                                 bool begins);
 
 /* No subscriber may have an interest any more. */
 void interest_table_free(struct interest_table *table);

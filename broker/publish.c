@@ -73,7 +73,7 @@ static struct message_policy policy_of(const struct broker_config *config)
 struct publisher *publisher_new(struct event_base *base, struct turn *turn,
                                 const struct broker_config *config,
                                 const struct partition_map *map,
-                                const struct interest_table *interest,
+                                struct interest_table *interest,
                                 struct deliverer *deliverer)
 {
     struct publisher *publisher = must_calloc(1, sizeof(*publisher));

@@ -105,7 +105,7 @@ struct publish_result {
 struct publisher *publisher_new(struct event_base *base, struct turn *turn,
                                 const struct broker_config *config,
                                 const struct partition_map *map,
-                                const struct interest_table *interest,
+                                struct interest_table *interest,
                                 struct deliverer *deliverer);
 void publisher_free(struct publisher *publisher);
 

@@ -26,7 +26,7 @@ struct publisher {
     const struct partition_map
         *map;          /* borrowed; NULL: hub. Tells partitions, not where they are */
     uint64_t map_hash; /* of the map in use */
-    const struct interest_table *interest;
+    struct interest_table *interest;
     struct deliverer *deliverer;
     struct message_policy policy;
     struct scan_scratch *scratch;

@@ -1,12 +1,14 @@
 /*
  * How many subscribers channels have at other brokers, from their heartbeats; for PUBSUB.
  *
- *     own interests ─▶ subscriber_counts_write ─▶ heartbeat ═▶ subscriber_counts_hear ─▶ subscriber_counts_of
- *                        so many bytes at a time, in turn        whole: replaces all of that broker
- *                                                                a part: adds, and each ends after SUBSCRIBER_COUNT_KEEP
+ *     few channels     all of them in each heartbeat, which replace what was known of the broker
+ *     many             in each heartbeat those that have changed, and then some of all in turn:
  *
- * Counts are up to a second late; those of a broker that is not heard for PEER_LIVE do not count. Times are of
- * standing_now().
+ *     own interests ─ changed ─▶ heartbeat ═▶ count of the channel; 0: it ends
+ *                   └ in turn ─▶     │     ═▶ at the beginning of a turn: what was in none of the last two ends
+ *                                    └ more have changed, or a broker is new ─▶ the next one follows soon
+ *
+ * Times are of standing_now(). Counts of a broker that is not heard for PEER_LIVE do not count.
  */
 #pragma once
 
@@ -17,20 +19,30 @@ struct evbuffer;
 struct interest_table;
 struct subscriber_counts;
 
+/* Of parts of a broker that knows no turns. */
 #define SUBSCRIBER_COUNT_KEEP SECONDS(10)
 
+/* In a heartbeat when nothing has changed. */
+#define SUBSCRIBER_COUNTS_CALM ((size_t)16 * 1024)
+
 /* `interest` is borrowed. */
-struct subscriber_counts *subscriber_counts_new(const struct interest_table *interest);
+struct subscriber_counts *subscriber_counts_new(struct interest_table *interest);
 void subscriber_counts_free(struct subscriber_counts *counts);
 
-/* Appends own channels with their counts (control_add_channel), those that were left out the last time first.
- * Returns how many; *is_part: there are more. */
+/* Appends own channels with their counts (control_add_channel), at most `room` bytes. Returns how many; *flags: CONTROL_GENERIC_PART,
+ * CONTROL_GENERIC_TURN. */
 size_t subscriber_counts_write(struct subscriber_counts *counts, struct evbuffer *out,
-                               bool *is_part);
+                               size_t room, uint8_t *flags);
 
-/* What another broker's heartbeat says. */
+/* More is to be written than fits in one heartbeat: the next one should follow soon. */
+bool subscriber_counts_is_behind(const struct subscriber_counts *counts);
+
+/* Somebody knows none of it yet: one turn is written as fast as may be. */
+void subscriber_counts_hurry(struct subscriber_counts *counts);
+
+/* What another broker's heartbeat says; its `flags`. */
 void subscriber_counts_hear(struct subscriber_counts *counts, uint64_t origin,
-                            struct control_list list, bool is_part, uint64_t now);
+                            struct control_list list, uint8_t flags, uint64_t now);
 void subscriber_counts_forget(struct subscriber_counts *counts, uint64_t origin);
 
 /* Subscribers of the channel at other brokers. */
