@@ -355,6 +355,25 @@ static void fill_map_change_and_kill(struct schedule *schedule, const struct set
     fill_shard_kill(schedule, setup, random);
 }
 
+/* A shard's name comes to lead to another server, at brokers one after the other. */
+static void fill_url_change(struct schedule *schedule, const struct setup *setup,
+                            uint64_t *random)
+{
+    uint64_t at = below(random, 3000000);
+    int64_t map = 0;
+    load(schedule, setup, random);
+    for (uint64_t i = between(random, 1, 2); i > 0; i--) {
+        map ^= 256 << below(random, setup->shards);
+        for (unsigned b = 0; b < setup->brokers; b++) {
+            uint64_t when = at + below(random, 6000000);
+            schedule_add(schedule, when, DEED_reload, b, map, (int64_t)below(random, 2),
+                         0, 0);
+            near(schedule, setup, random, when);
+        }
+        at += SECONDS(12);
+    }
+}
+
 static void set_up_pods(struct setup *setup, uint64_t *random)
 {
     setup->pods = 2;
@@ -594,6 +613,8 @@ const struct fault_class fault_classes[] = {
      fill_crash},
     {"map_change", "shards come and go by reload", LOSSLESS, NULL, fill_map_change},
     {"map_change_and_kill", "and are killed", LOSSLESS, NULL, fill_map_change_and_kill},
+    {"url_change", "a shard is moved to another server by reload", LOSSLESS, NULL,
+     fill_url_change},
     {"pods",
      "connections of subscribers end",
      {.ends_pods = true},

@@ -50,10 +50,7 @@ MUTATIONS = {
         ("broker/receive.c", "receiver->callbacks.on_ask(receiver->callbacks.context, origin, &list);", "(void)list;")),
     "answer": Mutation(
         "the origin does not answer", ["link_reset"],
-        ("broker/herald.c", "shard_send_answer(shard, ask->sender, partition, i);", "(void)0;")),
-    "dedupe": Mutation(
-        "what is below expected is taken", ["shard_kill"],
-        ("broker/receive.c", "return verdict != SEQUENCE_DUPLICATE;", "return true;")),
+        ("broker/herald.c", "!shard_send_answer(shard, ask->sender, partition, i)", "false")),
     "hold": Mutation(
         "what is beyond a gap is delivered", ["link_reset"],
         ("broker/receive.c", "if (envelope.sequence == expected && gap == NULL)",
@@ -92,6 +89,9 @@ MUTATIONS = {
         ("broker/client_park.c", "replay_trim_messages(&earlier->replay, seen);", "(void)seen;")),
 }
 KEPT = {
+    "dedupe": Mutation(
+        "what is below expected is taken (a gap that it would begin ends at once)", ["shard_kill"],
+        ("broker/receive.c", "return verdict != SEQUENCE_DUPLICATE;", "return true;")),
     "number": Mutation(
         "old heartbeats are believed", ["shard_stop", "map_change_and_kill"],
         ("broker/peers.c", "    if (control->number <= peer->number)\n        return PEER_OLD;", "")),

@@ -16,12 +16,13 @@
 #define MEMORY_OF_LINKS ((size_t)320 << 10)  /* to a server that was not there before */
 
 static struct setup setup;
-static unsigned map_now; /* a number that says which shards are in the file */
+static unsigned maps[SLOTS_MAX]; /* what each broker was given */
+static unsigned map_now;         /* a number that says which shards are in the file */
 static unsigned first_publisher, first_stranger;
 
 /* ── configuration ── */
 
-/* Map n: of the first `shards` servers those whose bit is not set, of the others those whose bit is. */
+/* Bit 8 + k of a map: the shard's name leads to another server. Map n: of the first `shards` servers those whose bit is not set, of the others those whose bit is. */
 static bool is_in_map(unsigned map, unsigned server)
 {
     return (server < setup.shards) != ((map >> server & 1) != 0);
@@ -57,8 +58,9 @@ static char *yaml_of(unsigned slot, unsigned map)
     for (unsigned k = 0; k < REDIS_MAX; k++) {
         if (!is_in_map(map, k))
             continue;
+        unsigned server = (map >> (8 + k) & 1) != 0 ? (k + REDIS_MAX / 2) % REDIS_MAX : k;
         text = must_printf("  - {name: s%u, url: \"redis://10.0.0.%d:%d\"}\n", k,
-                           HOST_REDIS(k) + 1, SIM_PORT);
+                           HOST_REDIS((int)server) + 1, SIM_PORT);
         bytes_add(&all, text, strlen(text));
         free(text);
     }
@@ -68,6 +70,7 @@ static char *yaml_of(unsigned slot, unsigned map)
 
 static void launch(struct slot *slot)
 {
+    maps[slot->number] = map_now;
     char *yaml = yaml_of((unsigned)slot->number, map_now);
     slot_launch(slot, yaml);
     free(yaml);
@@ -186,6 +189,7 @@ static void say(struct visitor *visitor, int64_t kind, int64_t drawn)
 static void reload(struct slot *slot, unsigned map, bool at_once)
 {
     map_now = map;
+    maps[slot->number] = map;
     char *yaml = yaml_of((unsigned)slot->number, map);
     slot_reload(slot, yaml, at_once);
     free(yaml);
@@ -295,6 +299,14 @@ static void do_deed(const struct deed *deed)
         break;
     }
     unreachable();
+}
+
+/* At the end of all faults all have the newest map, as somebody would see to. */
+static void on_end_of_faults(void *argument UNUSED, uint64_t number UNUSED)
+{
+    for (unsigned i = 0; i < setup.brokers; i++)
+        if (maps[i] != map_now)
+            reload(slot_at(i), map_now, true);
 }
 
 static void on_deed(void *argument, uint64_t number UNUSED)
@@ -414,6 +426,7 @@ static void run_all(const struct schedule *schedule)
     for (size_t i = 0; i < schedule->count; i++)
         world_at_in_order(PLAY_WARM_UP + schedule->deeds[i].at, on_deed,
                           &schedule->deeds[i], i);
+    world_at(PLAY_WARM_UP + setup.length, on_end_of_faults, NULL, 0);
     uint64_t quiet = PLAY_WARM_UP + setup.length + setup.settles;
     if (!run_to(quiet))
         return;
