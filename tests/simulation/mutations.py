@@ -55,10 +55,6 @@ MUTATIONS = {
         "what is beyond a gap is delivered", ["link_reset"],
         ("broker/receive.c", "if (envelope.sequence == expected && gap == NULL)",
          "if (envelope.sequence >= expected && expected != 0 && gap == NULL)")),
-    "suspect": Mutation(
-        "an unanswered link stays up", ["shard_stop"],
-        ("broker/link.c", "    if (is_unanswered(link, now)) {",
-         "    if (is_unanswered(link, now) && link->config.kind != LINK_PUBLISHING) {")),
     "stale": Mutation(
         "a silent subscription stays", ["link_stall", "cut_off_long"],
         ("broker/shard.c", "link_close(shard->subscribing, CLOSE_LINK_STALE);", "(void)0;")),
@@ -89,6 +85,10 @@ MUTATIONS = {
         ("broker/client_park.c", "replay_trim_messages(&earlier->replay, seen);", "(void)seen;")),
 }
 KEPT = {
+    "suspect": Mutation(
+        "an unanswered link stays up", ["shard_stop"],
+        ("broker/link.c", "    if (is_unanswered(link, now)) {",
+         "    if (is_unanswered(link, now) && link->config.kind != LINK_PUBLISHING) {")),
     "dedupe": Mutation(
         "what is below expected is taken (a gap that it would begin ends at once)", ["shard_kill"],
         ("broker/receive.c", "return verdict != SEQUENCE_DUPLICATE;", "return true;")),
