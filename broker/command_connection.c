@@ -1,3 +1,6 @@
+/*
+ * Commands about the own connection: who it is (AUTH, HELLO), PING, ECHO, SELECT, RESET, QUIT.
+ */
 #include "broker/command_handlers.h"
 
 #include "broker/broker_config.h"
@@ -11,9 +14,6 @@
 #include <event2/buffer.h>
 #include <openssl/crypto.h>
 #include <stdlib.h>
-
-/* Redis 7.0 is what we answer as: new enough for every client, old enough to promise nothing. */
-#define REDIS_VERSION "7.0.15"
 
 /* They are compared, and kept after their connections. */
 #define NAME_MAX_LEN 1024

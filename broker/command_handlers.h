@@ -7,6 +7,9 @@
 
 struct command_call;
 
+/* Redis 7.0 is what we answer as: new enough for every client, old enough to promise nothing. */
+#define REDIS_VERSION "7.0.15"
+
 /* command_connection.c: who is there */
 void command_auth(struct command_call *call);
 void command_echo(struct command_call *call);

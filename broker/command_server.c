@@ -1,3 +1,6 @@
+/*
+ * Commands about the server: INFO, ROLE, TIME, COMMAND, CONFIG GET, SENTINEL MASTERS.
+ */
 #include "broker/command_handlers.h"
 
 #include "broker/broker_config.h"
@@ -10,8 +13,6 @@
 #include <stdio.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-#define REDIS_VERSION "7.0.15"
 
 /* ── INFO: the fields that exporters and ready checks read, under Redis' names ── */
 

@@ -1,6 +1,6 @@
 /*
  * Messages between brokers that can be read and cannot be true: dropped, counted by reason, and logged once a minute. Where
- * nobody but brokers may PUBLISH on the shards there are none (docs/broker-protocol.md, "Who is believed").
+ * nobody but brokers may PUBLISH on the shards there are none (docs/broker-protocol.md, "Trust between brokers").
  */
 #pragma once
 

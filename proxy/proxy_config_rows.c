@@ -156,11 +156,11 @@ static const struct option_row upstream_rows[] = {
          "cluster's, from the pod's environment."},
     {"discovery.kubernetes.token_file", OPTION_TEXT, AT(discovery.kubernetes.token_file),
      .standard = "/var/run/secrets/kubernetes.io/serviceaccount/token", .maximum = 4096,
-     .reload = OPTION_LIVE, .help = "Read anew for each request; empty: none is sent."},
+     .reload = OPTION_LIVE, .help = "Read for each request; empty: none is sent."},
     {"discovery.kubernetes.ca_file", OPTION_TEXT, AT(discovery.kubernetes.ca_file),
      .standard = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", .maximum = 4096,
      .reload = OPTION_LIVE,
-     .help = "Authorities of the API's certificate, read anew for each request; empty: "
+     .help = "Authorities of the API's certificate, read for each request; empty: "
              "the system's."},
     {"discovery.kubernetes.watch_time", OPTION_DURATION,
      AT(discovery.kubernetes.watch_time), .standard = "5m",
@@ -170,7 +170,7 @@ static const struct option_row upstream_rows[] = {
      .standard = "20m", .minimum = (int64_t)SECONDS(1), .maximum = HOURS(24),
      .reload = OPTION_LIVE,
      .help = "When a watch ends so long after the last list, up to half more, the slices "
-             "are listed anew."},
+             "are listed again."},
     {"drain.mode", OPTION_ENUM, AT(drain.mode), .words = drain_words, .standard = "pace",
      .reload = OPTION_LIVE,
      .help = "WebSockets of a draining endpoint: pace closes them with 1012 spread over "
@@ -184,8 +184,9 @@ static const struct option_row upstream_rows[] = {
              "for delay and window while it accepts."},
     {"herd_spread", OPTION_DURATION, AT(herd_spread), .standard = "3s", .minimum = 0,
      .maximum = HOURS(1), .reload = OPTION_LIVE,
-     .help = "Clients that all lose their WebSocket at one moment are let go spread over "
-             "this time."},
+     .help =
+         "WebSockets that all lose their endpoint at one moment are closed spread over "
+         "this time."},
     {"empty_hold", OPTION_DURATION, AT(empty_hold), .standard = "30s", .minimum = 0,
      .maximum = HOURS(24), .reload = OPTION_LIVE,
      .help =
@@ -194,7 +195,7 @@ static const struct option_row upstream_rows[] = {
     {"affinity.mode", OPTION_ENUM, AT(affinity.mode), .words = mode_words,
      .standard = "persistent", .reload = OPTION_LIVE,
      .help = "balanced: a handshake ignores the cookie's tag and ranks its client key "
-             "anew."},
+             "again."},
     {"affinity.sid_tag", OPTION_BOOL, AT(affinity.sid_tag), .standard = "true",
      .reload = OPTION_LIVE,
      .help = "Write the route into the sid (EIO=4); false: sids are learned."},
@@ -340,12 +341,12 @@ static const struct option_row route_rows[] = {
      .reload = OPTION_LIVE, .help = "Fields that a request gets, in place of its own."},
     {"request_headers.remove", OPTION_TEXT_LIST, AT(request_headers.remove), .minimum = 0,
      .maximum = 64, .check = proxy_check_field_name, .reload = OPTION_LIVE,
-     .help = "Fields that are taken out of a request."},
+     .help = "Fields that are removed from a request."},
     {"response_headers.set", OPTION_TEXT_MAP, AT(response_headers.set),
      .reload = OPTION_LIVE, .help = "Fields that a response gets, in place of its own."},
     {"response_headers.remove", OPTION_TEXT_LIST, AT(response_headers.remove),
      .minimum = 0, .maximum = 64, .check = proxy_check_field_name, .reload = OPTION_LIVE,
-     .help = "Fields that are taken out of a response."},
+     .help = "Fields that are removed from a response."},
 };
 #undef AT
 static const struct option_table route_table =
@@ -382,8 +383,9 @@ static const struct option_row config_rows[] = {
      .help = "How many trusted proxies a request passed."},
     {"access.allow", OPTION_CIDR_LIST, AT(access.allow), .minimum = 0, .maximum = 1024,
      .reload = OPTION_LIVE,
-     .help = "Networks of clients (as trusted_proxies tell them) that are served; empty: "
-             "all. Others get 403."},
+     .help =
+         "Networks of clients (as trusted_proxies report them) that are served; empty: "
+         "all. Others get 403."},
     {"access.deny", OPTION_CIDR_LIST, AT(access.deny), .minimum = 0, .maximum = 1024,
      .reload = OPTION_LIVE, .help = "Networks of clients that are not; before allow."},
     {"access.origins", OPTION_TEXT_LIST, AT(access.origins), .minimum = 0,

@@ -149,7 +149,7 @@ connection; nothing when there is none. */ -}}
 {{- dict "namespaces" ($found | uniq | sortAlpha) | toJson -}}
 {{- end -}}
 
-{{- /* The values of those options that only new pods take over. */ -}}
+{{- /* The values of those options that need new pods. */ -}}
 {{- define "sidrail.restartOptions" -}}
 {{- $config := (index .root.Values .component).config -}}
 {{- $found := dict -}}

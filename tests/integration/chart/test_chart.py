@@ -17,6 +17,7 @@ GIVEN = {
     "edge-keys": {"affinity.keys": "E 00112233445566778899aabbccddeeff\n"},
     "redis-passwords": {name: "secret\n" for name in "abcdefg"},
     "pod-passwords": {"pods": "one\ntwo\n", "celery": "three\n"},
+    "cluster-keys": {"cluster.keys": "a 00112233445566778899aabbccddeeff\n"},
     "chat-tls": "tls", "old-name-tls": "tls", "our-ca": "tls",
     "tickets": {"tickets.keys": "00" * 80 + "\n"},
     "endpoints": {"files.json": '["10.0.0.9:80"]'},
