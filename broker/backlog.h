@@ -8,7 +8,7 @@
  *
  * Kernels take megabytes for a connection before a write ends short, and each of them is delay for whatever
  * comes next. So the kernel is asked, but only when enough was written since to make a difference. `high` is what the
- * subscriber was last seen to take within some milliseconds: enough to keep it at work until publishers are let go on.
+ * subscriber was last seen to take within some milliseconds: enough to keep it at work until publishers may continue.
  */
 #pragma once
 
@@ -22,7 +22,7 @@
 #define BACKLOG_LEAST ((size_t)128 * 1024)
 #define BACKLOG_MOST  ((size_t)1024 * 1024)
 
-/* One that is behind and takes nothing for this long is stuck. Not less: a kernel tells that a peer has read only when
+/* One that is behind and takes nothing for this long is stuck. Not less: a kernel shows that a peer has read only when
  * it has read a good part of the buffers, and a busy machine lets all of them wait; if all are taken for stuck, nobody
  * is waited for and all are flooded. */
 #define BACKLOG_STUCK_AFTER MILLISECONDS(250)

@@ -35,7 +35,7 @@ int broker_run(struct broker *broker);
 /* For who turns the loop in place of broker_run(). Borrowed. */
 struct event_base *broker_base(const struct broker *broker);
 
-/* Reads the file again and takes over what has changed. False after lines to `errors`: everything is as before. */
+/* Reads the file again and applies what has changed. False after lines to `errors`: everything is as before. */
 bool broker_reload(struct broker *broker, FILE *errors);
 
 /* For broker_admin. All borrowed. */

@@ -288,7 +288,7 @@ const struct ctl_verb broker_ctl_verbs[] = {
     {"clients", "", "Every client connection.", 0, 0, ctl_clients},
     {"shards", "", "Every shard: state, partitions, messages carried.", 0, 0, ctl_shards},
     {"interest", "",
-     "Channels and patterns that somebody subscribes; pods that tell their rooms.", 0, 0,
+     "Channels and patterns that are subscribed; pods that name their rooms.", 0, 0,
      ctl_interest},
     {"rooms", "", "The rooms that carry most messages.", 0, 0, ctl_rooms},
     {"reload", "[--without ORIGIN]",

@@ -258,7 +258,7 @@ unsigned broker_status_differing(struct broker *broker)
     return count;
 }
 
-/* Who has another map, and what is different in it. */
+/* The brokers with another map, and what differs in it. */
 static void write_differing(struct json_writer *json, const struct publisher *publisher)
 {
     if (publisher_map(publisher) == NULL)

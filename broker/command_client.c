@@ -113,7 +113,7 @@ static const char *flags_of(const struct client_facts *facts, unsigned interests
     return facts->transaction != NULL ? "x" : "N";
 }
 
-/* One client as CLIENT LIST tells it, with Redis' field names. */
+/* One client as CLIENT LIST shows it, with Redis' field names. */
 static void write_client(struct evbuffer *out, struct client *client)
 {
     const struct client_facts *facts = client_facts(client);

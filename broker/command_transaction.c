@@ -81,7 +81,7 @@ void command_queue(struct command_call *call)
     size_t bytes_max =
         max_size(broker_config_request_max(call->context->config), REQUEST_MIN) * 2;
     if (transaction->is_aborted) {
-        resp_write_simple(call->reply, "QUEUED"); /* as Redis: EXEC will tell */
+        resp_write_simple(call->reply, "QUEUED"); /* as Redis: EXEC reports it */
         return;
     }
     if (transaction_add(transaction, call->row, call->argc, call->argv, bytes_max)) {

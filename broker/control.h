@@ -14,7 +14,7 @@
  *     joined          message id 8
  *
  * Lists stay bytes: a parsed one is walked, one to be written is built with the control_add functions. An
- * envelope begins with "S1" (envelope.h), so the first two bytes tell the two apart.
+ * envelope begins with "S1" (envelope.h), so the first two bytes distinguish the two.
  */
 #pragma once
 

@@ -90,7 +90,7 @@ void interest_table_free(struct interest_table *table);
 
 void subscriber_init(struct subscriber *subscriber);
 
-/* The interest of this pair, made silent and whole if there was none. `*added` tells which. The name is copied. */
+/* The interest of this pair, made silent and whole if there was none. `*added` says which. The name is copied. */
 struct interest *interest_add(struct interest_table *table, struct subscriber *subscriber,
                               enum interest_kind kind, struct slice name, bool *added);
 

@@ -239,7 +239,7 @@ static bool on_reply(void *context, const struct link_reply *reply)
 /* ── writing ── */
 
 /* The connection has ended, with `error` or (0) orderly. At the start the reason is most often that the other side
- * wanted TLS, or a certificate in it, which a reset that overtakes its alert does not tell. */
+ * wanted TLS, or a certificate in it, which a reset that overtakes its alert does not show. */
 static void end_of_connection(struct link *link, int error)
 {
     bool is_tls = link->stream.ssl != NULL;
@@ -395,7 +395,7 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
     else if (!is_good)
         link_close(link, CLOSE_PROTOCOL);
     else if (stream_has_pending(&link->stream))
-        event_active(&link->readable, EV_READ, 0); /* the descriptor does not tell */
+        event_active(&link->readable, EV_READ, 0); /* the descriptor does not show it */
 }
 
 static void on_writable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)

@@ -12,7 +12,7 @@
  * PING when nothing was heard for a second, when nothing comes for two more. So a Redis that hangs without closing is
  * noticed, and one that was demoted. A name is resolved for each connection; its addresses are tried one after the other,
  * without a back-off between them. A message that takes long is no silence: while the peer's kernel acknowledges
- * bytes of the oldest command, its second begins anew. These deadlines run on standing_now().
+ * bytes of the oldest command, its second starts again. These deadlines run on standing_now().
  *
  * What the two kinds carry: a *publishing* link one command a message and a reply to each, in order, with a bound
  * on what is unanswered; a *subscribing* link confirmations and messages. The messages are read where they

@@ -15,7 +15,7 @@
 /* Every live broker has used the new map for so long before the old one is dropped: what was sent by it has come. */
 #define SETTLE_FOR SECONDS(5)
 
-/* Who does not carry a loaded map after this is named. */
+/* A broker that does not carry a loaded map after this is named. */
 #define NAME_LATE_AFTER SECONDS(60)
 
 #define WITHOUT_MAX 64

@@ -36,7 +36,7 @@ struct map_change_config {
 };
 
 /* A shard whose URL leads to another place under its name makes another map too, with the same hash: brokers that know one
- * Redis by several addresses have one map. Who has taken that step is told from where it says it is subscribed. */
+ * Redis by several addresses have one map. Where a broker says it is subscribed shows whether it has taken that step. */
 
 /* In use from the beginning: the map of `config` (borrowed for the call). */
 struct map_change *map_change_new(const struct map_change_config *change,
@@ -44,7 +44,7 @@ struct map_change *map_change_new(const struct map_change_config *change,
 void map_change_free(struct map_change *change);
 
 enum map_load {
-    MAP_SAME,   /* nothing to do but what shards took over (addresses, passwords) */
+    MAP_SAME,   /* nothing to do but what shards have applied (addresses, passwords) */
     MAP_LOADED, /* the change has begun */
     MAP_FULL,   /* too many maps or shards wait for other brokers; nothing was done */
 };
@@ -63,7 +63,7 @@ void map_change_step(struct map_change *change, bool is_ready);
 /* The same, and drops what is not needed any more. A few times a second, not from a callback of a link. */
 void map_change_tick(struct map_change *change, bool is_ready);
 
-/* A map is loaded that is not in use yet; the hashes do not tell where only a shard's place is another. */
+/* A map is loaded that is not in use yet; the hashes do not show it where only a shard's place is another. */
 bool map_change_moves(const struct map_change *change);
 
 /* Hashes, as in heartbeats. */

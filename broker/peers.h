@@ -1,5 +1,5 @@
 /*
- * The other brokers, as far as their heartbeats tell.
+ * The other brokers, as far as their heartbeats show.
  *
  *     heartbeat ─ newer than the newest? ─▶ facts ─▶ LIVE: READY and heard within 5 s
  *                     └ no: ignored                    │ silent for 70 s

@@ -125,7 +125,7 @@ void publisher_go_on_without(struct publisher *publisher, uint64_t origin);
 const struct map_change *publisher_map(const struct publisher *publisher);
 const struct peer_table *publisher_peers(const struct publisher *publisher);
 
-/* What can be told without reading the payload: must the message wait? `*wait` says what it waited for so far (zero: it
+/* What is known without reading the payload: must the message wait? `*wait` says what it waited for so far (zero: it
  * is new), and then what it waits for. `waited`: for how long, microseconds. Those that wait come before new ones. */
 bool publish_must_wait(const struct publisher *publisher, struct slice channel,
                        uint64_t waited, uint64_t now, struct publish_wait *wait);
@@ -139,7 +139,7 @@ void publish_message(struct publisher *publisher, struct dialect_view *dialect,
 /* Pods with a client manager are here, or not any more. */
 void publisher_set_managers(struct publisher *publisher, bool has_managers);
 
-/* An enter_room was delivered here: `on_entry` is told. The envelope lives until it returns. */
+/* An enter_room was delivered here: calls `on_entry`. The envelope lives until it returns. */
 void publisher_watch_entries(struct publisher *publisher,
                              void (*on_entry)(void *context,
                                               const struct envelope *envelope),

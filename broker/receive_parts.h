@@ -40,7 +40,7 @@ struct gap {
     bool is_of_stranger;
     bool asks_when_confirmed; /* something was said to be gone that was not confirmed */
     bool is_confirming;       /* the origin was asked, since the timing began */
-    uint64_t since;           /* standing_now(); 0: to be timed anew */
+    uint64_t since;           /* standing_now(); 0: its time starts again */
     uint64_t asks_at;
     unsigned asked;
     bool is_due;

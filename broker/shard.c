@@ -110,7 +110,7 @@ void shard_settle(struct shard_set *set)
         set->callbacks.on_relief(set->callbacks.context);
 }
 
-/* Who is subscribed somewhere else, or not at all any more, hears nobody and would not know. */
+/* A broker that is subscribed somewhere else, or not at all any more, hears nobody and would not know. */
 static void watch(struct shard *shard, uint64_t now)
 {
     if (shard->beat_at != 0 && link_is_held_up(shard->publishing))

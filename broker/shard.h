@@ -107,13 +107,13 @@ void shard_set_free(struct shard_set *set);
 void shard_set_start(struct shard_set *set);
 
 /* Maps (docs/broker-protocol.md, "Map change"). `map` is borrowed until shard_set_drop(), `config` is that which it was
- * made of: shards that are new get links, others take over what has changed (another user, password or TLS: they connect anew). Home
+ * made of: shards that are new get links, others apply what has changed (another user, password or TLS: they connect again). Home
  * and standby of each wanted partition are subscribed in addition. False: there would be too many shards or maps, and
  * nothing was done. */
 bool shard_set_carry(struct shard_set *set, const struct partition_map *map,
                      const struct broker_config *config) MUST_CHECK;
 
-/* The same for a map that is carried already: shards take over what has changed. */
+/* The same for a map that is carried already: shards apply what has changed. */
 void shard_set_reconfigure(struct shard_set *set, const struct broker_config *config);
 
 /* Is everything confirmed that the newest map needed when its carrying began? */

@@ -296,7 +296,7 @@ static void note_left(struct shard_set *set, const struct broker_config *config)
     }
 }
 
-/* The same shard with another configuration: its links connect anew where user, password or TLS have changed. */
+/* The same shard with another configuration: its links connect again where user, password or TLS have changed. */
 static void reconfigure(struct shard *shard, const struct broker_shard_config *config)
 {
     bool is_elsewhere = strcmp(shard->config->url, config->url) != 0;

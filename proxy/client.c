@@ -145,7 +145,7 @@ void client_linger(struct client *client, enum close_reason reason)
     client_set_deadline(client, LINGER_MS);
 }
 
-/* Bytes wait for the client: true, and the deadline is set anew, when it took some within write_stall. */
+/* Bytes wait for the client: true, and the deadline starts again, when it took some within write_stall. */
 static bool waits_on(struct client *client)
 {
     uint32_t limit = deadline_limit(client_config(client)->timeouts.write_stall);

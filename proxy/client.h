@@ -105,7 +105,7 @@ void client_close(struct client *client, enum close_reason reason);
 void client_resume(struct client *client);
 void client_free(struct client *client);
 
-/* The process is going: an idle client is let go, one with an exchange after its answer, a tunnel within
+/* The process is going: an idle client is closed, one with an exchange after its answer, a tunnel within
  * `delay_ms`. */
 void client_drain(struct client *client, uint32_t delay_ms);
 
@@ -113,7 +113,7 @@ void client_drain(struct client *client, uint32_t delay_ms);
  * counts from its last byte. An exchange keeps those that it began with. */
 void client_follow_limits(struct client *client);
 
-/* Its listener is no more: let go in the same way, but one that has not asked anything yet is answered once. */
+/* Its listener is removed: it ends in the same way, but one that has not asked anything yet is answered once. */
 void client_leave(struct client *client, uint32_t delay_ms);
 
 /* ---- for the exchange and the tunnel ---- */

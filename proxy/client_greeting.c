@@ -72,7 +72,7 @@ static uint64_t connections_maximum(const struct client *client)
 }
 
 /* The address is known: it may connect, or has too many connections. A trusted proxy has those of many clients, so that
- * its requests tell whose the buffers are. */
+ * its requests say whose the buffers are. */
 static bool is_let_in(struct client *client)
 {
     if (!client->has_ip || is_trusted_proxy(client))
@@ -104,7 +104,7 @@ void client_begin_greeting(struct client *client)
     client_watch(client, EV_READ);
 }
 
-/* Who may open the file of a unix socket is trusted. */
+/* Anybody who may open the file of a unix socket is trusted. */
 void client_begin_introduction(struct client *client, const struct address *peer)
 {
     if (!address_is_unix(peer) &&

@@ -36,7 +36,7 @@ struct discovered {
     bool is_first;   /* of the first config: the proxy is not ready without its list */
     bool is_shown;   /* a list of the source is in the set */
     bool is_waiting; /* for the first list of the source that it has now */
-    bool is_renewed; /* its options or TLS may have changed: the set is made anew */
+    bool is_renewed; /* its options or TLS may have changed: a new set is made */
     uint64_t lists, listed_at;
     char *trouble; /* NULL: none */
 };
@@ -95,7 +95,7 @@ static void make_snapshot(struct discovery *discovery)
     free(sets);
 }
 
-/* Lets endpoints of upstreams that are taken out drain, or stay, as the new sets say. */
+/* Lets endpoints of removed upstreams drain, or stay, as the new sets say. */
 static bool follow_sets(struct discovery *discovery, uint64_t now)
 {
     struct endpoint_set **sets = must_calloc(discovery->len, sizeof *sets);
@@ -168,7 +168,7 @@ static void on_tick(evutil_socket_t fd, short what, void *argument)
     look_at_lists(argument);
 }
 
-/* ---- what sources tell ---- */
+/* ---- what sources report ---- */
 
 static void on_well(void *owner)
 {
@@ -212,7 +212,7 @@ static void on_trouble(void *owner, const char *why)
 static const struct source_callbacks source_callbacks = {
     .on_list = on_list, .on_well = on_well, .on_trouble = on_trouble};
 
-/* ---- what health checks tell ---- */
+/* ---- what health checks report ---- */
 
 static void on_verdict(void *owner, struct slice identity, unsigned port, bool passes)
 {
@@ -264,7 +264,7 @@ bool discovery_drain_upstream(struct discovery *discovery, struct slice name, bo
     return true;
 }
 
-/* ---- what TLS files tell ---- */
+/* ---- changed TLS files ---- */
 
 static void on_tls_files(void *owner)
 {

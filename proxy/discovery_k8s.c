@@ -26,7 +26,7 @@
 #define BACKOFF_MAX     SECONDS(30)
 #define RETRY_AFTER_MAX 120
 #define NAME_LIFE       SECONDS(30) /* an address of the API's name is used for so long */
-#define LIST_FAILURES   3 /* failed watches in a row until slices are listed anew */
+#define LIST_FAILURES   3 /* failed watches in a row until slices are listed again */
 
 #define HOST_NAME_SIZE 300 /* with a port */
 
@@ -191,15 +191,15 @@ static void fail(struct k8s_source *source, const char *why)
     go_on_in(source, asked > wait ? asked : wait);
 }
 
-/* The version is too old: lists anew, at once when that has not just happened. A server
- * may also answer each list so; then none ends, and only expired_at tells. */
+/* The version is too old: lists again, at once when that has not just happened. A server
+ * may also answer each list so; then none ends, and only expired_at shows it. */
 static void expire(struct k8s_source *source)
 {
     uint64_t now = timing_now();
     bool is_fresh = (source->listed_at != 0 && now < source->listed_at + SECONDS(5)) ||
                     (source->expired_at != 0 && now < source->expired_at + SECONDS(5));
     source->expired_at = now;
-    log_info(LOG_SUBJECT("discovery"), "the version is too old, listing anew",
+    log_info(LOG_SUBJECT("discovery"), "the version is too old, listing again",
              LOG_TEXT("upstream", source->config->name));
     stop_request(source);
     source->must_list = true;

@@ -12,9 +12,9 @@
  *
  * A list builds a new store and replaces the old one, which finds what was missed. The version (resourceVersion)
  * comes from the list, then from each event and bookmark. While the API cannot be reached the endpoints stay as
- * they are, for ever. Token and CA file are read anew for each request: both rotate.
+ * they are, for ever. Token and CA file are read for each request: both rotate.
  * Every watch ends after watch_time to twice that, so that a version which the server never reaches (it was
- * restored from a backup) does not hang; then, after relist, the slices are listed anew. A server that does not
+ * restored from a backup) does not hang; then, after relist, the slices are listed again. A server that does not
  * end it is left 30 s later, and in a list after 60 s of one page and 5 minutes of all, however it trickles.
  */
 #pragma once

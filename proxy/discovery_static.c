@@ -67,7 +67,7 @@ static struct endpoint_spec make_spec(const struct endpoint_config *endpoint,
     };
 }
 
-/* ---- what is told ---- */
+/* ---- what is reported ---- */
 
 static void give_list(struct static_source *source)
 {

@@ -8,7 +8,7 @@
  *     no such name
  *
  * Nothing is listed before there is one address; what was listed before (by another configuration) stays until
- * then. Trouble tells of one name that could not be looked up.
+ * then. Trouble names one of those that could not be looked up.
  */
 #pragma once
 

@@ -102,7 +102,7 @@ void endpoint_end_poll(struct endpoint *endpoint)
     count_down(&endpoint->polls);
 }
 
-/* One more in the bucket of this second. A bucket that still holds the second of ten before begins anew. */
+/* One more in the bucket of this second. A bucket that still holds the second of ten before starts again. */
 static void count_in_bucket(_Atomic uint64_t *bucket, uint64_t second)
 {
     uint64_t old = atomic_load_explicit(bucket, memory_order_relaxed), new;

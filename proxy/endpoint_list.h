@@ -27,7 +27,7 @@
  *     keep their tunnels (spec.keeps_tunnels): their clients would come back to them. The drain begins when
  *     there is somewhere to go. An operator's order to drain is carried out all the same.
  *
- *     An endpoint that a source lists anew at the address of an absent one makes that one gone at once: what
+ *     A new endpoint that a source lists at the address of an absent one makes that one gone at once: what
  *     listens there is another.
  *
  * A verdict only turns ready into degraded and back. It never takes an endpoint out, so that replicas, which

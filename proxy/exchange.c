@@ -123,7 +123,7 @@ void exchange_send_request(struct exchange *exchange)
     if (waiting.len > 0) {
         ssize_t sent = stream_write(&connection->stream, waiting.data, waiting.len);
         if (sent < 0 && errno != EAGAIN) {
-            /* An early answer may lie in the socket still: reading tells. */
+            /* An early answer may lie in the socket still: reading shows it. */
             exchange->is_body_cut = exchange->body_left > 0;
             exchange->body_left = 0;
             exchange->is_persistent = false;

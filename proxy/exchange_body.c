@@ -120,7 +120,7 @@ size_t exchange_begin_streamed(struct exchange *exchange, struct slice rest)
     }
     size_t used = min_size(rest.len, (size_t)min_size(request->body_length, SIZE_MAX));
     exchange->body_left =
-        request->body_length; /* tells alone whether the body was read */
+        request->body_length; /* alone shows whether the body was read */
     (void)!body_framing_start(&exchange->request_body, BODY_NONE, 0, 0, 0);
     exchange->body_bytes = used;
     if (request->expects_continue && used < request->body_length &&

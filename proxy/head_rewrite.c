@@ -3,7 +3,7 @@
  * that is generated:
  *
  *     field ─┬─ hop-by-hop, nominated ─────────────▶ dropped (RFC 9110 7.6.1)
- *            ├─ said by us (Host, X-Forwarded-*, …) ▶ dropped, written anew in front
+ *            ├─ said by us (Host, X-Forwarded-*, …) ▶ dropped, ours stand in front
  *            ├─ Cookie ────────────────────────────▶ joined, without our own
  *            ├─ set or removed by the route ───────▶ dropped
  *            └─ everything else ───────────────────▶ copied: name ": " value
@@ -268,7 +268,7 @@ static void put_forwarded(struct writer *writer, const struct http_request *requ
 }
 
 /* Who the client is (RFC 7239's older cousins). From others than trusted proxies
- * nothing is taken over. */
+ * nothing is believed. */
 static void put_identity(struct writer *writer, const struct http_request *request,
                          const struct request_edits *edits, struct slice host)
 {

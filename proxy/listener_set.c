@@ -234,7 +234,8 @@ static void log_changes(const struct listener_set *set, const struct listener_pl
         for (size_t j = 0; j < plan->len && !stays; j++)
             stays = plan->items[j].bound.socket == set->bounds[i].socket;
         if (!stays)
-            log_info(LOG_SUBJECT("main"), "listening no more, its clients are let go",
+            log_info(LOG_SUBJECT("main"),
+                     "no longer listening, its clients are closed one by one",
                      LOG_TEXT("address", address_text(&set->bounds[i].local, text)));
     }
 }

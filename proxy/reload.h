@@ -12,7 +12,7 @@
  * time: what is asked for meanwhile becomes one more.
  *
  * Watched are the configuration's file and the files that it names: keys and certificates. What only a restart
- * changes (threads, admin.*) is told in one warning. On the main thread.
+ * changes (threads, admin.address, admin.socket) is named in one warning. On the main thread.
  */
 #pragma once
 

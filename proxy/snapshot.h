@@ -29,7 +29,7 @@ struct snapshot {
     struct file_keys keys;
     size_t sets_len;            /* = config->upstreams.count, same order */
     struct endpoint_set **sets; /* each with one reference */
-    uint64_t drain_changes;     /* of endpoints whose upstreams are taken out */
+    uint64_t drain_changes;     /* of endpoints whose upstreams are removed */
 };
 
 /* Takes over the caller's references to `config` and to the `config->upstreams.count` sets; copies

@@ -157,7 +157,7 @@ static void close_ended(struct tunnel *tunnel)
                  was_said ? CLOSE_TUNNEL_DONE : (enum close_reason)tunnel->first_reason);
 }
 
-/* The endpoint has gone without a word, most likely with all its tunnels. Its client is let go at its place in
+/* The endpoint has gone without a word, most likely with all its tunnels. Its client is closed at its place in
  * herd_spread, so that not all come back to the others in one moment; at once when something it sent is lost. */
 static void orphan(struct tunnel *tunnel, enum close_reason reason, bool has_lost)
 {

@@ -12,7 +12,7 @@
  *
  *   When the source has finished, what waits is written, then the sink is told (FIN) and the other
  *   direction has 10 s to finish too. An endpoint that ends without a Close frame has died, with many tunnels at
- *   once: each client is let go at its place in herd_spread, at once when it sends something.
+ *   once: each client is closed at its place in herd_spread, at once when it sends something.
  *
  * Frame headers are followed in both directions, so that a Close can be put between two frames, limits hold
  * and frames are counted; payloads stay opaque. A client that breaks the framing is told 1002 (1009 above

@@ -56,7 +56,7 @@ void worker_snapshot_unref(struct worker_snapshot *held)
     free(held);
 }
 
-/* Who waits for a long time has to learn of a shorter one now. */
+/* What waits for a long time has to learn of a shorter one now. */
 static void follow_limits(struct worker *worker)
 {
     struct client *client;
@@ -262,7 +262,7 @@ static void stop_listening(struct worker *worker)
         end_listening(at);
 }
 
-/* The listener has been taken out of the configuration: whoever waits in its queue is served too. */
+/* The listener has been removed from the configuration: what waits in its queue is served too. */
 static void drain_listener(struct worker_listener *at)
 {
     struct worker *worker = at->worker;

@@ -109,7 +109,7 @@ struct worker {
 
     struct worker_listener_list listeners;
     unsigned index;
-    bool is_draining; /* listeners closed, idle clients let go */
+    bool is_draining; /* listeners closed, idle clients too */
     bool is_stopping;
     pthread_t thread;
     bool has_thread;

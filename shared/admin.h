@@ -6,7 +6,7 @@
  *      GET /startupz    200 once started, else 503 and why
  *      GET /readyz      200 when ready, else 503 and why
  *      GET /metrics     Prometheus text
- *      GET /status.json what the daemon tells about itself
+ *      GET /status.json the daemon's state
  *
  * Read-only: only GET and HEAD (else 405); other paths 404; a request for a host that is not known 421; no request text
  * is ever echoed. One request a

@@ -1,5 +1,5 @@
 /*
- * Whom a request to the admin port was meant for: a defence against DNS rebinding.
+ * Which host a request to the admin port was meant for: a defence against DNS rebinding.
  *
  * A web page may give its own name the address 127.0.0.1, and its scripts then read whatever answers there as if it
  * were the page's own server. What they cannot do is send another Host than that name. So names must be known, while

@@ -18,7 +18,7 @@
 /* A file is complete when it is closed or moved into its place; the others say that something left it. */
 #define EVENTS_OF_AN_END (IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE)
 
-/* What tells one content from another. */
+/* What distinguishes one content from another. */
 struct look {
     bool exists;
     dev_t device;
@@ -35,7 +35,7 @@ struct file_watch {
     file_watch_cb on_change;
     void *argument;
     struct look told; /* what on_change was called for, or the beginning */
-    struct look next; /* what may be told, if it stays */
+    struct look next; /* what may be reported, if it stays */
     uint64_t next_since;
     uint64_t next_look; /* while `settled` is pending */
     bool has_next;

@@ -474,7 +474,7 @@ void tls_connect(struct tls_context *context, struct stream *stream,
         return; /* an address: verified, and RFC 6066 section 3 forbids it in SNI */
     ERR_clear_error();
     char *name =
-        must_strdup(server_name); /* the macro casts const away, which clang tells */
+        must_strdup(server_name); /* the macro casts const away, and clang warns of it */
     check(SSL_set_tlsext_host_name(ssl, name) == 1);
     free(name);
     if (context->verifies) {

@@ -12,7 +12,7 @@ static const char label[] = "sidrail tls session 2";
 
 _Static_assert(SSL_MAX_SID_CTX_LENGTH == 32, "a SHA-256 fits");
 
-/* Who signs the certificates that are asked for. */
+/* The authorities of the certificates that are asked for. */
 static void digest_authorities(EVP_MD_CTX *sum, SSL_CTX *context)
 {
     STACK_OF(X509_OBJECT) *objects =

@@ -1,4 +1,4 @@
-"""Client managers for python-socketio that tell sidrail-broker which rooms their pod needs.
+"""Client managers for python-socketio that report to sidrail-broker which rooms their pod needs.
 
 On a plain Redis they behave as ``RedisManager`` and ``AsyncRedisManager``::
 

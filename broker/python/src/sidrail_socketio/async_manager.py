@@ -24,7 +24,7 @@ if _TALKS:
 
 
 class AsyncSidrailManager(Pod, socketio.AsyncRedisManager):  # type: ignore[misc]
-    """``AsyncRedisManager`` that tells sidrail-broker which rooms its pod needs: see ``SidrailManager``.
+    """``AsyncRedisManager`` that reports to sidrail-broker which rooms its pod needs: see ``SidrailManager``.
 
     With python-socketio before 5.10, whose ``enter_room`` is not a coroutine and cannot wait for a join, the pod is
     given everything; emits to its own clients stay in the pod all the same, and positions are exact.

@@ -37,7 +37,7 @@ _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class SidrailManager(Pod, socketio.RedisManager):  # type: ignore[misc]
-    """``RedisManager`` that tells sidrail-broker which rooms its pod needs; on a plain Redis it is a ``RedisManager``.
+    """``RedisManager`` that reports to sidrail-broker which rooms its pod needs; on a plain Redis it is a ``RedisManager``.
 
     Behind the broker
 

@@ -110,7 +110,7 @@ class Pod:
     def _listen_here(self) -> None:
         """Before anything that needs the listener: after a fork it is started again, when the child is used."""
         if self._pid != os.getpid():
-            self._forked()  # by something that does not tell Python
+            self._forked()  # by something that Python does not see
         if self._must_listen:
             self._must_listen = False
             self._begin_listening()

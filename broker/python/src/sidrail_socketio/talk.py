@@ -8,7 +8,7 @@ the greeting's channel, ``<channel>.sidrail.<host_id>``::
                                         ▼
                                      GREETED    SIDRAIL HELLO, ROOMS; then JOIN, LEAVE, SEEN
                                                 joined GENERATION SEQUENCE: what is published from now on comes
-                                                again: tell all rooms anew
+                                                again: send all rooms again
 
 The caller holds a lock over each call, and sends the commands that it gets in the order in which it got them.
 """
