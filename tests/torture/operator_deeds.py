@@ -22,7 +22,7 @@ class Operator:
         """The configuration with changes that no open session may feel."""
         config = json.loads(json.dumps(self.scene.config))
         rng = self.rng
-        config["timeouts"]["keep_alive"] = rng.choice(("60s", "90s"))
+        config["timeouts"]["keep_alive"] = rng.choice(("300s", "400s"))
         config["limits"]["body_bytes"] = rng.choice((1000000, 2000000))
         config["limits"]["buffered_bytes"] = rng.choice(("128MiB", "256MiB"))
         config["log"]["level"] = rng.choice(("info", "warn"))

@@ -80,7 +80,8 @@ class Scene:
                 not e.is_victim and not oracle.is_disturbed(e.name, oracle.now()) for e in self.endpoints)
         self.list_path.write_text(json.dumps([{"address": e.address, "id": e.name} for e in self.endpoints]))
         self.proxy = daemons.Proxy("proxy", folder, [], keys=self.keys_path, config={
-            "listeners": [], "timeouts": {"request_head": "4s", "write_stall": "20s", "connect": "5s", "keep_alive": "60s"},
+            "listeners": [], "timeouts": {name: f"{seconds * daemons.PATIENCE}s" for name, seconds in (
+                ("request_head", 10), ("write_stall", 20), ("connect", 5), ("keep_alive", 60))},
             "limits": {"connections": 3000, "body_bytes": 1000000, "buffered_bytes": "256MiB"},
             "engine_io_paths": ["/socket.io/", "/secure/socket.io/", "/rude/socket.io/"],
             "upstreams": [
