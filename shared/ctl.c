@@ -19,6 +19,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/queue.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,6 +32,7 @@
 #define CALLS_MAX       32
 #define ANSWER_MAX      (64 * 1024 * 1024)
 #define CONNECTION_WAIT SECONDS(10)
+#define NO_ANSWER       "the daemon closed the connection without an answer"
 
 enum call_state { CALL_READING, CALL_RUNNING, CALL_WRITING, CALL_DESERTED };
 
@@ -363,17 +365,26 @@ static void print_verbs(const struct ctl_verb *verbs, size_t count, FILE *out)
     }
 }
 
-static bool write_line(int fd, int word_count, char **words)
+/* NULL, or what went wrong; constant text. */
+static const char *write_line(int fd, int word_count, char **words)
 {
     struct evbuffer *line = evbuffer_new();
     for (int i = 0; i < word_count; i++)
         evbuffer_add_printf(line, "%s%s", i > 0 ? " " : "", words[i]);
     evbuffer_add(line, "\n", 1);
-    bool is_written = evbuffer_get_length(line) <= LINE_MAX_BYTES;
-    while (is_written && evbuffer_get_length(line) > 0)
-        is_written = evbuffer_write(line, fd) > 0;
+    const char *why =
+        evbuffer_get_length(line) > LINE_MAX_BYTES ? "the arguments are too long" : NULL;
+    while (why == NULL && evbuffer_get_length(line) > 0) {
+        /* no SIGPIPE: a daemon that is busy may close at once */
+        ssize_t taken =
+            send(fd, evbuffer_pullup(line, -1), evbuffer_get_length(line), MSG_NOSIGNAL);
+        if (taken > 0)
+            evbuffer_drain(line, (size_t)taken);
+        else if (taken == 0 || errno != EINTR)
+            why = NO_ANSWER;
+    }
     evbuffer_free(line);
-    return is_written;
+    return why;
 }
 
 /* Reads to the end and sorts by the first line. */
@@ -389,7 +400,7 @@ static int read_answer(int fd, FILE *out, FILE *errors)
     bool is_ok = first != NULL && strcmp(first, "ok") == 0;
     size_t len = evbuffer_get_length(answer);
     if (first == NULL)
-        fprintf(errors, "the daemon closed the connection without an answer\n");
+        fprintf(errors, "%s\n", NO_ANSWER);
     else if (len > 0)
         fwrite(evbuffer_pullup(answer, -1), 1, len, is_ok ? out : errors);
     free(first);
@@ -423,10 +434,11 @@ int ctl_client(const char *path, const char *daemon, const struct ctl_verb *verb
         return EXIT_CODE_START;
     }
     int code = EXIT_CODE_START;
-    if (write_line(fd, word_count, words))
+    const char *trouble = write_line(fd, word_count, words);
+    if (trouble == NULL)
         code = read_answer(fd, out, errors);
     else
-        fprintf(errors, "the daemon does not read\n");
+        fprintf(errors, "%s\n", trouble);
     close(fd);
     return code;
 }

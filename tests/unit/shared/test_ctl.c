@@ -13,6 +13,7 @@
 #include <event2/event.h>
 #include <event2/thread.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -241,6 +242,24 @@ static void test_a_client_that_leaves_takes_nothing_with_it(void **state)
     expect(EXIT_CODE_WELL, "json=0\n", "echo", NULL, NULL);
 }
 
+static void test_a_daemon_that_is_busy_is_reported(void **state)
+{
+    (void)state;
+    int silent[40];
+    for (size_t i = 0; i < ARRAY_LEN(silent); i++)
+        silent[i] = dial();
+    void (*before)(int) = signal(SIGPIPE, SIG_DFL); /* as in the program */
+    for (int i = 0; i < 100; i++) {
+        char *said;
+        assert_int_equal(EXIT_CODE_START, tell(&said, "echo", NULL, NULL));
+        assert_string_equal(said, "the daemon closed the connection without an answer\n");
+        free(said);
+    }
+    signal(SIGPIPE, before);
+    for (size_t i = 0; i < ARRAY_LEN(silent); i++)
+        close(silent[i]);
+}
+
 static void test_the_socket_is_for_its_owner_only(void **state)
 {
     (void)state;
@@ -279,6 +298,7 @@ int main(void)
         TEST(test_mistakes_of_usage_are_told_without_a_daemon),
         TEST(test_odd_lines_are_answered_or_dropped),
         TEST(test_a_client_that_leaves_takes_nothing_with_it),
+        TEST(test_a_daemon_that_is_busy_is_reported),
         TEST(test_the_socket_is_for_its_owner_only),
         TEST(test_the_default_path_lies_in_a_folder_that_can_be_written),
     };
