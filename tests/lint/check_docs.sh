@@ -5,10 +5,10 @@ source "$(dirname "$0")/sources.sh"
 tests/lint/write_docs.py --check
 
 missing=0
-for header in shared/*.h proxy/*.h broker/*.h; do
-    module=$(basename "$header" .h)
-    if ! grep -q "\`$module\`" docs/architecture.md; then
-        echo "docs/architecture.md does not name $header"
+for file in shared/*.h proxy/*.h broker/*.h shared/*.c proxy/*.c broker/*.c; do
+    module=$(basename "${file%.*}")
+    if [ "$module" != main ] && ! grep -q "\`$module\`" docs/architecture.md; then
+        echo "docs/architecture.md does not name $file"
         missing=1
     fi
 done
