@@ -15,7 +15,8 @@
 /* To finish a change of the map, when this broker starts beside it. */
 #define WAIT_FOR_OTHERS SECONDS(20)
 
-bool agreement_differs(const struct agreement *agreement, const struct peer *peer)
+/* By what its heartbeats say. */
+static bool seems_to_differ(const struct agreement *agreement, const struct peer *peer)
 {
     const struct map_change *map = agreement->map;
     return peer->used != map_change_used(map) && !map_change_knows(map, peer->used) &&
@@ -23,6 +24,16 @@ bool agreement_differs(const struct agreement *agreement, const struct peer *pee
            !peer_carries(peer, map_change_used(map)) &&
            !map_change_is_without(map, peer->origin) &&
            peer_is_present(peer, standing_now());
+}
+
+bool agreement_differs(const struct agreement *agreement, const struct peer *peer)
+{
+    return peer_has_shown_map(peer) && seems_to_differ(agreement, peer);
+}
+
+bool agreement_wants_answer(const struct agreement *agreement, const struct peer *peer)
+{
+    return !peer_has_shown_map(peer) && seems_to_differ(agreement, peer);
 }
 
 static void add(char text[AGREEMENT_TEXT_SIZE], const char *word)
@@ -89,7 +100,7 @@ static uint64_t ready_at_of(const struct peer *peer)
     return peer->is_ready ? peer->ready_at : UINT64_MAX;
 }
 
-/* `is_ready_only`: who is not READY does not count. */
+/* `is_ready_only`: who is not READY does not count. Of those with another map count only those who have shown it. */
 static struct party party_of(const struct agreement *agreement, uint64_t hash,
                              bool is_ready_only)
 {
@@ -99,7 +110,8 @@ static struct party party_of(const struct agreement *agreement, uint64_t hash,
     for (peer = peer_first(agreement->peers); peer != NULL;
          peer = TAILQ_NEXT(peer, of_table))
         if (peer->used == hash && peer_is_present(peer, now) &&
-            (peer->is_ready || !is_ready_only))
+            (peer->is_ready || !is_ready_only) &&
+            (hash == map_change_used(agreement->map) || peer_has_shown_map(peer)))
             join(&party, ready_at_of(peer));
     if (hash == map_change_used(agreement->map))
         join(&party, agreement->ready_at != 0 ? agreement->ready_at : UINT64_MAX);

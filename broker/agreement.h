@@ -2,7 +2,7 @@
  * Whether the brokers agree on the map: who routes by another one with no change under way that ends it, what differs, and
  * which side gives way (docs/broker-protocol.md, "Maps that differ").
  *
- *     a live one uses a map that is not known here, and knows none of ours ─▶ it differs
+ *     a live one uses a map that is not known here, and knows none of ours ─▶ it is asked ─ says the same ─▶ it differs
  *     differs ─▶ who has more right? ─┬─ the others ─▶ not ready, publishes are refused
  *                                     └─ this one ───▶ named in log, status and metric, that is all
  */
@@ -27,8 +27,12 @@ struct agreement {
     uint64_t ready_at; /* timing_now() when this broker became READY; 0: it is not */
 };
 
-/* Does this broker route otherwise, and no change is under way that ends it? */
+/* Does this broker route otherwise, and no change is under way that ends it? It has said so when it was asked: heartbeats alone
+ * may be anybody's. */
 bool agreement_differs(const struct agreement *agreement, const struct peer *peer);
+
+/* Only its heartbeats say that it differs: it is to be asked. */
+bool agreement_wants_answer(const struct agreement *agreement, const struct peer *peer);
 
 /* What differs, as "partitions (64, here 4096), shards"; no longer than AGREEMENT_TEXT_SIZE / 2. */
 void agreement_write(const struct agreement *agreement, const struct peer *peer,

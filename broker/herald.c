@@ -38,9 +38,6 @@
 /* Tails beyond this follow in a heartbeat of their own: each stays below 64 KiB. */
 #define TAILS_IN_BEAT 4096
 
-/* Entries of the list of shards where it is subscribed: its count is one byte. */
-#define SUBSCRIBED_MAX 255
-
 struct herald {
     struct herald_config config;
     char *cluster;
@@ -149,7 +146,8 @@ static void send_to(struct herald *herald, uint64_t origin, struct control *cont
     if (shard == NULL)
         return;
     control->sender = herald->config.origin;
-    control->number = herald->number;
+    if (control->number == 0)
+        control->number = herald->number;
     char suffix[32];
     write_own_channel(origin, suffix);
     control_write(control, herald->out);
@@ -195,33 +193,13 @@ static void parts_free(struct facts_parts *parts)
     evbuffer_free(parts->generic);
 }
 
-/* What the map is made of; then names, for releases that know no places; then names with places. */
-static size_t write_subscribed(const struct herald *herald, struct evbuffer *list)
-{
-    size_t written = 1;
-    size_t count = shard_set_count(herald->config.shards);
-    struct map_outline outline = map_change_outline(herald->config.map);
-    control_add_outline(list, &outline);
-    for (size_t i = 0; i < 2 * count && written < SUBSCRIBED_MAX; i++) {
-        const struct shard *shard = shard_set_get(herald->config.shards, i % count);
-        size_t len = evbuffer_get_length(list);
-        if (!shard_is_complete(shard))
-            continue;
-        if (i >= count)
-            control_add_place(list, shard_name(shard), shard_place(shard));
-        else if (!shard_is_left(shard))
-            control_add_name(list, shard_name(shard));
-        written += evbuffer_get_length(list) > len;
-    }
-    return written;
-}
-
 /* The facts' lists lie in `parts`; its tails_before is set. */
 static struct control_facts make_facts(struct herald *herald, struct facts_parts *parts)
 {
     *parts = (struct facts_parts){evbuffer_new(), evbuffer_new(), evbuffer_new(),
                                   evbuffer_new(), .tails_before = parts->tails_before};
-    size_t subscribed = write_subscribed(herald, parts->subscribed);
+    size_t subscribed =
+        map_change_write_subscribed(herald->config.map, parts->subscribed);
     size_t carries = map_change_write_carries(herald->config.map, parts->carries);
     tails_walk(herald->config.tails, standing_now(), add_tail, parts);
     return (struct control_facts){
@@ -322,6 +300,17 @@ static void on_beat(evutil_socket_t fd UNUSED, short what UNUSED, void *argument
 
 /* ── ready ── */
 
+static void ask_where(struct herald *herald, struct peer *peer)
+{
+    peer->question = ++herald->number;
+    peer->asked_at = standing_now();
+    peer->asks_again = false;
+    peer->token = peer_random_id();
+    struct control control = {
+        .kind = CONTROL_WHERE, .number = peer->token, .shard = answer_on(herald)};
+    send_to(herald, peer->origin, &control, SLICE(""));
+}
+
 static bool has_questions(const struct herald *herald)
 {
     uint64_t now = standing_now();
@@ -346,7 +335,15 @@ const char *herald_outvoted(const struct herald *herald)
 static void look_at_agreement(struct herald *herald)
 {
     struct agreement agreement = herald_agreement(herald);
+    uint64_t now = standing_now();
     agreement_look(&agreement, &herald->verdict);
+    struct peer *peer;
+    for (peer = peer_first(herald->config.peers); peer != NULL;
+         peer = TAILQ_NEXT(peer, of_table))
+        if (peer->question == 0 &&
+            (peer->asked_at == 0 || now - peer->asked_at >= WHERE_EVERY) &&
+            agreement_wants_answer(&agreement, peer))
+            ask_where(herald, peer);
 }
 
 static void look_ready(struct herald *herald)
@@ -378,15 +375,6 @@ static void look_ready(struct herald *herald)
 }
 
 /* ── questions ── */
-
-static void ask_where(struct herald *herald, struct peer *peer)
-{
-    peer->question = ++herald->number;
-    peer->asked_at = standing_now();
-    peer->asks_again = false;
-    struct control control = {.kind = CONTROL_WHERE, .shard = answer_on(herald)};
-    send_to(herald, peer->origin, &control, SLICE(""));
-}
 
 bool herald_hears(const struct herald *herald)
 {
@@ -672,12 +660,14 @@ static void take_heartbeat(struct herald *herald, const struct shard *shard,
 static void take_positions(struct herald *herald, const struct control *control)
 {
     struct peer *peer = peer_find(herald->config.peers, control->sender);
-    if (peer == NULL || peer->question == 0 || control->question != peer->question)
+    if (peer == NULL || peer->question == 0 || control->question != peer->token)
         return;
     uint64_t asked_at = peer->asked_at;
+    uint64_t question = peer->question;
     bool is_first = peer->answered_question == 0;
     peer->question = 0;
-    peer->answered_question = control->question;
+    peer->answered_question = question;
+    peer->answered_map = control->facts.used;
     uint64_t *lasts = must_calloc(herald->config.partitions, sizeof(uint64_t));
     struct control_list places = control->places;
     uint16_t partition;
@@ -690,7 +680,7 @@ static void take_positions(struct herald *herald, const struct control *control)
     if (is_first && peer->has_ready_at && !peer->is_known)
         receiver_set_age(herald->config.receiver, peer->origin, peer->ready_at);
     for (unsigned i = 0; i < herald->config.partitions; i++) {
-        if (control->question > herald->want_numbers[i])
+        if (question > herald->want_numbers[i])
             receiver_set_base(herald->config.receiver, control->sender, i, lasts[i]);
         receiver_hear_of(herald->config.receiver, control->sender, i, lasts[i]);
         receiver_confirm(herald->config.receiver, control->sender, i, lasts[i], asked_at);

@@ -9,6 +9,7 @@
 #include "broker/standing_clock.h"
 #include "shared/log.h"
 
+#include <event2/buffer.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -19,6 +20,9 @@
 #define NAME_LATE_AFTER SECONDS(60)
 
 #define WITHOUT_MAX 64
+
+/* Entries of the list of shards where it is subscribed: its count is one byte. */
+#define SUBSCRIBED_MAX 255
 
 struct map_change {
     struct map_change_config config;
@@ -285,6 +289,26 @@ uint64_t map_change_used(const struct map_change *change)
 uint64_t map_change_loaded(const struct map_change *change)
 {
     return hash_of(change->loaded);
+}
+
+size_t map_change_write_subscribed(const struct map_change *change, struct evbuffer *list)
+{
+    size_t written = 1;
+    size_t count = shard_set_count(change->config.shards);
+    struct map_outline outline = map_change_outline(change);
+    control_add_outline(list, &outline);
+    for (size_t i = 0; i < 2 * count && written < SUBSCRIBED_MAX; i++) {
+        const struct shard *shard = shard_set_get(change->config.shards, i % count);
+        size_t len = evbuffer_get_length(list);
+        if (!shard_is_complete(shard))
+            continue;
+        if (i >= count)
+            control_add_place(list, shard_name(shard), shard_place(shard));
+        else if (!shard_is_left(shard))
+            control_add_name(list, shard_name(shard));
+        written += evbuffer_get_length(list) > len;
+    }
+    return written;
 }
 
 size_t map_change_write_carries(const struct map_change *change, struct evbuffer *list)

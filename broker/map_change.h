@@ -79,6 +79,11 @@ bool map_change_is_without(const struct map_change *change, uint64_t origin);
 /* Appends the hashes of maps that are carried; returns how many. */
 size_t map_change_write_carries(const struct map_change *change, struct evbuffer *list);
 
+/* Appends where this broker is subscribed, as in heartbeats: what its map is made of; then names, for releases that know no
+ * places; then names with places. Returns how many entries. */
+size_t map_change_write_subscribed(const struct map_change *change,
+                                   struct evbuffer *list);
+
 /* Is this one of them, or about to be? */
 bool map_change_knows(const struct map_change *change, uint64_t hash);
 

@@ -1,5 +1,6 @@
 #include "broker/peers.h"
 
+#include <openssl/rand.h>
 #include <stdlib.h>
 
 struct tomb {
@@ -295,6 +296,19 @@ bool peer_is_believed(const struct peer_table *table, const struct peer *peer)
 {
     return peer != NULL && !peer_is_stranger(peer) &&
            (!table->wants_answers || peer->answered_question != 0);
+}
+
+bool peer_has_shown_map(const struct peer *peer)
+{
+    return peer->answered_question != 0 && peer->answered_map == peer->used;
+}
+
+uint64_t peer_random_id(void)
+{
+    uint64_t id = 0;
+    while (id == 0)
+        check(RAND_bytes((unsigned char *)&id, (int)sizeof(id)) == 1);
+    return id;
 }
 
 bool peer_is_stranger(const struct peer *peer)

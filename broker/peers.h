@@ -60,11 +60,12 @@ struct peer {
     bool
         lacks_tails; /* its newest facts came too long after those before them; whoever asks for its positions clears it */
     bool is_back;    /* it was buried; whoever wakes what is known of it clears it */
-    /* Its positions: the question that waits for an answer (0: none), when it was asked, whether another is due
-     * soon, and the newest question that was answered. */
-    uint64_t question, asked_at;
+    /* Its positions: the question that waits for an answer (0: none), which answer it is known by, when it was asked,
+     * whether another is due soon, the newest question that was answered, and the map that the answer said is used. */
+    uint64_t question, token, asked_at;
     bool asks_again;
     uint64_t answered_question;
+    uint64_t answered_map;
     TAILQ_ENTRY(peer) of_table;
 };
 
@@ -118,6 +119,13 @@ bool peer_is_believed(const struct peer_table *table, const struct peer *peer);
 
 /* No heartbeat of it was heard. */
 bool peer_is_stranger(const struct peer *peer);
+
+/* Did it say itself, asked with a number that nobody else can guess, that it uses the map that is heard of it? A heartbeat may
+ * be anybody's. */
+bool peer_has_shown_map(const struct peer *peer);
+
+/* 64 random bits, never 0, that nobody can guess: of an origin, or of a question. */
+uint64_t peer_random_id(void);
 
 /* Live, or about to be: heard as lately, READY or not. */
 bool peer_is_present(const struct peer *peer, uint64_t standing);

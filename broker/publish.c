@@ -6,7 +6,6 @@
 #include "shared/log.h"
 
 #include <event2/event.h>
-#include <openssl/rand.h>
 #include <stdlib.h>
 
 /* An own message that its shard has confirmed and that has not come back after this is delivered from the
@@ -53,14 +52,6 @@ static void end_turn(void *context)
 
 /* ── public ── */
 
-static uint64_t random_id(void)
-{
-    uint64_t id = 0;
-    while (id == 0)
-        check(RAND_bytes((unsigned char *)&id, (int)sizeof(id)) == 1);
-    return id;
-}
-
 static struct message_policy policy_of(const struct broker_config *config)
 {
     return (struct message_policy){
@@ -84,7 +75,7 @@ struct publisher *publisher_new(struct event_base *base, struct turn *turn,
     publisher->deliverer = deliverer;
     publisher->policy = policy_of(config);
     publisher->scratch = scan_scratch_new();
-    publisher->origin = random_id();
+    publisher->origin = peer_random_id();
     if (map == NULL)
         return publisher;
     publisher_shards_init(publisher, map);

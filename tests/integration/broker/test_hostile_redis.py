@@ -5,9 +5,9 @@ import random
 import threading
 import time
 
-from broker_load import Load
+import pytest
 from broker_tools import wait_up
-from daemons import figure, sanitizer, wait_until
+from daemons import figure, http_get, sanitizer, wait_until
 from forgery import (ASK, CONTROL_CHANNEL, GONE, JOINED, PICKLE, POSITIONS, WHERE, control, envelope, facts, heartbeat,
                      origin_of, own_channel, partition_channel, positions, ranges)
 from resp_client import Pod, Raw, emit
@@ -169,12 +169,30 @@ class Stranger:
         self.client.close()
 
 
-def test_messages_go_on_under_forged_ones(redis_server, broker, tmp_path):
-    """With keys: without them a forged heartbeat of another map has publishes refused, as a real one does."""
+def test_a_forged_map_has_nothing_refused(redis_server, broker):
+    """In the name of a new broker, and in that of one that agrees: only who answers for its map is believed."""
+    server = redis_server()
+    brokers = [broker([server]) for _ in range(2)]
+    wait_up(*brokers)
+    pod = Pod(brokers[1].port)
+    with server.client() as client, Raw(brokers[0].port) as raw:
+        client.publish(CONTROL_CHANNEL, heartbeat(79, 1))
+        for i, origin in enumerate((78, origin_of(brokers[1]))):
+            client.publish(CONTROL_CHANNEL, heartbeat(origin, 10**5, age=10**9, used=77, carries=[77]))
+            for j in range(10):
+                assert raw.call("PUBLISH", "flask-socketio", emit("r", [i, j])) == 0
+                assert http_get(brokers[0].admin + "/readyz")[0] == 200
+                time.sleep(0.03)
+        wait_until(lambda: len(pod.received) >= 20, "all came", 5)
+    assert "different map" not in brokers[0].log()
+
+
+@pytest.mark.parametrize("has_keys", (False, True))
+def test_messages_go_on_under_forged_ones(redis_server, broker, tmp_path, has_keys):
     server = redis_server()
     (tmp_path / "keys").write_text("a " + "5c" * 16 + "\n")
-    brokers = [broker([server], config={"log": {"level": "info"}, "cluster": {"key_file": str(tmp_path / "keys")}})
-               for _ in range(2)]
+    cluster = {"key_file": str(tmp_path / "keys")} if has_keys else {}
+    brokers = [broker([server], config={"log": {"level": "info"}, "cluster": cluster}) for _ in range(2)]
     wait_up(*brokers)
     before = [b.pss() for b in brokers]
     stranger = Stranger(server, brokers, seed=11)
@@ -185,7 +203,8 @@ def test_messages_go_on_under_forged_ones(redis_server, broker, tmp_path):
             time.sleep(0.02)
         stranger.stop()
         wait_until(lambda: len(pod.received) >= figure(100, 2000), "everything came", 20)
-    print("forged", stranger.sent, "dropped", brokers[1].metrics().get("sidrail_broker_unauthenticated_total"))
+    dropped = "unauthenticated" if has_keys else "implausible"
+    print("forged", stranger.sent, "dropped", brokers[1].metrics().get(f"sidrail_broker_{dropped}_total"))
     assert [data for _, data in pod.received if isinstance(data, int)] == list(range(figure(100, 2000)))
     if not sanitizer():
         for b, was in zip(brokers, before):

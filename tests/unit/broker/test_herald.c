@@ -321,8 +321,9 @@ static void publish(struct world *world)
     assert_true(result.is_accepted && !result.must_wait);
 }
 
-static void hear_of(struct world *world, uint64_t origin, uint64_t used, uint8_t flags,
-                    const struct map_outline *outline)
+/* A heartbeat; `answers`: and the answer where it is asked for one. */
+static void hear_claim(struct world *world, uint64_t origin, uint64_t used, uint8_t flags,
+                       const struct map_outline *outline, bool answers)
 {
     struct evbuffer *carries = evbuffer_new();
     struct evbuffer *subscribed = evbuffer_new();
@@ -339,8 +340,29 @@ static void hear_of(struct world *world, uint64_t origin, uint64_t used, uint8_t
                   .subscribed = list_of(subscribed, outline != NULL)},
     };
     hear_from(world, origin, &control);
+    char channel[32];
+    snprintf(channel, sizeof(channel), ":o:%016llx", (unsigned long long)origin);
+    if (answers) {
+        settle(world);
+        bool is_asked = said(world, CONTROL_WHERE, channel) > 0;
+        if (!is_asked && used != world->first_hash) { /* it was asked just before */
+            pass(world, MILLISECONDS(310));
+            is_asked = said(world, CONTROL_WHERE, channel) > 0;
+        }
+        if (is_asked) {
+            control.kind = CONTROL_POSITIONS;
+            control.question = world->control.number;
+            hear_from(world, origin, &control);
+        }
+    }
     evbuffer_free(carries);
     evbuffer_free(subscribed);
+}
+
+static void hear_of(struct world *world, uint64_t origin, uint64_t used, uint8_t flags,
+                    const struct map_outline *outline)
+{
+    hear_claim(world, origin, used, flags, outline, true);
 }
 
 static const char *refusal(struct world *world)
@@ -420,6 +442,8 @@ static void test_who_has_more_right(void **state UNUSED)
         bool is_ready = i % 2 == 1;
         struct world world;
         begin(&world);
+        link_up("a:1");
+        link_up("b:1");
         if (is_ready)
             get_ready(&world);
         world.age = rows[i / 2].age;
@@ -453,6 +477,59 @@ static void test_a_ready_one_goes_on_where_only_shards_differ(void **state UNUSE
     publisher_go_on_without(world.publisher, PEER);
     publisher_tick(world.publisher);
     assert_null(publisher_outvoted(world.publisher));
+    end(&world);
+}
+
+/* Whoever may PUBLISH can say this once, in a new name or in that of a broker that agrees. */
+static void test_a_map_that_nobody_has_shown_refuses_nothing(void **state UNUSED)
+{
+    struct world world;
+    for (unsigned i = 0; i < 4; i++) {
+        begin(&world);
+        world.age = 3600000;
+        link_up("a:1");
+        link_up("b:1");
+        if (i % 2 == 1)
+            get_ready(&world);
+        if (i / 2 == 1)
+            hear_of(&world, PEER, world.first_hash, CONTROL_READY, NULL);
+        hear_claim(&world, PEER, OTHER_MAP, CONTROL_READY, NULL, false);
+        for (unsigned j = 0; j < 10; j++) {
+            assert_string_equal("", refusal(&world));
+            hear_claim(&world, PEER + 1 + j, OTHER_MAP, CONTROL_READY, NULL, false);
+            pass(&world, MILLISECONDS(310));
+            assert_true(said(&world, CONTROL_WHERE, peer_channel) > 0);
+        }
+        /* not an answer to the question that is open */
+        struct control answer = {.kind = CONTROL_POSITIONS,
+                                 .question = world.control.number + 1,
+                                 .facts = {.flags = CONTROL_READY, .used = OTHER_MAP}};
+        hear(&world, &answer);
+        assert_string_equal("", refusal(&world));
+        hear_claim(&world, PEER, OTHER_MAP, CONTROL_READY, NULL, false);
+        answer.question--;
+        hear(&world, &answer);
+        assert_string_not_equal("", refusal(&world));
+        end(&world);
+    }
+}
+
+/* Questions go by numbers that cannot be guessed from those before. */
+static void test_each_question_has_a_random_number(void **state UNUSED)
+{
+    struct world world;
+    uint64_t numbers[3];
+    begin(&world);
+    link_up("a:1");
+    link_up("b:1");
+    hear_facts(&world, world.first_hash, world.first_hash, 2, 0);
+    for (unsigned i = 0; i < 3; i++) {
+        pass(&world, MILLISECONDS(310));
+        assert_true(said(&world, CONTROL_WHERE, peer_channel) > 0);
+        numbers[i] = world.control.number;
+    }
+    assert_true((numbers[0] | numbers[1] | numbers[2]) > UINT32_MAX);
+    assert_true(numbers[2] - numbers[1] != numbers[1] - numbers[0]);
     end(&world);
 }
 
@@ -750,6 +827,8 @@ int main(void)
         cmocka_unit_test(test_a_starting_broker_refuses_beside_another_map),
         cmocka_unit_test(test_who_has_more_right),
         cmocka_unit_test(test_a_ready_one_goes_on_where_only_shards_differ),
+        cmocka_unit_test(test_a_map_that_nobody_has_shown_refuses_nothing),
+        cmocka_unit_test(test_each_question_has_a_random_number),
         cmocka_unit_test(test_questions_are_answered_and_what_is_kept_is_sent_again),
         cmocka_unit_test(test_who_is_heard_again_is_asked_where_it_is),
         cmocka_unit_test(test_all_that_is_gone_is_said_at_once),
