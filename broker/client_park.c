@@ -318,21 +318,19 @@ static uint64_t acknowledged(const struct client *client)
     return waiting <= client->queued ? client->queued - waiting : 0;
 }
 
-/* Its pod's name subscribes anew since `since`. Its own path is known to be open when anything was acknowledged after
- * that; where nothing is under way that could be, a heartbeat is sent. */
+/* Its pod's name subscribes anew since `since`. Its own path is known to be open when something was acknowledged that was
+ * sent after that: what was sent before can have been acknowledged by a pod that has gone since. */
 static enum path look_at_path(struct client *client, uint64_t since, uint64_t now)
 {
-    uint64_t heard = acknowledged(client);
     if (address_is_unix(&client->facts.peer))
         return PATH_OPEN;
-    if (heard > client->heard) {
-        client->heard = heard;
-        client->heard_at = now;
-    }
-    if (client->heard_at > since)
-        return PATH_OPEN;
-    if (heard == client->queued)
+    if (client->probed_at < since) {
+        client->probed_at = now;
+        client->probed_from = client->queued;
         client_beat(client, now);
+    }
+    if (acknowledged(client) > client->probed_from)
+        return PATH_OPEN;
     enum path path = path_of(client, HALF_OPEN_AFTER);
     return path == PATH_OPEN && now - since < RESENT_WITHIN ? PATH_DOUBTFUL : path;
 }
@@ -384,14 +382,15 @@ static bool is_at_one_address(const struct client *one, const struct client *oth
                   address_ip_text(&other->facts.peer, other_ip)) == 0;
 }
 
-/* Whose place the client takes: of several that have one name, only one of its own address. NULL: nobody's. */
+/* Whose place the client takes: of several that have one name, only one of its own address, and of these the newest,
+ * since an older one may have been a connection of which the pod had lost sight before. NULL: nobody's. */
 static struct client *find_parked(struct client *client)
 {
     struct client_set *set = client->set;
     struct client *elsewhere = NULL;
     unsigned others = 0;
     struct client *other;
-    TAILQ_FOREACH(other, &set->parked, of_set)
+    TAILQ_FOREACH_REVERSE(other, &set->parked, client_list, of_set)
     {
         if (!is_of_one_pod(client, other) ||
             !interest_covers(&client->subscriber, &other->subscriber))

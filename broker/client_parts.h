@@ -60,8 +60,9 @@ struct client {
     uint64_t queued; /* bytes of the connection, while is_kept */
     size_t trimmed_ago;
     uint64_t parked_at;
-    uint64_t returned_at;     /* it waits to subscribe since; 0: it does not */
-    uint64_t heard, heard_at; /* what was acknowledged when another of its pod returned */
+    uint64_t returned_at; /* it waits to subscribe since; 0: it does not */
+    uint64_t probed_at,
+        probed_from; /* when another of its pod returned, and what was queued before */
     struct resp_parser parser;
     char *input; /* NULL: empty */
     size_t input_len;

@@ -283,6 +283,110 @@ static void test_who_waits_and_finishes_is_read_from_no_more(void **state UNUSED
     end(&world);
 }
 
+/* ── who returns ── */
+
+/* A named pod subscribes; its descriptor. */
+static int enter_pod(struct world *world)
+{
+    int fd = enter(world);
+    say(fd, "CLIENT SETNAME pod-1\r\nSUBSCRIBE socketio\r\n");
+    turns(world, 3);
+    return fd;
+}
+
+static void say_to_all(struct world *world, int fd, const char *text)
+{
+    char line[64];
+    snprintf(line, sizeof(line), "PUBLISH socketio %s\r\n", text);
+    say(fd, line);
+    turns(world, 3);
+}
+
+/* What is there to read, as text. */
+static const char *read_text(int fd)
+{
+    static char bytes[65536];
+    ssize_t len = read(fd, bytes, sizeof(bytes) - 1);
+    bytes[len > 0 ? len : 0] = '\0';
+    return bytes;
+}
+
+static void look_again(struct world *world)
+{
+    client_set_resume(world->context.clients);
+    turns(world, 3);
+}
+
+/* What an old connection acknowledges proves only that its pod was there when that was sent: the rest may be of a pod
+ * that has gone since. Here unread bytes stand for bytes that are not acknowledged. */
+static void test_only_what_was_sent_since_shows_that_an_old_one_lives(void **state UNUSED)
+{
+    struct world world;
+    begin(&world, 1);
+    int publisher = enter(&world);
+    int old = enter_pod(&world);
+    for (int i = 0; i < 300;
+         i++) { /* more than what the kernel adds to bytes that are unread */
+        say_to_all(&world, publisher, "read-at-once");
+        read_all(old);
+    }
+    say_to_all(&world, publisher, "sent-before");
+    say_to_all(&world, publisher, "sent-before");
+    int new = enter_pod(&world);
+    const struct client *client = newest(&world);
+    assert_true(client->facts.waits_since != 0);
+    /* one of what was under way, as an acknowledgement that was as well */
+    char bytes[sizeof("*3\r\n$7\r\nmessage\r\n$8\r\nsocketio\r\n$11\r\nsent-before\r\n") -
+               1];
+    assert_int_equal(sizeof(bytes), read(old, bytes, sizeof(bytes)));
+    timing_advance_for_test(MILLISECONDS(50));
+    look_again(&world);
+    assert_true(client->facts.waits_since != 0);
+    read_all(old); /* and the heartbeat */
+    timing_advance_for_test(MILLISECONDS(50));
+    look_again(&world);
+    assert_int_equal(0, client->facts.waits_since);
+    assert_non_null(strstr(read_text(new), "subscribe"));
+    close(old);
+    close(new);
+    close(publisher);
+    turns(&world, 3);
+    end(&world);
+}
+
+static void test_the_newest_of_several_hands_over(void **state UNUSED)
+{
+    struct world world;
+    begin(&world, 1);
+    int publisher = enter(&world);
+    int old = enter_pod(&world);
+    read_all(old);
+    int new = enter(&world);
+    say(new, "CLIENT SETNAME pod-1\r\nSUBSCRIBE socketio\r\n");
+    turns(&world, 3);
+    read_all(old);
+    timing_advance_for_test(MILLISECONDS(50));
+    look_again(&world);
+    read_all(new);
+    close(old);
+    turns(&world, 3);
+    pass(&world, MILLISECONDS(20));
+    say_to_all(&world, publisher, "had-by-the-new-one");
+    assert_non_null(strstr(read_text(new), "had-by-the-new-one"));
+    close(new);
+    turns(&world, 3);
+    pass(&world, MILLISECONDS(20));
+    say_to_all(&world, publisher, "had-by-nobody");
+    int third = enter_pod(&world);
+    const char *text = read_text(third);
+    assert_null(strstr(text, "had-by-the-new-one"));
+    assert_non_null(strstr(text, "had-by-nobody"));
+    close(third);
+    close(publisher);
+    turns(&world, 3);
+    end(&world);
+}
+
 /* ── who waits for the same ── */
 
 static void resume(struct world *world, unsigned room)
@@ -541,6 +645,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_killed_subscriber_whose_request_waits_ends_once),
         cmocka_unit_test(test_who_waits_and_finishes_is_read_from_no_more),
+        cmocka_unit_test(test_only_what_was_sent_since_shows_that_an_old_one_lives),
+        cmocka_unit_test(test_the_newest_of_several_hands_over),
         cmocka_unit_test(test_only_as_many_are_tried_as_there_is_room_for),
         cmocka_unit_test(test_who_asks_for_much_lets_others_come_between),
         cmocka_unit_test(test_clients_end_once_in_any_order),
