@@ -8,6 +8,7 @@
 #include "broker/control.h"
 #include "broker/deliver.h"
 #include "broker/envelope.h"
+#include "broker/implausible.h"
 #include "broker/message.h"
 #include "broker/partition_map.h"
 #include "broker/peers.h"
@@ -40,6 +41,8 @@ struct world {
     struct chunk_writer writer;
     uint64_t beats;
     bool is_deaf;
+    uint64_t unsafe;    /* the number of a message that pods must not get */
+    size_t payload_len; /* of messages that come */
     char log[256];
 };
 
@@ -110,9 +113,9 @@ static uint64_t last_sent(void *context UNUSED, unsigned partition UNUSED)
     return UINT64_MAX;
 }
 
-static bool is_safe(void *context UNUSED, const struct envelope *envelope UNUSED)
+static bool is_safe(void *context, const struct envelope *envelope)
 {
-    return true;
+    return envelope->sequence != ((struct world *)context)->unsafe;
 }
 
 static void on_entry(void *context UNUSED, const struct envelope *envelope UNUSED)
@@ -153,7 +156,8 @@ static void end(struct world *world)
     event_base_free(world->base);
 }
 
-static struct evbuffer *envelope_of(uint64_t origin, uint64_t sequence)
+static struct evbuffer *envelope_of(uint64_t origin, uint64_t sequence,
+                                    struct slice payload)
 {
     const struct envelope envelope = {.method = METHOD_EMIT,
                                       .partition = PARTITION,
@@ -162,24 +166,28 @@ static struct evbuffer *envelope_of(uint64_t origin, uint64_t sequence)
                                       .message_id = sequence,
                                       .channel = SLICE("flask-socketio"),
                                       .namespace = SLICE("/"),
-                                      .payload = SLICE("")};
+                                      .payload = payload};
     struct evbuffer *out = evbuffer_new();
     assert_true(envelope_write(&envelope, out));
+    evbuffer_add(out, payload.data, payload.len);
     return out;
 }
 
 static void take(struct world *world, uint64_t origin, uint64_t sequence)
 {
-    struct evbuffer *out = envelope_of(origin, sequence);
+    char *payload = must_calloc(1, world->payload_len + 1);
+    struct evbuffer *out =
+        envelope_of(origin, sequence, slice_of(payload, world->payload_len));
     size_t len = evbuffer_get_length(out);
     receiver_take(world->receiver, slice_of(evbuffer_pullup(out, -1), len), PARTITION);
     evbuffer_free(out);
+    free(payload);
 }
 
 /* An own message is accepted. */
 static void accept_own(struct world *world, uint64_t sequence)
 {
-    struct evbuffer *out = envelope_of(OWN, sequence);
+    struct evbuffer *out = envelope_of(OWN, sequence, SLICE(""));
     size_t len = evbuffer_get_length(out);
     struct span command =
         chunk_writer_copy(&world->writer, slice_of(evbuffer_pullup(out, -1), len));
@@ -296,6 +304,7 @@ static const struct {
     const char *events, *log;
     unsigned lost;
     unsigned gaps;
+    const char *reason; /* of what is lost */
 } cases[] = {
     {"w h 1 2 3", "1 2 3 ", 0, 0},
     {"w h 1 1 2 1 2", "1 2 ", 0, 0},
@@ -316,26 +325,26 @@ static const struct {
     {"w h 1 k1 m20", "1 ", 0, 0},
     /* given up: 5 s after it was noticed, the first run of missing ones only */
     {"w h 1 3 t4", "1 ?2 ", 0, 1},
-    {"w h 1 3 t5", "1 3 ", 1, 0},
-    {"w h 1 4 6 t5", "1 4 ", 2, 1},
-    {"w h 1 4 6 t5 t5", "1 4 6 ", 3, 0},
-    {"w h 1 4 6 t4 3 t4 t1", "1 ?2 +1 ?5 ?2 ?5 3 4 ", 1,
-     1}, /* it answers: time begins anew */
+    {"w h 1 3 t5", "1 3 ", 1, 0, "gap"},
+    {"w h 1 4 6 t5", "1 4 ", 2, 1, "gap"},
+    {"w h 1 4 6 t5 t5", "1 4 6 ", 3, 0, "gap"},
+    {"w h 1 4 6 t4 3 t4 t1", "1 ?2 +1 ?5 ?2 ?5 3 4 ", 1, 1,
+     "gap"}, /* it answers: its time starts again */
     /* silent: 10 s */
     {"w h 1 3 s5", "1 ?2 ", 0, 1},
-    {"w h 1 3 s10", "1 3 ", 1, 0},
+    {"w h 1 3 s10", "1 3 ", 1, 0, "origin"},
     /* it had no chance to answer before it was heard again, nor while no shard was */
     {"w h 1 3 s6 h t1", "1 ?2 ?2 ", 0, 1},
-    {"w h 1 3 s6 h t5", "1 ?2 3 ", 1, 0},
+    {"w h 1 3 s6 h t5", "1 ?2 3 ", 1, 0, "gap"},
     {"w h 1 3 d15 m20", "1 ?2 ?2 ", 0, 1},
     {"w h 1 3 d15 s9", "1 ?2 ?2 ", 0, 1},
-    {"w h 1 3 d15 s10", "1 ?2 3 ", 1, 0},
+    {"w h 1 3 d15 s10", "1 ?2 3 ", 1, 0, "origin"},
     /* gone: at once */
-    {"w h 1 4 c4 g2 g3", "1 4 ", 2, 0},
-    {"w h 1 4 c4 g3 2", "1 2 4 ", 1, 0},
+    {"w h 1 4 c4 g2 g3", "1 4 ", 2, 0, "gone"},
+    {"w h 1 4 c4 g3 2", "1 2 4 ", 1, 0, "gone"},
     /* of what the origin has sent, and it is asked where it is if it has not said so */
     {"w h 1 4 g2 g3 2 3", "1 2 3 4 ", 0, 0},
-    {"w h 1 4 m20 g2 c4 m20 g2 g3", "1 ?2 +1 ?2 +1 4 ", 2, 0},
+    {"w h 1 4 m20 g2 c4 m20 g2 g3", "1 ?2 +1 ?2 +1 4 ", 2, 0, "gone"},
     /* ahead of what the origin says that it has sent: forged */
     {"w h 1 9 c1 2", "1 2 ", 0, 0},
     {"w h 1 4 9 c4 2 3", "1 2 3 4 ", 0, 0},
@@ -344,10 +353,10 @@ static const struct {
     {"h w 9 b1 c1 2", "2 ", 0, 0},
     /* too long to be read: lost when the origin says that it sent it, and nothing else came in its place */
     {"w h 1 L2 3 m499", "1 ", 0, 1},
-    {"w h 1 L2 3 c3 m499 m1", "1 3 ", 1, 0},
+    {"w h 1 L2 3 c3 m499 m1", "1 3 ", 1, 0, "too_long"},
     {"w h 1 L2 3 2", "1 2 3 ", 0, 0},
     {"w h 1 L2 c1 2", "1 2 ", 0, 0},
-    {"w h 1 L2 L3 c3 m500 m500 4", "1 ?3 ", 1, 1},
+    {"w h 1 L2 L3 c3 m500 m500 4", "1 ?3 ", 1, 1, "too_long"},
     /* further ahead than anybody is */
     {"w h 1 18446744073709551614 99999999 k99999999 2", "1 2 ", 0, 0},
     {"h w 99999999 5 b4 m20", "5 ?6 +199 ", 0, 1},
@@ -368,13 +377,26 @@ static const struct {
     {"w a1 a2 o2 o1", "1 2 ", 0, 0},
     {"w a1 a2 a3 f2 o1 o2 o3", "1 2 3 ", 0, 0},
     {"w a2 o1 o3", "1 2 3 ", 0, 0},
-    {"w a3 o1 o4", "1 3 4 ", 1, 0},
+    {"w a3 o1 o4", "1 3 4 ", 1, 0, "own"},
     /* own ones at once: the returning copies are duplicates, those that were on their way come first */
     {"w l1 l2 o1 o2 l3 o3", "1 2 3 ", 0, 0},
     {"w l1 l2 l3 o3 o1 o2", "1 2 3 ", 0, 0},
     {"w a1 a2 l3 o1 o2 a4 o3 o4 l5", "1 2 3 4 5 ", 0, 0},
     {"l1 o1", "", 0, 0}, /* nobody wants it */
 };
+
+/* All that was lost, and that nothing of it was for another reason. */
+static uint64_t lost(const char *reason)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < LOSS_REASON_COUNT; i++) {
+        uint64_t count = (uint64_t)metrics_sum_by(M_LOST, i);
+        if (count > 0)
+            assert_string_equal(reason != NULL ? reason : "none", loss_reason_label(i));
+        sum += count;
+    }
+    return sum;
+}
 
 static void test_what_is_delivered_asked_for_and_given_up(void **state UNUSED)
 {
@@ -388,12 +410,10 @@ static void test_what_is_delivered_asked_for_and_given_up(void **state UNUSED)
             play(&world, event);
         if (strcmp(world.log, cases[i].log) != 0)
             fail_msg("%s: %s, not %s", cases[i].events, world.log, cases[i].log);
-        uint64_t lost = 0;
-        for (int reason = 0; reason < LOSS_REASON_COUNT; reason++)
-            lost += (uint64_t)metrics_sum_by(M_LOST, reason);
-        if (lost != cases[i].lost || receiver_gap_count(world.receiver) != cases[i].gaps)
-            fail_msg("%s: %llu lost, %zu gaps", cases[i].events, (unsigned long long)lost,
-                     receiver_gap_count(world.receiver));
+        uint64_t count = lost(cases[i].reason);
+        if (count != cases[i].lost || receiver_gap_count(world.receiver) != cases[i].gaps)
+            fail_msg("%s: %llu lost, %zu gaps", cases[i].events,
+                     (unsigned long long)count, receiver_gap_count(world.receiver));
         end(&world);
     }
 }
@@ -430,12 +450,66 @@ static void test_of_a_tomb_only_what_comes_next_is_taken(void **state UNUSED)
     end(&world);
 }
 
+static void test_what_is_missing_in_front_of_a_full_hold_is_given_up(void **state UNUSED)
+{
+    struct world world;
+    begin(&world);
+    world.payload_len = RECEIVER_HOLD_MAX / 8;
+    for (const char *const *event =
+             (const char *const[]){"w", "h", "1", "3", "c11", NULL};
+         *event != NULL; event++)
+        play(&world, *event);
+    take(&world, ORIGIN, 4);
+    for (uint64_t sequence = 6; sequence < 11; sequence++)
+        take(&world, ORIGIN, sequence);
+    assert_string_equal("1 ", world.log);
+    take(&world, ORIGIN, 11); /* the eighth eighth, and what each costs beside */
+    assert_string_equal("1 3 4 ", world.log);
+    assert_int_equal(1, lost("hold"));
+    assert_true(receiver_held_bytes(world.receiver) <= RECEIVER_HOLD_MAX);
+    end(&world);
+}
+
+static void test_what_pods_must_not_get_is_lost(void **state UNUSED)
+{
+    struct world world;
+    begin(&world);
+    world.unsafe = 2;
+    for (const char *const *event = (const char *const[]){"w", "h", "1", "2", "3", NULL};
+         *event != NULL; event++)
+        play(&world, *event);
+    assert_string_equal("1 3 ", world.log);
+    assert_int_equal(1, lost("unsafe"));
+    end(&world);
+}
+
+static void test_a_message_moved_to_another_channel_is_dropped(void **state UNUSED)
+{
+    struct world world;
+    begin(&world);
+    play(&world, "w");
+    play(&world, "h");
+    struct evbuffer *out = envelope_of(ORIGIN, 1, SLICE(""));
+    size_t len = evbuffer_get_length(out);
+    struct slice bytes = slice_of(evbuffer_pullup(out, -1), len);
+    receiver_take(world.receiver, bytes, PARTITION + 1);
+    assert_string_equal("", world.log);
+    assert_int_equal(1, metrics_sum_by(M_IMPLAUSIBLE, IMPLAUSIBLE_CHANNEL));
+    receiver_take(world.receiver, bytes, RECEIVER_ANY_PARTITION); /* sent again */
+    assert_string_equal("1 ", world.log);
+    evbuffer_free(out);
+    end(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_delivered_asked_for_and_given_up),
         cmocka_unit_test(test_one_ask_names_at_most_200_of_a_partition),
         cmocka_unit_test(test_of_a_tomb_only_what_comes_next_is_taken),
+        cmocka_unit_test(test_what_is_missing_in_front_of_a_full_hold_is_given_up),
+        cmocka_unit_test(test_what_pods_must_not_get_is_lost),
+        cmocka_unit_test(test_a_message_moved_to_another_channel_is_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
