@@ -72,7 +72,7 @@ void gap_free(struct receiver *receiver, struct gap *gap)
 bool gap_hold(struct receiver *receiver, struct gap *gap, uint64_t sequence,
               struct slice bytes, bool is_gone)
 {
-    /* From the end: messages come in order, but for those asked for. */
+    /* From the end: messages come in order, except those that were asked for. */
     struct held *before;
     TAILQ_FOREACH_REVERSE(before, &gap->held, held_list, of_gap)
     if (before->sequence <= sequence)

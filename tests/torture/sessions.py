@@ -4,6 +4,7 @@ A client is given its own random numbers, so that a seed says what it does. What
 from its sid, whose first part is the endpoint's name.
 """
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import json
@@ -275,11 +276,22 @@ class Rider:
             raise Failed(f"close {code}", f"{self.name}: {payload!r}")
         raise Failed("closed", f"{self.name}: {code}")
 
-    async def plain(self, until):
-        """Requests of other paths, several a connection, some pipelined."""
-        wire = await self.in_time(self.open())
+    @contextlib.asynccontextmanager
+    async def connection(self, opening):
+        """(wire, since): of requests that any endpoint may serve. That it ends is a failure unless an endpoint was disturbed since."""
+        wire = await self.in_time(opening)
         since = self.oracle.now()
         try:
+            yield wire, since
+        except Ended:
+            if not self.edge.any_disturbed(since):
+                raise
+        finally:
+            wire.close()
+
+    async def plain(self, until):
+        """Requests of other paths, several a connection, some pipelined."""
+        async with self.connection(self.open()) as (wire, since):
             for _ in range(self.rng.randrange(1, 6)):
                 if self.rng.random() < 0.3:
                     await self.pipeline(wire, since)
@@ -289,11 +301,6 @@ class Rider:
                     self.judge_any(answer, since)
                     if answer.status != 200:
                         return
-        except Ended:
-            if not self.edge.any_disturbed(since):
-                raise
-        finally:
-            wire.close()
 
     def judge_any(self, answer, since):
         """Of a request that any endpoint may serve."""
@@ -314,9 +321,7 @@ class Rider:
 
     async def uploads(self, until):
         """Bodies of other paths, whole or in chunks, with answers that are as large."""
-        wire = await self.in_time(self.open())
-        since = self.oracle.now()
-        try:
+        async with self.connection(self.open()) as (wire, since):
             for _ in range(self.rng.randrange(1, 4)):
                 body = self.rng.randbytes(self.rng.choice((0, 1, 16384, 16385, *[self.rng.randrange(1, 990000) for _ in range(6)])))
                 number = f"{self.name}-upload-{next(_numbers)}"
@@ -327,18 +332,12 @@ class Rider:
                 self.judge_any(answer, since)
                 if answer.status != 200 or answer.get("connection") == "close":
                     return
-        except Ended:
-            if not self.edge.any_disturbed(since):
-                raise
-        finally:
-            wire.close()
 
     async def download(self, until):
         """A large answer, taken slowly."""
-        wire = await self.in_time(Wire.open(self.port, tls=self.tls, receive_buffer=8192, seconds=HANG * self.oracle.patience))
-        since = self.oracle.now()
         size = self.rng.choice((300000, 2000000))
-        try:
+        opening = Wire.open(self.port, tls=self.tls, receive_buffer=8192, seconds=HANG * self.oracle.patience)
+        async with self.connection(opening) as (wire, since):
             await self.send(wire, request("GET", f"/other?size={size}"))
             head = wires.Message(await self.in_time(wire.until(b"\r\n\r\n")))
             if head.status != 200:
@@ -351,9 +350,4 @@ class Rider:
             pattern = hashlib.sha256(str(size).encode()).digest()
             if body != (pattern * (size // 32 + 1))[:size]:
                 self.oracle.violation("garbled download", f"{self.name}: {len(body)} bytes of {size}")
-        except Ended:
-            if not self.edge.any_disturbed(since):
-                raise
-        finally:
-            wire.close()
 

@@ -1,6 +1,7 @@
-"""An edge with short deadlines in front of one scripted endpoint, for the tests of a file."""
+"""An edge with short deadlines in front of one scripted endpoint, for the tests of a file; pods, and riders that are ended."""
 import pytest
 from http_tools import OK, Endpoint
+from riders import Pod
 
 CONFIG = {
     "timeouts": {"request_head": "1s", "keep_alive": "2s", "connect": "2s", "poll": "3s", "write_stall": "2s",
@@ -41,3 +42,20 @@ def configured(servers):
     yield configure
     for endpoint in made:
         endpoint.close()
+
+
+@pytest.fixture
+def pods():
+    made = [Pod(f"pod-{i}") for i in range(3)]
+    yield made
+    for pod in made:
+        pod.close()
+
+
+@pytest.fixture
+def riders():
+    """A list for the test's riders, which end with it."""
+    made = []
+    yield made
+    for rider in made:
+        rider.end()

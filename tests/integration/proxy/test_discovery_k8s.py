@@ -307,7 +307,7 @@ def test_the_pods_environment_may_name_the_api_in_any_form(proxy, pods, tmp_path
 
 def test_a_name_of_the_api_that_nobody_knows_is_told_and_tried_again(proxy, api, pods):
     daemon = proxy([], config=upstream(api, api_server="http://nobody.invalid:1"), wait=False)
-    wait_until(lambda: "nobody.invalid: " in trouble(daemon), "it tells", 30)
+    wait_until(lambda: "nobody.invalid: " in trouble(daemon), "it says so", 30)
     errors = daemon.metrics().get("sidrail_proxy_discovery_errors_total", source="kubernetes")
     wait_until(lambda: daemon.metrics().get("sidrail_proxy_discovery_errors_total", source="kubernetes") > errors, "again", 30)
 

@@ -15,22 +15,6 @@ from riders import CLOSE, WEBSOCKET, MortalPod, Pod, Rider, bursts, require_spre
 
 
 @pytest.fixture
-def pods():
-    made = [Pod(f"pod-{i}") for i in range(3)]
-    yield made
-    for pod in made:
-        pod.close()
-
-
-@pytest.fixture
-def riders():
-    made = []
-    yield made
-    for rider in made:
-        rider.end()
-
-
-@pytest.fixture
 def path(tmp_path):
     return tmp_path / "endpoints.json"
 

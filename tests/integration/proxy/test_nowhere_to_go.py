@@ -12,7 +12,7 @@ from discovery_tools import handshake, poll, sessions_on, states
 from dns_server import NameServer
 from fakes import Client, frame
 from k8s_api import Api, endpoint, slice_of
-from riders import Pod, Rider
+from riders import Rider
 
 HANDSHAKE = b"/socket.io/?EIO=4&transport=polling"
 
@@ -96,22 +96,6 @@ def source(request, tmp_path):
     made = SOURCES[request.param](tmp_path)
     yield made
     made.close()
-
-
-@pytest.fixture
-def pods():
-    made = [Pod(f"pod-{i}") for i in range(3)]
-    yield made
-    for pod in made:
-        pod.close()
-
-
-@pytest.fixture
-def riders():
-    made = []
-    yield made
-    for rider in made:
-        rider.end()
 
 
 def by_name(daemon):

@@ -40,7 +40,7 @@ def test_a_start_waits_for_nobody_and_is_ready_when_there_is_an_address(proxy, n
     names.mode = "servfail"
     daemon = proxy([], config={"upstreams": [upstream(names, f"pod.test:{pods[0].port}")]}, wait=False)
     wait_until(lambda: "no endpoints of chat yet" in http_get(f"{daemon.admin}/readyz")[1], "it waits")
-    wait_until(lambda: f"endpoint pod.test:{pods[0].port}: " in trouble(daemon), "it tells why")
+    wait_until(lambda: f"endpoint pod.test:{pods[0].port}: " in trouble(daemon), "it says why")
     asked = len(names.asked)
     wait_until(lambda: len(names.asked) > asked, "it asks again")
     assert len(re.findall("learns nothing", daemon.log())) == 1, "one line for each change"

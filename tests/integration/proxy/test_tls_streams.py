@@ -1,4 +1,4 @@
-"""TLS records that do not fit where they are read to: what is left of one lies in OpenSSL, of which no socket tells."""
+"""TLS records that do not fit where they are read to: what is left of one lies in OpenSSL, where no socket event shows it."""
 import concurrent.futures
 import contextlib
 import hashlib

@@ -4,6 +4,7 @@
 #include "tests/unit/unit.h"
 
 #include "tests/unit/certificate.h"
+#include "tests/unit/folder.h"
 
 #include "shared/stream.h"
 
@@ -17,26 +18,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/sidrail-endpoint-tls-XXXXXX";
 static char ca[300], cert[300], key[300], none[1] = "";
 
 static int set_up(void **state)
 {
     (void)state;
-    assert_non_null(mkdtemp(folder));
+    folder_begin();
     certificate_make(folder, "one", "DNS:one.test");
     snprintf(ca, sizeof ca, "%s/ca.crt", folder);
     snprintf(cert, sizeof cert, "%s/one.crt", folder);
     snprintf(key, sizeof key, "%s/one.key", folder);
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    char command[300];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
 }
 
 static void copy(const char *from, const char *to)
@@ -159,5 +151,5 @@ int main(void)
         cmocka_unit_test(test_files_that_change_make_a_new_one_and_bad_ones_none),
         cmocka_unit_test(test_files_that_are_bad_at_the_start_are_named),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, folder_end);
 }

@@ -5,6 +5,7 @@
 #include "tests/unit/unit.h"
 
 #include "tests/unit/certificate.h"
+#include "tests/unit/folder.h"
 
 #include "shared/slice.h"
 #include "shared/stream.h"
@@ -20,17 +21,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static char folder[] = "/tmp/sidrail-tls-XXXXXX";
-
-static const char *path_of(const char *name)
-{
-    static char paths[8][256];
-    static unsigned next;
-    char *path = paths[next++ % ARRAY_LEN(paths)];
-    snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
-    return path;
-}
 
 static void write_text(const char *path, const char *text)
 {
@@ -49,19 +39,11 @@ static int set_up(void **state)
 {
     (void)state;
     signal(SIGPIPE, SIG_IGN);
-    assert_non_null(mkdtemp(folder));
+    folder_begin();
     make_certificate("one", "DNS:one.test,IP:127.0.0.1");
     make_certificate("wild", "DNS:*.wild.test");
     make_certificate("exact", "DNS:a.wild.test");
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    char command[300];
-    snprintf(command, sizeof(command), "rm -rf %s", folder);
-    return system(command);
 }
 
 static void make_pair(struct stream *left, struct stream *right)
@@ -418,5 +400,5 @@ int main(void)
         cmocka_unit_test(test_bad_files_are_named),
         cmocka_unit_test(test_what_is_acknowledged_was_received),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, folder_end);
 }

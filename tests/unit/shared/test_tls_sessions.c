@@ -6,6 +6,7 @@
 #include "tests/unit/unit.h"
 
 #include "tests/unit/certificate.h"
+#include "tests/unit/folder.h"
 
 #include "shared/stream.h"
 #include "shared/tls.h"
@@ -17,7 +18,6 @@
 #include <sys/socket.h>
 #include <time.h>
 
-static char folder[] = "/tmp/sidrail-sessions-XXXXXX";
 static time_t ahead; /* so far the clock of OpenSSL is ahead */
 
 /* libcrypto's calls bind to this one. */
@@ -31,20 +31,11 @@ time_t time(time_t *out)
     return seconds;
 }
 
-static const char *path_of(const char *name)
-{
-    static char paths[16][256];
-    static unsigned next;
-    char *path = paths[next++ % ARRAY_LEN(paths)];
-    snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
-    return path;
-}
-
 static int set_up(void **state)
 {
     (void)state;
     signal(SIGPIPE, SIG_IGN);
-    assert_non_null(mkdtemp(folder));
+    folder_begin();
     certificate_make(folder, "one", "DNS:one.test");
     certificate_make(folder, "two", "DNS:two.test");
     certificate_make(folder, "alice", "DNS:alice.test"); /* each is its own authority */
@@ -55,14 +46,6 @@ static int set_up(void **state)
         fputs("a1", file);
     fclose(file);
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    char command[300];
-    snprintf(command, sizeof(command), "rm -rf %s", folder);
-    return system(command);
 }
 
 static struct tls_context *server(const char *client_ca)
@@ -104,7 +87,7 @@ struct meeting {
     SSL_SESSION *session; /* the caller's */
 };
 
-/* With TLS 1.3 the client is ready before it is refused: only what comes back tells. */
+/* With TLS 1.3 the client is ready before it is refused: only what comes back shows it. */
 static bool gets_an_answer(struct stream *left, struct stream *right)
 {
     char byte;
@@ -221,5 +204,5 @@ int main(void)
         cmocka_unit_test(test_a_session_does_not_outlive_its_authority),
         cmocka_unit_test(test_a_session_does_not_outlive_the_certificate),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, folder_end);
 }

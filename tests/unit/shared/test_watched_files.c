@@ -85,7 +85,7 @@ static void test_only_the_files_of_the_newest_list_are_followed(void **state UNU
     assert_int_equal(0, system(command));
 }
 
-/* A certificate and its key: neither is told while the other is half there. */
+/* A certificate and its key: neither is reported while the other is half there. */
 static void test_what_changes_together_is_told_together(void **state UNUSED)
 {
     char own_folder[] = "/tmp/sidrail-watched-files-XXXXXX";
