@@ -380,7 +380,7 @@ static void judge(struct client *client)
 {
     const struct client_limits *limits = &client->set->limits;
     client->is_slow = false;
-    if (client->output.bytes <= limits->slow_bytes)
+    if (client_waiting_bytes(client) <= limits->slow_bytes)
         return;
     if (limits->slow_policy == SLOW_DISCONNECT)
         client_close(client, CLOSE_SLOW_BYTES);
@@ -410,6 +410,7 @@ static void work(struct client *client)
 static void client_free(struct client *client)
 {
     output_cleanup(&client->output);
+    output_cleanup(&client->held);
     replay_cleanup(&client->replay);
     resp_parser_cleanup(&client->parser);
     input_give_back(client);
@@ -671,6 +672,7 @@ void client_close(struct client *client, enum close_reason reason)
     if (client->state == CLIENT_CLOSED || client->state == CLIENT_PARKED)
         return;
     bool is_parked = client_may_park(client, reason);
+    client_release_held(client);
     if (is_parked)
         client_trim(client);
     else
@@ -717,7 +719,7 @@ void client_deliver(struct client *client, struct span message, uint64_t now)
     client->delivered_at = now;
     client->facts.delivered++;
     client_queue(client, message, true, now);
-    if (client->output.bytes > set->limits.slow_bytes && !client->is_slow) {
+    if (client_waiting_bytes(client) > set->limits.slow_bytes && !client->is_slow) {
         client->is_slow = true;
         client_make_dirty(client);
         return;
@@ -802,7 +804,7 @@ size_t client_set_undelivered(const struct client_set *set)
     size_t messages = 0;
     const struct client *client;
     TAILQ_FOREACH(client, &set->open, of_set)
-    messages += output_messages(&client->output);
+    messages += output_messages(&client->output) + output_messages(&client->held);
     return messages;
 }
 

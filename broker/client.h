@@ -212,6 +212,13 @@ void client_reply(struct client *client, struct evbuffer *reply);
  * with what client_inherit() found. */
 void client_reply_partly(struct client *client, struct evbuffer *reply);
 
+/* An answer that is written in parts begins: what is delivered to the client from now on comes behind it, as Redis has it,
+ * and counts for the limits of a slow subscriber meanwhile. */
+void client_begin_answer(struct client *client);
+
+/* The answer is complete with what is in `reply`. No effect when none has begun. */
+void client_end_answer(struct client *client, struct evbuffer *reply);
+
 /* Parked: it has no connection, and messages wait for its name's next one. */
 bool client_is_parked(const struct client *client);
 

@@ -122,6 +122,10 @@ static void client_keep(struct client *client, struct span span, bool is_deliver
 
 void client_queue(struct client *client, struct span span, bool is_delivery, uint64_t now)
 {
+    if (is_delivery && client->is_answering) {
+        output_append(&client->held, span, true, now);
+        return;
+    }
     output_append(&client->output, span, is_delivery, now);
     if (client->is_kept)
         client_keep(client, span, is_delivery);
@@ -137,9 +141,14 @@ size_t client_drop_oldest(struct client *client, size_t bytes, uint64_t since,
     struct output *output = &client->output;
     uint64_t written = client->queued - output->bytes;
     size_t sealed = client->stream.ssl != NULL ? STREAM_RECORD_MAX : 0;
-    size_t dropped = output_drop_oldest(output, bytes, since, sealed, bytes_dropped);
+    size_t held = client->held.bytes;
+    size_t dropped = output_drop_oldest(output, bytes > held ? bytes - held : 0, since,
+                                        sealed, bytes_dropped);
+    size_t dropped_held = output_drop_oldest(
+        &client->held, bytes > output->bytes ? bytes - output->bytes : 0, since, 0,
+        bytes_dropped);
     if (!client->is_kept || dropped == 0)
-        return dropped;
+        return dropped + dropped_held;
     client->queued = written + output_first_bytes(output);
     replay_cut(&client->replay, client->queued);
     for (unsigned i = 1; i < output->count; i++) {
@@ -147,7 +156,7 @@ size_t client_drop_oldest(struct client *client, size_t bytes, uint64_t since,
         client->queued += entry->span.len;
         replay_append(&client->replay, entry->span, entry->droppable);
     }
-    return dropped;
+    return dropped + dropped_held;
 }
 
 void client_keep_no_more(struct client *client)
@@ -247,6 +256,7 @@ void client_end(struct client *client, enum close_reason reason)
 {
     struct client_set *set = client->set;
     client->finish_reason = reason;
+    client_release_held(client);
     if (reason != CLOSE_PEER)
         (void)shutdown(client->stream.fd, SHUT_WR); /* it reads to the end, and returns */
     client_trim(client);
@@ -485,14 +495,7 @@ static void hand_over(struct client *client, const struct client *parked,
     enum message_dialect to = dialect_view_given(&client->facts.dialect).dialect;
     struct slice rest = span_bytes(span);
     if (rewrite == NULL || from == to) {
-        /* one by one: what is dropped later is counted by messages */
-        while (rest.len > 0) {
-            struct span one = {span.chunk, span.start + span.len - rest.len, 0};
-            struct replay_message message;
-            replay_next_message(&rest, &message);
-            one.len = message.frame.len;
-            client_queue(client, one, true, now);
-        }
+        client_queue_messages(client, span, now);
         return;
     }
     const char *why;

@@ -53,6 +53,7 @@ struct client {
     bool is_exact;   /* kept until the pod says that it has handled it */
     bool is_identified;
     bool has_begun;         /* its first bytes are ours */
+    bool is_answering;      /* an answer of several parts: see client_begin_answer() */
     struct client *heir_of; /* parked; to be emptied into this one */
     struct replay replay;
     struct client_mark marks[CLIENT_MARKS]; /* a ring, while is_kept and with overlap */
@@ -68,6 +69,7 @@ struct client {
     size_t input_len;
     size_t input_size;
     struct output output;
+    struct output held; /* deliveries, behind that answer */
     uint64_t delivered_at;
     struct backlog backlog;
     bool is_watched; /* on set->behind */
@@ -146,6 +148,7 @@ static inline bool client_deliver_more(struct client *client, struct span messag
                                        uint64_t now)
 {
     if (client->state != CLIENT_OPEN || !client->is_dirty || client->is_kept ||
+        client->is_answering ||
         client->output.bytes + message.len > client->set->limits.slow_bytes ||
         !output_extend(&client->output, message, true, now))
         return false;
@@ -206,9 +209,21 @@ void client_greet(struct client *client);
 /* Ends it when it takes too long. */
 void client_hurry_greeting(struct client *client, uint64_t now);
 
+/* ── client_answer.c ── */
+
+/* Whole messages, one by one: what is dropped later is counted by messages. */
+void client_queue_messages(struct client *client, struct span span, uint64_t now);
+
+/* What waits to be written to it, and what is held back. */
+size_t client_waiting_bytes(const struct client *client);
+
+/* Its answer ends with what is written of it: what is held back is queued. */
+void client_release_held(struct client *client);
+
 /* ── client_park.c ── */
 
-/* Queues bytes to the connection, and keeps them for the next one where the subscriber is kept. */
+/* Queues bytes to the connection, and keeps them for the next one where the subscriber is kept. Deliveries are held back
+ * while it is answered. */
 void client_queue(struct client *client, struct span span, bool is_delivery,
                   uint64_t now);
 

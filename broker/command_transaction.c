@@ -178,6 +178,7 @@ void command_exec_go_on(struct command_call *call)
         if (client_is_closed(call->client))
             break;
     }
+    client_end_answer(call->client, call->heard);
     if (transaction->finishes)
         call->verdict = CLIENT_FINISH;
     discard(call->facts);
@@ -197,6 +198,7 @@ void command_exec(struct command_call *call)
         return;
     }
     transaction->is_running = true;
+    client_begin_answer(call->client);
     resp_write_array(call->reply, transaction->count);
     command_exec_go_on(call);
 }

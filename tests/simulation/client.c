@@ -9,11 +9,12 @@
 #define EXPECTED_MAX 4096
 #define BACK_AFTER   MILLISECONDS(50)
 
-enum expected_kind { EXPECT_PUBLISH, EXPECT_EXEC, EXPECT_OTHER };
+enum expected_kind { EXPECT_PUBLISH, EXPECT_EXEC, EXPECT_SUBSCRIBE, EXPECT_OTHER };
 
 struct expected {
     enum expected_kind kind;
     unsigned message, count; /* the first, and how many there are */
+    unsigned confirmations;  /* that are due */
     uint64_t since;
 };
 
@@ -145,7 +146,24 @@ static void expect(struct visitor *visitor, enum expected_kind kind, unsigned me
         return;
     check(visitor->expected_count < EXPECTED_MAX);
     unsigned last = (visitor->expected_first + visitor->expected_count++) % EXPECTED_MAX;
-    visitor->expected[last] = (struct expected){kind, message, count, world_now()};
+    visitor->expected[last] = (struct expected){kind, message, count, 0, world_now()};
+}
+
+static struct expected *first_expected(struct visitor *visitor)
+{
+    return &visitor->expected[visitor->expected_first];
+}
+
+static struct expected *last_expected(struct visitor *visitor)
+{
+    unsigned last = visitor->expected_first + visitor->expected_count - 1;
+    return &visitor->expected[last % EXPECTED_MAX];
+}
+
+static void drop_first_expected(struct visitor *visitor)
+{
+    visitor->expected_first = (visitor->expected_first + 1) % EXPECTED_MAX;
+    visitor->expected_count--;
 }
 
 uint64_t visitor_waits_since(const struct visitor *visitor)
@@ -179,11 +197,10 @@ static void come_back(struct visitor *visitor, uint64_t after)
 static void forget_connection(struct visitor *visitor, bool abruptly)
 {
     while (visitor->expected_count > 0) {
-        struct expected *first = &visitor->expected[visitor->expected_first];
+        struct expected *first = first_expected(visitor);
         for (unsigned i = 0; i < first->count; i++)
             oracle_answered(first->message + i, ANSWER_NEVER);
-        visitor->expected_first = (visitor->expected_first + 1) % EXPECTED_MAX;
-        visitor->expected_count--;
+        drop_first_expected(visitor);
     }
     if (visitor->channels != 0)
         oracle_unsubscribed(visitor->number, abruptly, visitor->kind == KIND_MANAGER);
@@ -220,6 +237,8 @@ static void subscribe(struct visitor *visitor, unsigned channels)
             visitor->pending[i]++;
         }
     add_command(&visitor->out, count, words);
+    expect(visitor, EXPECT_SUBSCRIBE, 0, 0);
+    last_expected(visitor)->confirmations = count - 1;
     oracle_listens(visitor->number, channels, visitor->incarnation);
 }
 
@@ -307,8 +326,22 @@ static bool is_text(const char *text, size_t len, const char *expected)
     return strlen(expected) == len && memcmp(text, expected, len) == 0;
 }
 
+/* A confirmation has its place among the answers. */
+static void take_place(struct visitor *visitor)
+{
+    struct expected *first = first_expected(visitor);
+    if (visitor->kind == KIND_STRANGER || visitor->ignores_answers)
+        return;
+    if (visitor->expected_count == 0 || first->kind != EXPECT_SUBSCRIBE)
+        oracle_violated("answer: client %d got a confirmation in place of an answer",
+                        visitor->number);
+    else if (--first->confirmations == 0)
+        drop_first_expected(visitor);
+}
+
 static void take_confirmation(struct visitor *visitor, const char *name, size_t len)
 {
+    take_place(visitor);
     int channel = channel_find(name, len);
     if (channel == CHANNEL_COUNT || visitor->pending[channel] == 0)
         return;
@@ -466,18 +499,18 @@ static void take_answer(struct visitor *visitor, const char *data, size_t len)
 {
     if (visitor->ignores_answers)
         return;
-    if (visitor->expected_count == 0 && data[0] == '-' && !visitor->is_subscribed &&
-        visitor->channels != 0)
-        return; /* SUBSCRIBE is refused at a broker that shuts down */
     if (visitor->expected_count == 0) {
         oracle_violated("answer: client %d got an answer to nothing: %.*s",
                         visitor->number, (int)min_size(len, 60), data);
         return;
     }
-    struct expected *first = &visitor->expected[visitor->expected_first];
-    visitor->expected_first = (visitor->expected_first + 1) % EXPECTED_MAX;
-    visitor->expected_count--;
-    if (first->kind == EXPECT_PUBLISH)
+    const struct expected *first = first_expected(visitor);
+    drop_first_expected(visitor);
+    if (first->kind == EXPECT_SUBSCRIBE && data[0] != '-')
+        oracle_violated(
+            "answer: client %d got an answer in place of a confirmation: %.*s",
+            visitor->number, (int)min_size(len, 60), data);
+    else if (first->kind == EXPECT_PUBLISH)
         oracle_answered(first->message, data[0] == ':' ? ANSWER_OK : ANSWER_ERROR);
     else if (first->kind == EXPECT_EXEC)
         take_executed(first, data, len);
@@ -636,9 +669,7 @@ void visitor_transact(struct visitor *visitor, int room, unsigned count)
 {
     const char *const multi[] = {"MULTI"};
     const char *const exec[] = {"EXEC"};
-    /* pods not: pushes come within their replies (to be judged when that is mended) */
-    if (!may_publish(visitor, count) || visitor->kind != KIND_PUBLISHER ||
-        oracle_messages() + count > MESSAGES_MAX)
+    if (!may_publish(visitor, count) || oracle_messages() + count > MESSAGES_MAX)
         return;
     unsigned first = oracle_messages();
     add_command(&visitor->out, 1, multi);

@@ -124,6 +124,7 @@ static void begin(struct world *world, uint64_t seed)
     world->config.clients_max = 100;
     world->config.json_depth = 256;
     world->config.channels_max = 1000;
+    world->config.request_max = 1 << 21;
     world->config.holders = 1;
     world->listener.whole = &world->config;
     world->turn = turn_new(world->base);
@@ -302,12 +303,16 @@ static void say_to_all(struct world *world, int fd, const char *text)
     turns(world, 3);
 }
 
-/* What is there to read, as text. */
-static const char *read_text(int fd)
+/* What there is to read, as text; the socket takes a little at a time. */
+static const char *read_text(struct world *world, int fd)
 {
     static char bytes[65536];
-    ssize_t len = read(fd, bytes, sizeof(bytes) - 1);
-    bytes[len > 0 ? len : 0] = '\0';
+    size_t len = 0;
+    for (ssize_t read_now;
+         (read_now = read(fd, bytes + len, sizeof(bytes) - 1 - len)) > 0;
+         len += (size_t)read_now)
+        turns(world, 3);
+    bytes[len] = '\0';
     return bytes;
 }
 
@@ -346,7 +351,7 @@ static void test_only_what_was_sent_since_shows_that_an_old_one_lives(void **sta
     timing_advance_for_test(MILLISECONDS(50));
     look_again(&world);
     assert_int_equal(0, client->facts.waits_since);
-    assert_non_null(strstr(read_text(new), "subscribe"));
+    assert_non_null(strstr(read_text(&world, new), "subscribe"));
     close(old);
     close(new);
     close(publisher);
@@ -372,17 +377,94 @@ static void test_the_newest_of_several_hands_over(void **state UNUSED)
     turns(&world, 3);
     pass(&world, MILLISECONDS(20));
     say_to_all(&world, publisher, "had-by-the-new-one");
-    assert_non_null(strstr(read_text(new), "had-by-the-new-one"));
+    assert_non_null(strstr(read_text(&world, new), "had-by-the-new-one"));
     close(new);
     turns(&world, 3);
     pass(&world, MILLISECONDS(20));
     say_to_all(&world, publisher, "had-by-nobody");
     int third = enter_pod(&world);
-    const char *text = read_text(third);
+    const char *text = read_text(&world, third);
     assert_null(strstr(text, "had-by-the-new-one"));
     assert_non_null(strstr(text, "had-by-nobody"));
     close(third);
     close(publisher);
+    turns(&world, 3);
+    end(&world);
+}
+
+/* ── what comes while EXEC is answered ── */
+
+static void read_on(struct world *world, int fd)
+{
+    turns(world, 2);
+    (void)read_text(world, fd);
+}
+
+/* EXEC of so many PUBLISH to a channel that nobody hears, between two to its own. */
+static int enter_in_transaction(struct world *world, unsigned publishes)
+{
+    int fd = enter(world);
+    say(fd, "HELLO 3\r\nCLIENT SETNAME pod-1\r\nSUBSCRIBE socketio\r\nMULTI\r\n");
+    say(fd, "PUBLISH socketio own-first\r\n");
+    for (unsigned i = 0; i < publishes; i++) {
+        say(fd, "PUBLISH elsewhere x\r\n");
+        if (i % 20 == 0)
+            read_on(world, fd);
+    }
+    say(fd, "PUBLISH socketio own-last\r\n");
+    read_on(world, fd);
+    say(fd, "EXEC\r\n");
+    event_base_loop(world->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+    return fd;
+}
+
+static void test_what_is_delivered_comes_behind_what_exec_answers(void **state UNUSED)
+{
+    enum { OTHERS = 700 };
+    struct world world;
+    begin(&world, 1);
+    int publisher = enter(&world);
+    int fd = enter_in_transaction(&world, OTHERS);
+    assert_true(newest(&world)->is_answering); /* not done */
+    say_to_all(&world, publisher, "of-another");
+    turns(&world, 10);
+    char expected[OTHERS * 4 + 64];
+    size_t len =
+        (size_t)snprintf(expected, sizeof(expected), "*%d\r\n:1\r\n", OTHERS + 2);
+    for (int i = 0; i < OTHERS; i++)
+        len += (size_t)snprintf(expected + len, sizeof(expected) - len, ":0\r\n");
+    snprintf(expected + len, sizeof(expected) - len, ":1\r\n>3\r\n");
+    const char *text = read_text(&world, fd);
+    assert_memory_equal(expected, text, strlen(expected));
+    const char *first = strstr(text, "own-first");
+    const char *other = strstr(text, "of-another");
+    const char *last = strstr(text, "own-last");
+    assert_true(first != NULL && first < other && other < last);
+    assert_int_equal(3, newest(&world)->facts.delivered);
+    close(fd);
+    close(publisher);
+    turns(&world, 3);
+    end(&world);
+}
+
+static void test_what_is_held_back_is_kept_when_its_connection_ends(void **state UNUSED)
+{
+    struct world world;
+    begin(&world, 1);
+    int fd = enter_in_transaction(&world, 700);
+    assert_true(newest(&world)->is_answering && newest(&world)->is_kept);
+    client_kill(newest(&world));
+    read_on(&world, fd);
+    close(fd);
+    turns(&world, 3);
+    pass(&world, MILLISECONDS(20));
+    int heir = enter(&world);
+    say(heir, "HELLO 3\r\nCLIENT SETNAME pod-1\r\nSUBSCRIBE socketio\r\n");
+    turns(&world, 3);
+    const char *text = read_text(&world, heir);
+    assert_non_null(strstr(text, "own-first"));
+    assert_null(strstr(text, ":0\r\n"));
+    close(heir);
     turns(&world, 3);
     end(&world);
 }
@@ -647,6 +729,8 @@ int main(void)
         cmocka_unit_test(test_who_waits_and_finishes_is_read_from_no_more),
         cmocka_unit_test(test_only_what_was_sent_since_shows_that_an_old_one_lives),
         cmocka_unit_test(test_the_newest_of_several_hands_over),
+        cmocka_unit_test(test_what_is_delivered_comes_behind_what_exec_answers),
+        cmocka_unit_test(test_what_is_held_back_is_kept_when_its_connection_ends),
         cmocka_unit_test(test_only_as_many_are_tried_as_there_is_room_for),
         cmocka_unit_test(test_who_asks_for_much_lets_others_come_between),
         cmocka_unit_test(test_clients_end_once_in_any_order),
