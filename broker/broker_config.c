@@ -361,7 +361,8 @@ static const struct option_row rows[] = {
     {"resend.window", OPTION_DURATION, AT(broker_config, resend_window),
      .standard = "20s", .minimum = SECONDS(1), .maximum = SECONDS(600),
      .reload = OPTION_LIVE,
-     .help = "How long own messages are kept after their shard confirmed them."},
+     .help = "How long own messages are kept after their shard confirmed them, not "
+             "counting time in which a broker is silent."},
     {"resend.bytes", OPTION_SIZE, AT(broker_config, resend_bytes), .standard = "16MiB",
      .minimum = 65536, .maximum = INT64_C(1) << 40, .reload = OPTION_LIVE,
      .help = "How much of them is kept."},

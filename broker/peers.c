@@ -401,6 +401,15 @@ bool peers_hear_shard(const struct peer_table *table, size_t shard, uint64_t map
     return true;
 }
 
+bool peers_are_heard(const struct peer_table *table, uint64_t standing)
+{
+    const struct peer *peer;
+    TAILQ_FOREACH(peer, &table->peers, of_table)
+    if (peer->has_ready_at && peer_is_silent(peer, standing))
+        return false;
+    return true;
+}
+
 void peers_forget_shard(struct peer_table *table, size_t shard)
 {
     struct peer *peer;

@@ -150,6 +150,9 @@ unsigned peer_live_count(const struct peer_table *table, uint64_t standing);
 bool peers_hear_shard(const struct peer_table *table, size_t shard, uint64_t map,
                       uint64_t standing);
 
+/* Are all that were READY and are not buried heard, or have they been silent for less than PEER_SILENT? */
+bool peers_are_heard(const struct peer_table *table, uint64_t standing);
+
 /* The shard with this index is no more. */
 void peers_forget_shard(struct peer_table *table, size_t shard);
 

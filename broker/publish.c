@@ -291,6 +291,15 @@ static void give_up_unsent(struct publisher *publisher, uint64_t now)
               LOG_UNSIGNED("messages", count));
 }
 
+/* What has passed of the resend window since the last tick: its clock stands while somebody who may ask later is not heard. */
+static uint64_t time_of_ring(struct publisher *publisher)
+{
+    uint64_t now = standing_now();
+    uint64_t passed = publisher->ticked_at != 0 ? now - publisher->ticked_at : 0;
+    publisher->ticked_at = now;
+    return peers_are_heard(publisher->peers, now) ? passed : 0;
+}
+
 void publisher_tick(struct publisher *publisher)
 {
     uint64_t now = timing_now();
@@ -303,7 +312,7 @@ void publisher_tick(struct publisher *publisher)
     const struct sent *sent;
     while ((sent = sent_ring_next_overdue(publisher->ring, RETURN_WITHIN, now)) != NULL)
         receiver_fill_own(publisher->receiver, sent->partition, sent->sequence);
-    sent_ring_expire(publisher->ring, now);
+    sent_ring_expire(publisher->ring, time_of_ring(publisher));
     give_up_unsent(publisher, now);
     herald_tick(publisher->herald);
     shard_set_tick(publisher->shards, now);

@@ -32,6 +32,7 @@ struct publisher {
     struct scan_scratch *scratch;
     struct hot_rooms hot_rooms;
     uint64_t faded_at;
+    uint64_t ticked_at; /* standing_now() */
     uint64_t origin;
     /* With shards: */
     struct shard_set *shards;

@@ -13,6 +13,7 @@ struct sent_ring {
     struct sent **found; /* by partition: the last one that was looked for; NULL: none */
     unsigned partition_count;
     uint64_t window;
+    uint64_t passed; /* of the window's time, since the beginning */
     size_t bytes_max;
     size_t confirmed_bytes;
     size_t unconfirmed_bytes;
@@ -135,6 +136,7 @@ void sent_ring_confirm(struct sent_ring *ring, struct sent *sent, uint64_t now)
     check(sent->state == SENT_IN_FLIGHT);
     sent->state = SENT_CONFIRMED;
     sent->confirmed_at = now;
+    sent->kept_from = ring->passed;
     if (!sent->is_again)
         ring->unconfirmed_bytes -= cost(sent);
     ring->confirmed_bytes += cost(sent);
@@ -214,11 +216,12 @@ const struct sent *sent_ring_next_overdue(struct sent_ring *ring, uint64_t age,
     return sent;
 }
 
-void sent_ring_expire(struct sent_ring *ring, uint64_t now)
+void sent_ring_expire(struct sent_ring *ring, uint64_t passed)
 {
+    ring->passed += passed;
     struct sent *sent;
     while ((sent = TAILQ_FIRST(&ring->confirmed)) != NULL &&
-           sent->confirmed_at + ring->window < now)
+           sent->kept_from + ring->window < ring->passed)
         take_out(ring, sent);
 }
 

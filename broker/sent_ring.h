@@ -22,6 +22,7 @@ enum sent_state { SENT_WAITING, SENT_IN_FLIGHT, SENT_CONFIRMED };
 struct sent {
     uint64_t sequence;
     uint64_t accepted_at, confirmed_at;    /* timing_now() */
+    uint64_t kept_from;                    /* CONFIRMED: what of the window had passed */
     struct span command;                   /* held */
     uint32_t envelope_start, envelope_len; /* within the command */
     uint16_t partition;
@@ -82,8 +83,8 @@ struct sent *sent_ring_first(const struct sent_ring *ring);
 const struct sent *sent_ring_next_overdue(struct sent_ring *ring, uint64_t age,
                                           uint64_t now);
 
-/* Lets go of confirmed messages beyond the window and the bytes. */
-void sent_ring_expire(struct sent_ring *ring, uint64_t now);
+/* So much more of the window's time has passed: drops the confirmed messages that are beyond it. */
+void sent_ring_expire(struct sent_ring *ring, uint64_t passed);
 
 /* The envelope and payload. */
 struct slice sent_envelope(const struct sent *sent);

@@ -128,7 +128,8 @@ class Broker(simulation.Process, Receiver):
         # which of the ring are: never sent, in order; unconfirmed; confirmed, in order of that (some again not)
         self.unsent = {}
         self.open = [{} for _ in range(PARTITIONS)]            # partition -> sequence -> Entry
-        self.confirmations = deque()                           # (when, Entry)
+        self.confirmations = deque()                           # (when, by the ring's clock, Entry)
+        self.ring_clock, self.expired_at = 0.0, self.now
         self.young = {p: deque() for p in range(PARTITIONS)}   # entries of the last TAIL_MAX
         self.peers = {}
         self.tombs = {}                      # origins that ended: their Peer, and whether positions are kept
@@ -386,7 +387,7 @@ class Broker(simulation.Process, Receiver):
             return
         recently = CONFIRMED_RECENTLY if not {"confirmed_recently", "resend"} & self.off else -1.0
         unconfirmed = self.open[partition]
-        for at, entry in reversed(self.confirmations):
+        for at, _, entry in reversed(self.confirmations):
             if now - at >= recently:
                 break
             if entry.partition == partition and entry.confirmed_at == at:
@@ -428,7 +429,7 @@ class Broker(simulation.Process, Receiver):
     def confirmed(self, entry):
         entry.confirmed_at = self.now
         del self.open[entry.partition][entry.sequence]
-        self.confirmations.append((entry.confirmed_at, entry))
+        self.confirmations.append((entry.confirmed_at, self.ring_clock, entry))
         if not entry.again:
             self.unconfirmed -= 1
 
@@ -502,8 +503,12 @@ class Broker(simulation.Process, Receiver):
             self.world.expired(self, entry)
             del self.ring[key], self.unsent[key], self.open[entry.partition][entry.sequence]
         confirmations = self.confirmations
-        while confirmations and now - confirmations[0][0] > RING_AGE:
-            at, entry = confirmations.popleft()
+        if "ring_stands" in self.off or not any(p.ready and now - p.heard_at > self.SILENT_AFTER
+                                                for p in self.peers.values()):
+            self.ring_clock += now - self.expired_at     # it stands while one that may ask later is not heard
+        self.expired_at = now
+        while confirmations and self.ring_clock - confirmations[0][1] > RING_AGE:
+            at, _, entry = confirmations.popleft()
             if entry.confirmed_at == at:
                 del self.ring[(entry.partition, entry.sequence)]
 

@@ -51,6 +51,7 @@ MUTATIONS = {
     "keep_positions": ("a buried origin begins again with 1", ["cut_off_long"]),
     "places": ("a changed URL is taken over at once", ["url_change_alone"]),
     "agree": ("brokers with other maps publish", ["second_cluster_of_the_same_name_is_refused"]),
+    "ring_stands": ("the ring's age counts while a broker is silent", ["all_shards_down_for_longer_than_the_ring_keeps"]),
     "mute": ("the time counts in which nothing can be asked", ["cut_off_long"]),
     "tails+positions": ("neither tails nor positions", ["tail_lost_with_no_message_after_it"]),
 }

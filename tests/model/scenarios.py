@@ -439,6 +439,18 @@ def all_shards_down_behind_a_gap(off=frozenset()):
 
 
 @scenario
+def all_shards_down_for_longer_than_the_ring_keeps(off=frozenset()):
+    """For 30 s, when one has been cut off for a moment: what it missed is still in the ring when the shards are back."""
+    def cut(world):
+        for shard in faults.SHARDS:
+            for direction in ("up", "down"):
+                world.do_block({"broker": 1, "shard": shard, "direction": direction})
+            world.simulation.at(500.0, world.servers[shard].kill)
+        world.simulation.at(30_000.0, world.end_faults)
+    return [line for seed in range(2) for line in one_lost_then(seed, off, cut, 31_000.0)]
+
+
+@scenario
 def a_wire_that_stalls_keeps_its_order(off=frozenset()):
     """What is under way when a direction stalls stays ahead of what is sent into the stall."""
     world = worlds.World(1, off)

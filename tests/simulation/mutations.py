@@ -34,6 +34,9 @@ MUTATIONS = {
         "a broker that is heard again is not asked where it is", ["cut_off"],
         ("broker/herald.c", "if (peer == NULL || !peer->lacks_tails)\n        return;\n    peer->lacks_tails = false;\n    herald_ask_where",
          "if (peer == NULL || peer != NULL)\n        return;\n    peer->lacks_tails = false;\n    herald_ask_where")),
+    "window": Mutation(
+        "the resend window passes while a broker is silent", ["both_shards"],
+        ("broker/publish.c", "return peers_are_heard(publisher->peers, now) ? passed : 0;", "return passed;")),
     "rest": Mutation(
         "what is known of a broker is forgotten after 70 s", ["cut_off_long"],
         ("broker/peers.c", "    peer->has_ready_at = tomb->has_ready_at;\n    peer->ready_at = tomb->ready_at;\n    peer->age = tomb->age;\n",

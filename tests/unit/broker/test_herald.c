@@ -514,6 +514,29 @@ static void test_a_map_that_nobody_has_shown_refuses_nothing(void **state UNUSED
     }
 }
 
+/* While one is silent that may come back and ask, what it may have missed is kept, however long the window is. */
+static void test_the_window_stands_while_a_broker_is_silent(void **state UNUSED)
+{
+    struct world world;
+    begin(&world);
+    get_ready(&world);
+    for (unsigned is_silent = 0; is_silent < 2; is_silent++) {
+        hear_facts(&world, world.first_hash, world.first_hash, 2, 0);
+        publish(&world);
+        settle(&world);
+        settle(&world);
+        unsigned kept = 0;
+        for (; publisher_status(world.publisher).sent_ring_messages > 0; kept++) {
+            pass(&world, MILLISECONDS(200));
+            if (is_silent == 0)
+                hear_facts(&world, world.first_hash, world.first_hash, 2, 0);
+        }
+        assert_in_range(kept, is_silent == 0 ? 5 * 20 : 5 * 86,
+                        is_silent == 0 ? 5 * 21 : 5 * 89);
+    }
+    end(&world);
+}
+
 /* Questions go by numbers that cannot be guessed from those before. */
 static void test_each_question_has_a_random_number(void **state UNUSED)
 {
@@ -828,6 +851,7 @@ int main(void)
         cmocka_unit_test(test_who_has_more_right),
         cmocka_unit_test(test_a_ready_one_goes_on_where_only_shards_differ),
         cmocka_unit_test(test_a_map_that_nobody_has_shown_refuses_nothing),
+        cmocka_unit_test(test_the_window_stands_while_a_broker_is_silent),
         cmocka_unit_test(test_each_question_has_a_random_number),
         cmocka_unit_test(test_questions_are_answered_and_what_is_kept_is_sent_again),
         cmocka_unit_test(test_who_is_heard_again_is_asked_where_it_is),
