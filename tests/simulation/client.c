@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define EXPECTED_MAX 4096
+#define EARLIER_MAX  8 /* as in broker/python */
 #define BACK_AFTER   MILLISECONDS(50)
 
 enum expected_kind { EXPECT_PUBLISH, EXPECT_EXEC, EXPECT_SUBSCRIBE, EXPECT_OTHER };
@@ -26,7 +27,7 @@ struct visitor {
     char host_id[33];
     struct wire *wire;
     unsigned connection, incarnation;
-    bool is_up, is_heard;
+    bool is_up;
     bool leaves;          /* QUIT was said */
     bool finishes;        /* end of file was sent: reads to the end */
     bool ignores_answers; /* a stranger, once it has said anything */
@@ -40,8 +41,12 @@ struct visitor {
         bool is_greeted;
         char name[40]; /* of its connection */
         uint64_t seen; /* messages on it */
-        char earlier[40];
-        uint64_t earlier_seen;
+        bool is_heard; /* something came behind its HELLO, so the broker has that */
+        struct {
+            char name[40];
+            uint64_t seen;
+        } earlier[EARLIER_MAX]; /* the newest first, to the last that was heard */
+        unsigned earlier_count;
         uint64_t generation, sequence;
         unsigned rooms; /* bits */
         uint64_t generations[ROOMS_MAX], sequences[ROOMS_MAX];
@@ -193,6 +198,19 @@ static void come_back(struct visitor *visitor, uint64_t after)
                 ++visitor->connect_number);
 }
 
+static void note_earlier(struct visitor *visitor)
+{
+    unsigned kept = visitor->manager.is_heard ? 0 : visitor->manager.earlier_count;
+    if (kept == EARLIER_MAX)
+        kept--;
+    memmove(&visitor->manager.earlier[1], &visitor->manager.earlier[0],
+            kept * sizeof(visitor->manager.earlier[0]));
+    memcpy(visitor->manager.earlier[0].name, visitor->manager.name,
+           sizeof(visitor->manager.name));
+    visitor->manager.earlier[0].seen = visitor->manager.seen;
+    visitor->manager.earlier_count = kept + 1;
+}
+
 /* Nothing more comes over this connection. */
 static void forget_connection(struct visitor *visitor, bool abruptly)
 {
@@ -207,11 +225,8 @@ static void forget_connection(struct visitor *visitor, bool abruptly)
     visitor->is_subscribed = visitor->is_up = visitor->finishes = false;
     visitor->confirmed = 0;
     memset(visitor->pending, 0, sizeof(visitor->pending));
-    if (visitor->manager.is_greeted) {
-        memcpy(visitor->manager.earlier, visitor->manager.name,
-               sizeof(visitor->manager.earlier));
-        visitor->manager.earlier_seen = visitor->manager.seen;
-    }
+    if (visitor->manager.is_greeted)
+        note_earlier(visitor);
     visitor->manager.is_greeted = false;
     visitor->id = 0;
     visitor->asks_id = false;
@@ -388,26 +403,32 @@ static void tell_rooms(struct visitor *visitor)
 static void take_greeting(struct visitor *visitor, const char *text, size_t len)
 {
     char line[128];
-    char seen[24];
     unsigned long long generation;
     unsigned long long sequence;
     snprintf(line, sizeof(line), "%.*s", (int)len, text);
     if (sscanf(line, "hello 1 %39s", visitor->manager.name) == 1) {
-        const char *words[7] = {"SIDRAIL", "HELLO", "1", "echo", "pickle"};
-        snprintf(seen, sizeof(seen), "%llu",
-                 (unsigned long long)visitor->manager.earlier_seen);
-        words[5] = visitor->manager.earlier;
-        words[6] = seen;
-        add_command(&visitor->out, visitor->manager.earlier[0] != '\0' ? 7 : 5, words);
+        const char *words[5 + 2 * EARLIER_MAX] = {"SIDRAIL", "HELLO", "1", "echo",
+                                                  "pickle"};
+        char seen[EARLIER_MAX][24];
+        unsigned count = 5;
+        for (unsigned i = 0; i < visitor->manager.earlier_count; i++) {
+            snprintf(seen[i], sizeof(seen[i]), "%llu",
+                     (unsigned long long)visitor->manager.earlier[i].seen);
+            words[count++] = visitor->manager.earlier[i].name;
+            words[count++] = seen[i];
+        }
+        add_command(&visitor->out, count, words);
         if (!visitor->continues)
             oracle_forgive(visitor->number);
         visitor->continues = false;
         visitor->manager.is_greeted = true;
+        visitor->manager.is_heard = false;
         visitor->manager.seen = 0;
         tell_rooms(visitor);
     } else if (strcmp(line, "again") == 0) {
         tell_rooms(visitor);
     } else if (sscanf(line, "joined %llu %llu", &generation, &sequence) == 2) {
+        visitor->manager.is_heard = true;
         for (int room = 0; room < ROOMS_MAX; room++)
             if ((visitor->manager.rooms >> room & 1) != 0 &&
                 visitor->manager.generations[room] == generation &&
@@ -475,8 +496,10 @@ static void take_message(struct visitor *visitor, const char *channel, size_t ch
                        memmem(channel, channel_len, ".sidrail.", 9) != NULL;
     if (is_greeting)
         take_greeting(visitor, payload, payload_len);
-    else
+    else {
         visitor->manager.seen++;
+        visitor->manager.is_heard = true;
+    }
     if (which == CHANNEL_COUNT)
         return; /* that, or a heartbeat */
     unsigned number = payload_number(payload, payload_len);
