@@ -3,7 +3,6 @@
 #include "broker/batch_clock.h"
 #include "broker/broker_config.h"
 #include "broker/broker_metrics.h"
-#include "broker/broker_tls.h"
 #include "broker/link_reader.h"
 #include "broker/output.h"
 #include "broker/standing_clock.h"
@@ -17,7 +16,6 @@
 #include <event2/dns.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
-#include <event2/util.h>
 #include <hiredis/hiredis.h>
 #include <stdlib.h>
 
@@ -56,12 +54,6 @@ void link_change(struct link *link, enum link_state state)
         return;
     link->state = state;
     link->changed_at = timing_now();
-}
-
-/* Of the name; the next attempt takes it. */
-static bool has_other_address(const struct link *link)
-{
-    return link->address_next < link->address_count;
 }
 
 static void set_timer(struct link *link, uint64_t after)
@@ -284,7 +276,7 @@ void link_write_output(struct link *link)
     unreachable();
 }
 
-static void begin_checking(struct link *link)
+void link_begin_checking(struct link *link)
 {
     link_change(link, LINK_CHECKING);
     link->heard_at = link->probed_at = standing_now();
@@ -292,49 +284,6 @@ static void begin_checking(struct link *link)
         return;
     check(event_add(&link->readable, NULL) == 0);
     link_write_output(link);
-}
-
-/* ── TLS ── */
-
-static void refuse_peer(struct link *link, const char *why)
-{
-    char text[REASON_TEXT_SIZE];
-    bool is_certificate = stream_distrusts_peer(&link->stream);
-    snprintf(text, sizeof(text), is_certificate ? "certificate of %s: %s" : "%s%s",
-             is_certificate ? broker_tls_name(link->config.shard) : "", why);
-    link_close_with_text(link, CLOSE_LINK_TLS, slice_from_text(text));
-}
-
-static void secure(struct link *link)
-{
-    const char *why = "";
-    switch (stream_handshake(&link->stream, &why)) {
-    case STREAM_READY:
-        event_del(&link->writable);
-        begin_checking(link);
-        return;
-    case STREAM_WANTS_READ:
-        event_del(&link->writable);
-        check(event_add(&link->readable, NULL) == 0);
-        return;
-    case STREAM_WANTS_WRITE:
-        event_del(&link->readable);
-        check(event_add(&link->writable, NULL) == 0);
-        return;
-    case STREAM_REFUSED:
-        refuse_peer(link, why);
-        return;
-    }
-    unreachable();
-}
-
-/* Connected. The context is that of now: a later one is for later connections. */
-static void begin_securing(struct link *link)
-{
-    const struct broker_shard_config *shard = link->config.shard;
-    if (shard->tls_context != NULL)
-        tls_connect(shard->tls_context, &link->stream, broker_tls_name(shard));
-    secure(link);
 }
 
 /* ── reading ── */
@@ -363,7 +312,7 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
 {
     struct link *link = argument;
     if (link->state == LINK_CONNECTING) {
-        secure(link);
+        link_go_on_connecting(link);
         return;
     }
     size_t size;
@@ -401,33 +350,14 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
 static void on_writable(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
 {
     struct link *link = argument;
-    if (link->state != LINK_CONNECTING) {
-        link_write_output(link);
-        return;
-    }
-    if (link->stream.ssl != NULL) {
-        secure(link);
-        return;
-    }
-    event_del(&link->writable);
-    int error = net_connect_result(link->stream.fd);
-    if (error == 0)
-        begin_securing(link);
+    if (link->state == LINK_CONNECTING)
+        link_go_on_connecting(link);
     else
-        link_close_with_text(link, CLOSE_LINK_REFUSED, slice_from_text(strerror(error)));
+        link_write_output(link);
 }
 
-/* ── connecting ── */
-
-static void connect_to(struct link *link, const struct address *address)
+void link_open(struct link *link, int fd)
 {
-    link_change(link, LINK_CONNECTING);
-    bool in_progress = false;
-    int fd = net_connect(address, &in_progress);
-    if (fd < 0) {
-        link_close_with_text(link, CLOSE_LINK_REFUSED, slice_from_text(strerror(errno)));
-        return;
-    }
     stream_init(&link->stream, fd);
     net_set_no_delay(fd);
     net_set_keep_alive(fd, SECONDS(15));
@@ -441,66 +371,9 @@ static void connect_to(struct link *link, const struct address *address)
     size_t read_size = link->config.kind == LINK_PUBLISHING ? READ_SIZE_PUBLISHING
                                                             : READ_SIZE_SUBSCRIBING;
     link->reader = link_reader_new(read_size, link->config.message_max, &callbacks);
-    if (in_progress)
-        check(event_add(&link->writable, NULL) == 0);
-    else
-        begin_securing(link);
 }
 
-static void on_resolved(int result, struct evutil_addrinfo *found, void *argument)
-{
-    struct link *link = argument;
-    if (result == EVUTIL_EAI_CANCEL)
-        return; /* by let_go(); the link may be freed already */
-    link->request = NULL;
-    if (result != 0 || found == NULL) {
-        link_close_with_text(link, CLOSE_LINK_UNRESOLVED,
-                             slice_from_text(evutil_gai_strerror(result)));
-    } else {
-        link->address_count = link->address_next = 0;
-        for (const struct evutil_addrinfo *it = found;
-             it != NULL && link->address_count < ADDRESSES_MAX; it = it->ai_next)
-            link->addresses[link->address_count++] =
-                address_from_socket(it->ai_addr, it->ai_addrlen);
-        connect_to(link, &link->addresses[link->address_next++]);
-    }
-    if (found != NULL)
-        evutil_freeaddrinfo(found);
-}
-
-static void begin(struct link *link)
-{
-    const struct broker_shard_config *shard = link->config.shard;
-    set_timer(link, TICK);
-    link->reason_text[0] = '\0'; /* the next ending has words of its own, or none */
-    link_change(link, LINK_RESOLVING);
-    if (has_other_address(link)) {
-        connect_to(link, &link->addresses[link->address_next++]);
-        return;
-    }
-    struct address address;
-    const char *why;
-    char *text = shard->unix_path != NULL ? must_strdup(shard->unix_path)
-                 : strchr(shard->host, ':') != NULL
-                     ? must_printf("[%s]:%s", shard->host, shard->port)
-                     : must_printf("%s:%s", shard->host, shard->port);
-    bool is_numeric = address_parse(slice_from_text(text), &address, &why);
-    free(text);
-    if (is_numeric) {
-        connect_to(link, &address);
-        return;
-    }
-    if (link->dns == NULL) {
-        link_close_with_text(link, CLOSE_LINK_UNRESOLVED, slice_from_text(why));
-        return;
-    }
-    struct evutil_addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    /* May call back at once, from a hosts file. */
-    struct evdns_getaddrinfo_request *request =
-        evdns_getaddrinfo(link->dns, shard->host, shard->port, &hints, on_resolved, link);
-    if (link->state == LINK_RESOLVING)
-        link->request = request;
-}
+/* ── time ── */
 
 /* What the shard's kernel has acknowledged since: of the oldest only. A stopped Redis has a kernel that goes on taking
  * what comes behind it. */
@@ -544,7 +417,7 @@ static void tick(struct link *link)
     set_timer(link, TICK);
     if (link->state < LINK_UP) {
         bool is_one_of_several =
-            link->state == LINK_CONNECTING && has_other_address(link);
+            link->state == LINK_CONNECTING && link_has_other_address(link);
         if (timing_now() - link->changed_at <=
             (is_one_of_several ? CONNECT_TO_ONE_WITHIN : CONNECT_WITHIN))
             return;
@@ -566,6 +439,13 @@ static void tick(struct link *link)
         send_probe(link, now);
         link_write_output(link);
     }
+}
+
+static void begin(struct link *link)
+{
+    set_timer(link, TICK);
+    link->reason_text[0] = '\0'; /* the next ending has words of its own, or none */
+    link_connect(link);
 }
 
 static void on_timer(evutil_socket_t fd UNUSED, short what UNUSED, void *argument)
@@ -659,7 +539,8 @@ void link_close(struct link *link, enum close_reason reason)
     if (link->state == LINK_DOWN)
         return;
     link->reason = reason;
-    bool goes_on = link->is_started && has_other_address(link) && is_of_address(reason);
+    bool goes_on =
+        link->is_started && link_has_other_address(link) && is_of_address(reason);
     if (!goes_on)
         link->address_count = link->address_next = 0;
     let_go(link);

@@ -1,6 +1,6 @@
 /*
- * What link.c (the life of a connection) and link_start.c (what is said on a new one, and whether the shard is a master)
- * share.
+ * What link.c (the life of a connection), link_connect.c (how it comes about) and link_start.c (what is said on a new one,
+ * and whether the shard is a master) share.
  */
 #pragma once
 
@@ -93,6 +93,23 @@ void link_write_output(struct link *link);
 
 /* Ends the link for this reason, which the shard gives in its own words. */
 void link_close_with_text(struct link *link, enum close_reason reason, struct slice text);
+
+/* Takes the socket, which may still be connecting. */
+void link_open(struct link *link, int fd);
+
+/* Connected, and secured where it is to be: says the start. */
+void link_begin_checking(struct link *link);
+
+/* ── link_connect.c ── */
+
+/* To the next address of the name's last answer, else of a new one. The link may have ended when it returns. */
+void link_connect(struct link *link);
+
+/* The socket of a link that is CONNECTING is readable or writable. The same. */
+void link_go_on_connecting(struct link *link);
+
+/* Has the name an address that was not tried yet? The next link_connect() takes it. */
+bool link_has_other_address(const struct link *link);
 
 /* ── link_start.c ── */
 
