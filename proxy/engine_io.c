@@ -296,10 +296,27 @@ static bool matches_decoded(struct slice raw_path, struct slice query,
     return is_longer && names_transport(query);
 }
 
+/* As nearly all requests spell it: one of the paths, byte for byte, and none before it may match. */
+static bool is_plain(struct slice raw_path, const struct slice *paths, size_t count,
+                     struct engine_path *match)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!slice_starts_with(raw_path, without_slash(paths[i])))
+            continue;
+        *match = (struct engine_path){.canonical = paths[i],
+                                      .rest = slice_from(raw_path, raw_path.len),
+                                      .routed_by = paths[i]};
+        return slice_equals(raw_path, paths[i]);
+    }
+    return false;
+}
+
 enum engine_path_kind engine_path_match(struct slice raw_path, struct slice query,
                                         const struct slice *paths, size_t count,
                                         struct engine_path *match)
 {
+    if (is_plain(raw_path, paths, count, match))
+        return ENGINE_PATH_MATCH;
     bool has_doubt = has_detours(raw_path);
     struct slice path = raw_path;
     while (slice_starts_with(path, SLICE("//")))
