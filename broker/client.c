@@ -29,6 +29,10 @@
 #define LONG_REQUEST 64 /* arguments */
 #define LONG_REPLIES ((size_t)16 * 1024)
 
+/* What one client gets done in a pass of those that wait: so much, or LOOK_EVERY requests; one in any case. One by one
+ * their answers would be written one by one. */
+#define PASS_BYTES ((size_t)8 * 1024)
+
 #define SWEEP_EVERY SECONDS(1)
 
 #define FOREIGN_LOG_EVERY SECONDS(60)
@@ -136,14 +140,14 @@ static bool may_begin(struct client *client, struct slice input, uint64_t now)
     return false;
 }
 
-/* Is it the others' turn? In a pass of those that wait it is after each request. */
+/* Is it the others' turn, after so many requests and bytes? */
 static bool is_over(const struct client_set *set, const struct resp_request *request,
-                    unsigned taken, uint64_t since)
+                    unsigned taken, size_t done, uint64_t since)
 {
-    if (set->waiting.current != NULL)
-        return true;
     bool looks = taken % LOOK_EVERY == 0 || request->argc > LONG_REQUEST ||
                  evbuffer_get_length(set->reply) > LONG_REPLIES;
+    if (set->waiting.current != NULL)
+        return looks || done >= PASS_BYTES;
     return looks && timing_now() - since > TAKE_WITHIN;
 }
 
@@ -202,7 +206,7 @@ static size_t take_requests(struct client *client, struct slice input)
         if (client->facts.waits_since != 0)
             go_on(client);
         done += request.consumed;
-        bool yields = done < input.len && is_over(set, &request, ++taken, now);
+        bool yields = done < input.len && is_over(set, &request, ++taken, done, now);
         client_reply_partly(client, set->reply);
         if (verdict == CLIENT_FINISH) {
             queue_reply(client, now);
@@ -269,7 +273,7 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
         return;
     }
     check(client->state == CLIENT_OPEN);
-    if (client->facts.waits_since != 0) {
+    if (client->facts.waits_since != 0 || client->yields) {
         client_set_reading(client, false);
         return;
     }

@@ -111,8 +111,8 @@ void client_yield(struct client *client)
     check(client->state == CLIENT_OPEN);
     if (client->yields)
         return;
+    /* It stays in the loop until more comes (on_readable): mostly it goes on before that. */
     client->yields = true;
-    client_set_reading(client, false);
     TAILQ_INSERT_TAIL(&set->yielding, client, of_yielding);
     /* A timer, since what is made active is run before descriptors are looked at. */
     static const struct timeval now = {0, 0};

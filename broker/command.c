@@ -120,12 +120,17 @@ size_t command_count(void)
     return ARRAY_LEN(command_table) - 1;
 }
 
+/* This is done for each request: most rows begin with another letter. */
 const struct command *command_find(const struct command *table, struct slice name)
 {
+    if (name.len == 0)
+        return NULL;
     const char *bar = strchr(table->name, '|');
     size_t skipped = bar != NULL ? (size_t)(bar + 1 - table->name) : 0;
+    char first = (char)(name.data[0] | 0x20);
     for (const struct command *row = table; row->name != NULL; row++)
-        if (slice_equals_nocase(slice_from_text(row->name + skipped), name))
+        if (row->name[skipped] == first &&
+            slice_equals_nocase(slice_from_text(row->name + skipped), name))
             return row;
     return NULL;
 }

@@ -203,10 +203,10 @@ static bool is_safe(void *context, const struct envelope *envelope)
     const struct publisher *publisher = context;
     if (publisher->policy.objects == PICKLE_OBJECTS_ALLOW ||
         seal_is_strict(publisher->seal) ||
-        !publisher_knows_channel(publisher, envelope->channel) ||
         (envelope->origin == publisher->origin &&
          sent_ring_find(publisher->ring, envelope->partition, envelope->sequence) !=
-             NULL))
+             NULL) ||
+        !publisher_knows_channel(publisher, envelope->channel))
         return true;
     const struct message_policy policy = {.objects = publisher->policy.objects,
                                           .depth_max = publisher->policy.depth_max};

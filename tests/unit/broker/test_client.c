@@ -488,10 +488,10 @@ static void test_only_as_many_are_tried_as_there_is_room_for(void **state UNUSED
     begin(&world, 1);
     int fds[WAITING];
     for (int i = 0; i < WAITING; i++) {
-        char text[64];
+        char text[9000];
         fds[i] = enter(&world);
-        /* who has had room waits again, behind the others */
-        snprintf(text, sizeof(text), "ROOM %c\r\nROOM !\r\n", names[i]);
+        /* long enough that who has had room waits again, behind the others */
+        snprintf(text, sizeof(text), "ROOM %c %08192d\r\nROOM !\r\n", names[i], 0);
         say(fds[i], text);
         timing_advance_for_test(10);
         turns(&world, 2);
@@ -513,6 +513,39 @@ static void test_only_as_many_are_tried_as_there_is_room_for(void **state UNUSED
     assert_string_equal("!!", world.order + WAITING - 1);
     for (int i = 0; i < WAITING; i++)
         close(fds[i]);
+    turns(&world, 3);
+    end(&world);
+}
+
+static void test_short_requests_that_waited_go_on_together(void **state UNUSED)
+{
+    struct world world;
+    begin(&world, 1);
+    int first = enter(&world);
+    int second = enter(&world);
+    char text[20 * 8 + 1] = "";
+    for (int i = 0; i < 20; i++)
+        memcpy(text + i * 8, "ROOM a\r\n", 9);
+    say(first, text);
+    turns(&world, 2);
+    timing_advance_for_test(10);
+    say(second, "ROOM b\r\n");
+    turns(&world, 2);
+    resume(&world, 100);
+    assert_string_equal("aaaaaaaaaaaaaaaabaaaa", world.order);
+
+    world.order[0] = '\0';
+    world.room = 0;
+    say(first, text);
+    turns(&world, 2);
+    timing_advance_for_test(10);
+    say(second, "ROOM b\r\n");
+    turns(&world, 2);
+    resume(&world, 3);
+    resume(&world, 2); /* who has had room is behind the other */
+    assert_string_equal("aaaba", world.order);
+    close(first);
+    close(second);
     turns(&world, 3);
     end(&world);
 }
@@ -732,6 +765,7 @@ int main(void)
         cmocka_unit_test(test_what_is_delivered_comes_behind_what_exec_answers),
         cmocka_unit_test(test_what_is_held_back_is_kept_when_its_connection_ends),
         cmocka_unit_test(test_only_as_many_are_tried_as_there_is_room_for),
+        cmocka_unit_test(test_short_requests_that_waited_go_on_together),
         cmocka_unit_test(test_who_asks_for_much_lets_others_come_between),
         cmocka_unit_test(test_clients_end_once_in_any_order),
     };
