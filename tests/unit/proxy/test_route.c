@@ -242,7 +242,8 @@ static void expand(struct slice text, bool as_cookie, char *out)
             assert_true(slice_to_number(slice_from(inside, hash + 1), 0, UINT64_MAX,
                                         &client_key));
         inside = slice_to(inside, hash);
-        assert_true(slice_cut(&inside, '/', &upstream) && slice_cut(&inside, '/', &name));
+        assert_true(slice_cut(&inside, '/', &upstream));
+        assert_true(slice_cut(&inside, '/', &name));
         char id = slice_cut(&inside, '/', &part) ? part.data[0] : 'a';
         struct affinity_cookie cookie = cookie_of(upstream, name, key_of(id), client_key);
         if (slice_equals(upstream, SLICE("legacy"))) {

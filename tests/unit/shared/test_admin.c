@@ -125,7 +125,8 @@ static void expect(const char *request, const char *status, const char *body)
     char *text = strstr(answer, "\r\n\r\n");
     if (text == NULL || strncmp(answer, status, strlen(status)) != 0 ||
         (body != NULL && strcmp(text + 4, body) != 0))
-        fail_msg("%s\nexpected %s, %s\nfound %s", request, status, body, answer);
+        fail_msg("%s\nexpected %s, %s\nfound %s", request, status,
+                 body == NULL ? "any body" : body, answer);
     free(answer);
 }
 
