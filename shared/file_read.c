@@ -44,17 +44,41 @@ static void say_too_large(char why[FILE_WHY_SIZE], size_t max)
         snprintf(why, FILE_WHY_SIZE, "is larger than %zu bytes", max);
 }
 
+/* As much room as the file is long: what is read at each reload shall not take the most that a file may have. */
+static size_t first_room(int fd, size_t most)
+{
+    struct stat found;
+    size_t size = fstat(fd, &found) == 0 && found.st_size > 0 ? (size_t)found.st_size : 0;
+    return size < most - 1 ? size + 2
+                           : most; /* a NUL, and one that shows whether there is more */
+}
+
+/* Twice the room, without a copy of a secret left behind. */
+static char *enlarge(char *text, size_t *room, size_t most)
+{
+    size_t larger = *room < most / 2 ? 2 * *room : most;
+    char *moved = must_calloc(1, larger);
+    memcpy(moved, text, *room);
+    explicit_bzero(text, *room);
+    free(text);
+    *room = larger;
+    return moved;
+}
+
 bool file_read(const char *path, size_t max, char **text, size_t *len, unsigned *mode,
                char why[FILE_WHY_SIZE])
 {
     int fd = file_open(path, mode, why);
     if (fd < 0)
         return false;
-    *text = must_calloc(1, max + 1);
+    size_t room = first_room(fd, max + 1);
+    *text = must_calloc(1, room);
     *len = 0;
     ssize_t got = 1;
     while (got > 0 && *len <= max) {
-        got = read(fd, *text + *len, max + 1 - *len);
+        if (*len == room)
+            *text = enlarge(*text, &room, max + 1);
+        got = read(fd, *text + *len, room - *len);
         if (got < 0 && errno == EINTR)
             got = 1;
         else if (got > 0)
@@ -69,7 +93,7 @@ bool file_read(const char *path, size_t max, char **text, size_t *len, unsigned 
         (*text)[*len] = '\0';
         return true;
     }
-    explicit_bzero(*text, max + 1);
+    explicit_bzero(*text, room);
     free(*text);
     *text = NULL;
     return false;
