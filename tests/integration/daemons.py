@@ -91,7 +91,7 @@ def _port_range():
     return int(low), int(high)
 
 
-def _hold(port):
+def hold_port(port):
     """Reserves the port among all test runs of this user, until this process ends."""
     folder = pathlib.Path(tempfile.gettempdir()) / f"sidrail-ports-{os.getuid()}"
     folder.mkdir(exist_ok=True)
@@ -109,7 +109,7 @@ def free_port():
     """A TCP port that nobody listens on and no other test run takes while this one lives."""
     low, high = _port_range()
     for port in random.sample(range(low, high + 1), min(500, high + 1 - low)):
-        if not _hold(port):
+        if not hold_port(port):
             continue
         try:
             for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
@@ -378,9 +378,9 @@ class Daemon(Server):
         return json.loads(http_get(f"{self.admin}/status.json")[1])
 
     def pss(self):
-        """Bytes of memory that are its own (PSS)."""
+        """Bytes of memory that are its own (PSS), without pages of files: other processes that come and go share those."""
         text = pathlib.Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        return int(re.search(r"^Pss:\s+(\d+) kB", text, re.M).group(1)) * 1024
+        return int(re.search(r"^Pss_Anon:\s+(\d+) kB", text, re.M).group(1)) * 1024
 
     def peak_memory(self):
         """Bytes that were resident at most."""

@@ -144,15 +144,27 @@ run_unit() { # FOLDER
     count_report "$1" "$report" "$status"
 }
 
-# Of tests/integration, or of the folder that `place` names.
-run_integration() { # FOLDER [PYTEST-OPTION...]
-    local folder=$1 status=0 report=$root/.run/reports/integration-$1.xml
-    shift
-    say "integration tests: $folder $*"
+# Of tests/integration, or of the folder that `place` names. Most tests wait more than they compute: files run side by
+# side, and then, by themselves, the tests that measure speed or processor time (marked `alone`). The full form
+# runs everything by itself.
+run_integration() { # FOLDER [MARK]
+    local mark=${2:-}
+    if [ "$full" -eq 1 ]; then
+        run_pytest "$1" all "$mark"
+    else
+        run_pytest "$1" together "${mark:+$mark and }not alone" -n "$jobs" --dist loadfile
+        run_pytest "$1" alone "${mark:+$mark and }alone"
+    fi
+}
+
+run_pytest() { # FOLDER PART MARKS [PYTEST-OPTION...]
+    local folder=$1 part=$2 marks=$3 status=0 report=$root/.run/reports/integration-$1-$2.xml
+    shift 3
+    say "integration tests: $folder, $part${marks:+ ($marks)}"
     without_random_addresses "$folder" env SIDRAIL_BUILD="$root/$folder" SIDRAIL_ENV="$environments" \
         "$environments/harness/bin/python" -m pytest -q -c tests/integration/pytest.ini \
         --rootdir "$root" -o "cache_dir=$root/.run/pytest" -o "timeout=$(patience "$folder")" "--junitxml=$report" \
-        ${filter:+-k "$filter"} "$@" "${place:-tests/integration}" || status=$?
+        ${filter:+-k "$filter"} ${marks:+-m "$marks"} "$@" "${place:-tests/integration}" || status=$?
     [ "$status" -ne 5 ] || return 0 # no test of that name here
     count_report "$folder integration" "$report" "$status"
 }

@@ -2,13 +2,15 @@
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 import pytest
-from daemons import BUILD, PATIENCE, ROOT, free_port, http_get, is_full, node_env, python_of, wait_until
+from daemons import BUILD, PATIENCE, ROOT, free_port, hold_port, http_get, is_full, node_env, python_of, wait_until
 
 
 def consecutive_ports(count, taken):
@@ -18,6 +20,8 @@ def consecutive_ports(count, taken):
         if taken & set(range(first, first + count)):
             continue
         taken |= set(range(first, first + count))
+        if not all(hold_port(port) for port in range(first + 1, first + count)):
+            continue
         probes = [socket.socket() for _ in range(count)]
         try:
             for i, probe in enumerate(probes):
@@ -40,8 +44,8 @@ class DemoRun:
         taken = set(self.ports.values())
         self.ports["DEMO_REDIS_PORT"] = consecutive_ports(2, taken)
         self.ports["DEMO_POD_PORT"] = consecutive_ports(3, taken)
-        self.temporary = pathlib.Path(folder) / "tmp"
-        self.temporary.mkdir()
+        # unix sockets are made there: tmp_path is too long for their names
+        self.temporary = pathlib.Path(tempfile.mkdtemp(prefix="sidrail-test-"))
         settings = {**self.ports, **node_env(), **environment, "SIDRAIL_BUILD": BUILD, "TMPDIR": self.temporary,
                     "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
         self.output_path = pathlib.Path(folder) / "output"
@@ -87,6 +91,7 @@ class DemoRun:
         if self.child.poll() is None:
             self.child.terminate()
             self.child.wait(60)
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 @pytest.fixture

@@ -157,6 +157,7 @@ def sharded(module_servers):
     return b
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("deed", DEEDS)
 def test_what_a_client_makes_long_takes_time_in_proportion(sharded, deed):
     count, rounds = 4000, 1 if deed in (do_beat, do_return) else 2

