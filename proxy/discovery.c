@@ -218,7 +218,8 @@ static void on_verdict(void *owner, struct slice identity, unsigned port, bool p
 {
     struct discovered *it = owner;
     endpoint_list_set_verdict(it->list, identity, port, passes);
-    publish_soon(it->discovery);
+    if (!it->discovery->is_applying)
+        look_at_lists(it->discovery);
 }
 
 static void on_refusing(void *owner, struct slice identity, unsigned port)
@@ -351,6 +352,7 @@ static struct endpoint_list_options list_options(const struct upstream_config *c
         .absence = ABSENCE,
         .empty_hold = config->empty_hold,
         .farewell = config->drain.delay + config->drain.window,
+        .is_checked = config->health_check.type != HEALTH_CHECK_NONE,
     };
     if (config->discovery.kind == DISCOVERY_STATIC)
         options.absence = 0;

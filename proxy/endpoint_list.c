@@ -13,6 +13,7 @@ struct member {
     enum endpoint_state said; /* by the source, when it last listed it */
     unsigned weight;          /* the same */
     bool fails_checks;
+    bool has_passed;       /* a check, some time */
     bool is_refusing;      /* vanished and does not accept */
     bool is_vanished;      /* absent for longer than a moment */
     bool was_held;         /* since then nobody else took new sessions */
@@ -184,7 +185,9 @@ static bool takes_sessions(const struct endpoint_list *list, size_t place, uint6
     bool is_there =
         member->absent_since == 0 ||
         (!member->is_vanished && now < member->absent_since + list->options.absence);
-    return is_there && spec->state < ENDPOINT_DRAINING && spec->weight > 0;
+    bool is_well =
+        !list->options.is_checked || (member->has_passed && !member->fails_checks);
+    return is_there && is_well && spec->state < ENDPOINT_DRAINING && spec->weight > 0;
 }
 
 static void look_for_home(struct endpoint_list *list, uint64_t now)
@@ -411,6 +414,7 @@ void endpoint_list_set_verdict(struct endpoint_list *list, struct slice identity
         return;
     struct member *member = &list->members[place];
     member->fails_checks = !passes;
+    member->has_passed = member->has_passed || passes;
     if (list->specs[place].state == ENDPOINT_READY ||
         list->specs[place].state == ENDPOINT_DEGRADED)
         set_state(list, place, listed_state(list, place),

@@ -23,7 +23,8 @@
  *                              draining for `farewell` once somebody does       │
  *                          else ─▶ gone ◀───────────────────────────────────────┘
  *
- *     While no endpoint of the list takes new sessions (ready or degraded, with a weight), those that drain or close
+ *     While no endpoint of the list takes new sessions (ready or degraded, with a weight; where health checks run, one that
+ *     has passed a check and does not fail them), those that drain or close
  *     keep their tunnels (spec.keeps_tunnels): their clients would come back to them. The drain begins when
  *     there is somewhere to go. An operator's order to drain is carried out all the same.
  *
@@ -46,6 +47,8 @@ struct endpoint_list_options {
     uint64_t
         empty_hold; /* no endpoint takes new sessions: absent ones do for so long; 0: not */
     uint64_t farewell; /* how long those so held drain when another one does */
+    bool
+        is_checked; /* health checks run: an endpoint takes sessions once it has passed */
 };
 
 /* `upstream_name` is for the log; copied. */
@@ -59,7 +62,7 @@ void endpoint_list_set_options(struct endpoint_list *list,
 void endpoint_list_apply(struct endpoint_list *list, const struct endpoint_spec *specs,
                          size_t len, uint64_t now);
 
-/* The verdict of health checks: does it pass? No such endpoint: nothing. */
+/* The verdict of health checks, and the first check that an endpoint has passed: does it pass? No such endpoint: nothing. */
 void endpoint_list_set_verdict(struct endpoint_list *list, struct slice identity,
                                unsigned port, bool passes);
 

@@ -20,6 +20,10 @@
 #define VANISHED_FALL     2
 #define SUSPECT_INTERVAL  SECONDS(1)
 
+/* First probes of fewer new endpoints than this come within that time. */
+#define SOON     MILLISECONDS(500)
+#define SOON_MAX 16
+
 #define STATUS_LINE_LEN 12 /* "HTTP/1.1 200" */
 
 enum probe_state { PROBE_WAITING, PROBE_CONNECTING, PROBE_SECURING, PROBE_READING };
@@ -30,7 +34,8 @@ struct checked {
     struct endpoint *endpoint; /* one reference */
     bool is_vanished;
     bool passes;
-    unsigned row; /* results in a row that contradict `passes` */
+    bool has_passed; /* a probe, some time */
+    unsigned row;    /* results in a row that contradict `passes` */
     enum probe_state state;
     struct stream stream; /* fd -1: no probe under way */
     struct event timer;   /* next probe, or the timeout of this one */
@@ -95,6 +100,14 @@ static void note_vanished_result(struct checked *it, bool passed)
                                            it->endpoint->port);
 }
 
+static void report(struct checked *it)
+{
+    it->has_passed = it->has_passed || it->passes;
+    it->checks->callbacks->on_verdict(it->checks->owner,
+                                      slice_from_text(it->endpoint->identity),
+                                      it->endpoint->port, it->passes);
+}
+
 static void note_result(struct checked *it, bool passed, const char *why)
 {
     const struct upstream_config *config = it->checks->config;
@@ -104,6 +117,8 @@ static void note_result(struct checked *it, bool passed, const char *why)
     metrics_add_by(M_HEALTH_PROBES, passed, 1);
     if (passed == it->passes) {
         it->row = 0;
+        if (passed && !it->has_passed)
+            report(it);
         return;
     }
     int64_t needed = passed ? config->health_check.rise : config->health_check.fall;
@@ -116,9 +131,7 @@ static void note_result(struct checked *it, bool passed, const char *why)
              LOG_TEXT("upstream", config->name),
              LOG_TEXT("endpoint", it->endpoint->address_text),
              LOG_TEXT("id", it->endpoint->identity), LOG_TEXT("why", why));
-    it->checks->callbacks->on_verdict(it->checks->owner,
-                                      slice_from_text(it->endpoint->identity),
-                                      it->endpoint->port, passed);
+    report(it);
 }
 
 /* The one end of a probe. */
@@ -301,8 +314,8 @@ static void free_checked(struct checked *it)
     free(it);
 }
 
-/* Begins, or begins anew because it is (no longer) vanished. */
-static void begin(struct checked *it, bool is_vanished)
+/* Begins, or begins again because it is (no longer) vanished. The first probe comes within so many microseconds. */
+static void begin(struct checked *it, bool is_vanished, uint64_t within)
 {
     end_probe(it);
     event_del(&it->timer);
@@ -310,10 +323,8 @@ static void begin(struct checked *it, bool is_vanished)
     it->row = 0;
     if (!is_probed(it))
         return;
-    uint64_t first =
-        is_vanished ? 0
-                    : timing_random() % (it->checks->config->health_check.interval + 1);
-    struct timeval wait = timing_to_timeval(first);
+    struct timeval wait =
+        timing_to_timeval(is_vanished ? 0 : timing_random() % (within + 1));
     event_add(&it->timer, &wait);
 }
 
@@ -340,6 +351,9 @@ void health_checks_apply(struct health_checks *checks, const struct endpoint_set
                          const struct endpoint_list *list)
 {
     struct checked **items = must_calloc(set->len, sizeof(struct checked *));
+    uint64_t within = checks->config->health_check.interval;
+    if (set->len < checks->len + SOON_MAX)
+        within = within < SOON ? within : SOON;
     size_t old = 0;
     for (size_t i = 0; i < set->len; i++) {
         struct endpoint *endpoint = set->entries[i].endpoint;
@@ -349,7 +363,7 @@ void health_checks_apply(struct health_checks *checks, const struct endpoint_set
         if (is_new)
             it = add_checked(checks, endpoint);
         if (is_new || it->is_vanished != is_vanished)
-            begin(it, is_vanished);
+            begin(it, is_vanished, within);
         items[i] = it;
     }
     while (old < checks->len)
@@ -367,9 +381,7 @@ static void take_back_verdict(struct checked *it)
     if (is_probed(it) || it->passes)
         return;
     it->passes = true;
-    it->checks->callbacks->on_verdict(it->checks->owner,
-                                      slice_from_text(it->endpoint->identity),
-                                      it->endpoint->port, true);
+    report(it);
 }
 
 void health_checks_set_config(struct health_checks *checks,
@@ -378,7 +390,8 @@ void health_checks_set_config(struct health_checks *checks,
     bool agrees = proxy_config_agrees(checks->config, config, "health_check.");
     checks->config = config;
     for (size_t i = 0; i < checks->len && !agrees; i++) {
-        begin(checks->items[i], checks->items[i]->is_vanished);
+        begin(checks->items[i], checks->items[i]->is_vanished,
+              config->health_check.interval);
         take_back_verdict(checks->items[i]);
     }
 }

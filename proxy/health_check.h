@@ -7,8 +7,8 @@
  *      passing ── `fall` failed in a row ──▶ failing       the verdict degrades an endpoint, no more
  *      failing ── `rise` passed in a row ──▶ passing       (endpoint_list)
  *
- * Every endpoint begins as passing, and its first probe comes at a random moment of the first interval, so
- * that replicas and endpoints are spread. The probe of an endpoint that has become suspect, because clients
+ * Every endpoint begins as passing. The first probe of a few new endpoints comes within half a second, since others may
+ * wait to drain until it has passed; that of many at a random moment of the first interval, so that they are spread. The probe of an endpoint that has become suspect, because clients
  * could not connect to it, comes within a second; a probe that connects ends the suspicion: then it is the
  * probe that finds the endpoint half open, and not a client's handshake.
  *
@@ -30,6 +30,7 @@ struct health_checks;
 struct upstream_config;
 
 struct health_callbacks {
+    /* a verdict, and once for each endpoint the first probe that has passed */
     void (*on_verdict)(void *owner, struct slice identity, unsigned port, bool passes);
     void (*on_refusing)(void *owner, struct slice identity, unsigned port);
 };

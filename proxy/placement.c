@@ -68,7 +68,7 @@ static bool is_candidate(struct search *search, const struct endpoint_entry *ent
 {
     const struct placement *placement = search->placement;
     enum tier tier = tier_of(search, entry);
-    if (tier < TIER_DRAINING)
+    if (tier < TIER_DRAINING && !placement_was_tried(placement, entry))
         search->saw_better = true;
     if (tier != search->tier)
         return false;

@@ -4,8 +4,8 @@
  *     tier 0 ready ▸ 1 warming ▸ 2 degraded or suspect ▸ 3 draining
  *
  * A lower tier is asked only when those above have no candidate. Being full or too fast is no reason to go
- * down to degraded ones; draining ones are asked only when nothing better exists at all. A candidate is an
- * endpoint of the tier with a weight above 0 that this request has not tried, and, when limits count,
+ * down to degraded ones; draining ones are asked only when there is nothing better that this request could reach.
+ * A candidate is an endpoint of the tier with a weight above 0 that this request has not tried, and, when limits count,
  * that is below max_sessions_per_endpoint and max_handshake_rate.
  *
  * Cost: one pass of the rendezvous hash, which asks about a handful of endpoints; placement_pick_bounded and

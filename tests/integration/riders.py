@@ -21,11 +21,11 @@ WEBSOCKET = b"/socket.io/?EIO=4&transport=websocket"
 class Pod(PollPod):
     """Takes WebSockets too: says its name, sends what `stream` gives, then echoes; keeps the Closes it gets."""
 
-    def __init__(self, name, stream=None):
+    def __init__(self, name, stream=None, port=0):
         self.closes = []
         self.arrivals = []   # moments of sessions that begin as WebSockets
         self.stream = stream
-        super().__init__(name)
+        super().__init__(name, port)
 
     def _serve(self, wire):
         wire.sock.settimeout(600)

@@ -187,3 +187,28 @@ def test_where_all_drain_nobody_is_sent_in_a_circle(proxy, pods, riders, source)
     source.list([c], draining=[a, b])
     wait_until(lambda: all(len(r.pods) == 2 for r in riders), "they are on the new one")
     assert {r.closed[0][1] for r in riders} == {1012} and {r.pods[1] for r in riders} == {"pod-2"}
+
+
+@pytest.mark.parametrize("source", ["file", "dns"], indirect=True)
+def test_a_list_that_names_only_what_does_not_accept_sends_nobody_away(proxy, source, pods, riders):
+    """A rollout whose new pod never starts, a wrong answer: the old pods serve on, until the new one does."""
+    silent = Pod("pod-new")
+    silent.close()
+    source.list(pods[:2])
+    daemon = proxy([], config={"upstreams": [{
+        "name": "chat", "discovery": source.discovery, "place_after": "0s", "herd_spread": "0s",
+        "health_check": {"type": "tcp", "interval": "100ms", "fall": 2, "rise": 1}, "drain": {"delay": "0s", "window": "300ms"}}]})
+    wait_until(lambda: len(states(daemon)) == 2, "both are there")
+    groups = ride(riders, daemon, pods)
+    source.list([silent])
+    wait_until(lambda: by_name(daemon).get(silent.address) == "degraded", "the new one fails its checks")
+    for pod in pods[:2]:
+        wait_until(lambda: by_name(daemon)[pod.address] == "draining", f"{pod.name} is not listed any more")
+        assert all(echoes(rider) for rider in groups[pod.name])
+    assert poll(daemon.port, handshake(daemon.port))[0] == 200
+    again = Pod("pod-new", port=silent.port)
+    try:
+        wait_until(lambda: all(rider.closed for group in groups.values() for rider in group), "the drain has begun")
+        assert poll(daemon.port, handshake(daemon.port)) == (200, "pod-new")
+    finally:
+        again.close()

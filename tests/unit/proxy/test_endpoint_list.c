@@ -206,6 +206,33 @@ static void test_absent_ones_keep_their_tunnels_until_another_takes_sessions(voi
     }
 }
 
+static void test_only_what_passes_its_checks_takes_sessions(void **state)
+{
+    (void)state;
+    struct endpoint_list_options checked = held;
+    checked.is_checked = true;
+    struct endpoint_list *list = endpoint_list_new("chat", &checked);
+    apply2(list, A(ENDPOINT_READY), B(ENDPOINT_DRAINING), SECONDS(10));
+    endpoint_list_tick(list, SECONDS(10));
+    assert_true(keeps(list, 1)); /* it may never accept */
+    endpoint_list_set_verdict(list, SLICE("a"), 1, true);
+    endpoint_list_tick(list, SECONDS(11));
+    assert_false(keeps(list, 1));
+    endpoint_list_set_verdict(list, SLICE("a"), 1, false);
+    endpoint_list_tick(list, SECONDS(12));
+    assert_string_equal(show(list), "a=degraded b=draining");
+    assert_true(keeps(list, 1));
+    endpoint_list_set_verdict(list, SLICE("a"), 1, true);
+    endpoint_list_tick(list, SECONDS(13));
+    assert_false(keeps(list, 1));
+    checked.is_checked = false; /* by a reload */
+    endpoint_list_set_verdict(list, SLICE("a"), 1, false);
+    endpoint_list_set_options(list, &checked);
+    endpoint_list_tick(list, SECONDS(14));
+    assert_false(keeps(list, 1));
+    endpoint_list_free(list);
+}
+
 static void test_listed_ones_that_drain_keep_theirs_until_another_takes_them(void **state)
 {
     (void)state;
@@ -388,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_an_empty_list_is_held),
         cmocka_unit_test(
             test_absent_ones_keep_their_tunnels_until_another_takes_sessions),
+        cmocka_unit_test(test_only_what_passes_its_checks_takes_sessions),
         cmocka_unit_test(
             test_listed_ones_that_drain_keep_theirs_until_another_takes_them),
         cmocka_unit_test(test_a_moment_of_absence_neither_stops_nor_begins_a_drain),

@@ -214,8 +214,9 @@ static void test_only_a_row_of_equal_results_is_told(void **state)
         bool passes;
         unsigned told; /* verdicts before this probe ends */
     } probes[] = {
-        {false, 0}, {false, 0}, {true, 0},  {false, 0}, {false, 0}, {false, 0},
-        {true, 1},  {false, 1}, {false, 1}, {true, 1},  {true, 1},  {true, 2},
+        /* the first that passes is reported, too */
+        {false, 0}, {false, 0}, {true, 0},  {false, 1}, {false, 1}, {false, 1},
+        {true, 2},  {false, 2}, {false, 2}, {true, 2},  {true, 2},  {true, 3},
     };
     struct rig rig;
     rig_start(&rig, "type: http, interval: 50ms, timeout: 60s, rise: 2, fall: 3");
