@@ -95,6 +95,7 @@ def test_what_was_recorded_of_a_broker_that_ended_is_not_delivered(redis_server,
         with Raw(b.port) as raw:
             raw.call("PUBLISH", "flask-socketio", emit("r", "new"))
         wait_until(lambda: b.status()["gaps_open"] == 1, "it is held", 5)
+        wait_until(lambda: pod.received, "the new one arrives")
     assert [data for _, data in pod.received] == ["new"]
 
 
