@@ -93,7 +93,8 @@ static void check_user(void *object, const struct option_place *place)
 static const struct option_table user_table =
     OPTION_TABLE(user_rows, struct broker_user_config, .check = check_user);
 
-unsigned broker_user_classes(const struct broker_user_config *user)
+/* The bits of command_class.h that the user's rows give it. */
+static unsigned classes_of(const struct broker_user_config *user)
 {
     unsigned classes = COMMAND_CLASS_BIT(CLASS_CONNECTION);
     if (user->commands.count == 0)
@@ -480,7 +481,7 @@ static bool load_passwords(struct broker_config *config, FILE *errors)
         for (size_t j = 0; j < listener->users.count; j++) {
             struct broker_user_config *user =
                 OPTION_ITEM(listener->users, broker_user_config, j);
-            user->classes = broker_user_classes(user);
+            user->classes = classes_of(user);
             bool is_read = read_lines(user->password_file, &user->passwords, why);
             if (is_read && user->passwords.count > 0)
                 continue;

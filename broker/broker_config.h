@@ -122,9 +122,6 @@ struct broker_config *broker_config_load(const char *file,
                                          const struct broker_flag *flags,
                                          size_t flag_count, FILE *errors) MUST_CHECK;
 
-/* The bits of command_class.h that the user's rows give it. */
-unsigned broker_user_classes(const struct broker_user_config *user);
-
 /* A configuration has one holder when it is loaded, and ends with its last one: a client holds that of its listener. */
 struct broker_config *broker_config_hold(struct broker_config *config);
 void broker_config_release(struct broker_config *config);

@@ -559,13 +559,6 @@ void link_close(struct link *link, enum close_reason reason)
     link->callbacks.on_change(link->callbacks.context, link);
 }
 
-void link_stop(struct link *link)
-{
-    link->is_started = false;
-    link_close(link, CLOSE_SHUTDOWN);
-    event_del(link->timer);
-}
-
 enum link_state link_state(const struct link *link)
 {
     return link->state;
@@ -597,11 +590,6 @@ const char *link_last_text(const struct link *link)
 {
     return link->reason_text[0] != '\0' ? link->reason_text
                                         : close_reason_sentence(link->reason);
-}
-
-uint64_t link_changed_at(const struct link *link)
-{
-    return link->changed_at;
 }
 
 bool link_has_room(const struct link *link, size_t len)

@@ -77,17 +77,13 @@ void link_start(struct link *link);
 /* Ends the link for this reason; a started link comes back by itself. */
 void link_close(struct link *link, enum close_reason reason);
 
-/* Ends the link (CLOSE_SHUTDOWN) and stays DOWN until link_start(). */
-void link_stop(struct link *link);
-
 enum link_state link_state(const struct link *link);
 const char *link_state_text(enum link_state state);
 
-/* Why the link ended last, in the shard's own words where it gave some (else the reason's sentence), and
- * since when it is in its state. The text lives until the next ending. */
+/* Why the link ended last, in the shard's own words where it gave some (else the reason's sentence). The text lives until
+ * the next ending. */
 enum close_reason link_last_reason(const struct link *link);
 const char *link_last_text(const struct link *link);
-uint64_t link_changed_at(const struct link *link);
 
 /* Publishing, UP: may another command of `len` bytes be sent now? */
 bool link_has_room(const struct link *link, size_t len);

@@ -318,11 +318,6 @@ enum pod_entry pod_rooms_look_at_entry(const struct pod_rooms *rooms,
     return POD_ENTRY_DONE;
 }
 
-size_t pod_rooms_count(const struct pod_rooms *rooms)
-{
-    return rooms->count;
-}
-
 void pod_rooms_check(const struct pod_rooms *rooms)
 {
     size_t count = 0;

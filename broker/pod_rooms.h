@@ -79,8 +79,5 @@ enum pod_entry pod_rooms_look_at_entry(const struct pod_rooms *rooms,
                                        struct slice sid, struct slice room,
                                        uint32_t *partition);
 
-/* Rooms that at least one pod needs. */
-size_t pod_rooms_count(const struct pod_rooms *rooms);
-
 /* Aborts when the two directions and the counts do not agree. For tests. */
 void pod_rooms_check(const struct pod_rooms *rooms);

@@ -558,8 +558,3 @@ enum parse_result http_response_parse(struct slice data, size_t last_len,
         response->refusal.status = 502; /* whatever it is, the client could not help it */
     return result;
 }
-
-struct slice http_method_text(enum http_method method)
-{
-    return method_names[method];
-}

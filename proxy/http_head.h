@@ -108,9 +108,6 @@ enum parse_result http_response_parse(struct slice data, size_t last_len,
                                       bool asked_websocket,
                                       struct http_response *response) MUST_CHECK;
 
-/* "GET" and so on. */
-struct slice http_method_text(enum http_method method);
-
 /* host, host:port, [v6] or [v6]:port by the rules for Host. False leaves the results
  * alone. */
 bool http_authority_parse(struct slice authority, struct slice *host,

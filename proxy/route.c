@@ -37,25 +37,19 @@ const char *route_why_word(enum route_why why)
 static const struct {
     const char *word;
     unsigned status;
-    bool is_lost;
 } refusals[ROUTE_REFUSALS] = {
-    [ROUTE_LOST_GONE] = {"gone", 400, true},
-    [ROUTE_LOST_UNKNOWN_TAG] = {"unknown_tag", 400, true},
-    [ROUTE_LOST_NO_ROUTE] = {"no_route", 400, true},
-    [ROUTE_NO_ENDPOINT] = {"no_endpoint", 503, false},
-    [ROUTE_ALL_FULL] = {"all_full", 503, false},
-    [ROUTE_TOO_FAST] = {"too_fast", 503, false},
-    [ROUTE_ALL_TRIED] = {"all_tried", 502, false},
+    [ROUTE_LOST_GONE] = {"gone", 400},
+    [ROUTE_LOST_UNKNOWN_TAG] = {"unknown_tag", 400},
+    [ROUTE_LOST_NO_ROUTE] = {"no_route", 400},
+    [ROUTE_NO_ENDPOINT] = {"no_endpoint", 503},
+    [ROUTE_ALL_FULL] = {"all_full", 503},
+    [ROUTE_TOO_FAST] = {"too_fast", 503},
+    [ROUTE_ALL_TRIED] = {"all_tried", 502},
 };
 
 const char *route_refusal_word(enum route_refusal refusal)
 {
     return refusals[refusal].word;
-}
-
-bool route_refusal_is_lost(enum route_refusal refusal)
-{
-    return refusals[refusal].is_lost;
 }
 
 /* ── which rule ── */

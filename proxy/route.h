@@ -96,10 +96,8 @@ enum route_refusal {
 };
 #define ROUTE_REFUSALS 7
 
-/* Label for logs and metrics ("gone", "unknown_tag", …); true for the three that lose a session and are
- * answered with the Engine.IO 400 body. */
+/* Label for logs and metrics ("gone", "unknown_tag", …). */
 const char *route_refusal_word(enum route_refusal refusal);
-bool route_refusal_is_lost(enum route_refusal refusal);
 
 struct route {
     enum route_outcome outcome;

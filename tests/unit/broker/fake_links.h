@@ -86,12 +86,6 @@ void link_close(struct link *link, enum close_reason reason)
     fake_link_set(link, LINK_DOWN);
 }
 
-void link_stop(struct link *link)
-{
-    link->is_started = false;
-    link_close(link, CLOSE_SHUTDOWN);
-}
-
 enum link_state link_state(const struct link *link)
 {
     return link->state;
@@ -110,11 +104,6 @@ enum close_reason link_last_reason(const struct link *link)
 const char *link_last_text(const struct link *link UNUSED)
 {
     return "";
-}
-
-uint64_t link_changed_at(const struct link *link UNUSED)
-{
-    return 0;
 }
 
 bool link_has_room(const struct link *link, size_t len UNUSED)
