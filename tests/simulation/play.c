@@ -36,6 +36,8 @@ static unsigned servers_in(unsigned map)
     return count;
 }
 
+#define KEYS "/sim/keys"
+
 static char *yaml_of(unsigned slot, unsigned map)
 {
     char *text =
@@ -43,11 +45,13 @@ static char *yaml_of(unsigned slot, unsigned map)
                     "  - address: 10.0.0.%u:%d\n"
                     "    echo: \"on\"\n"
                     "admin: {address: \"\", socket: \"\"}\n"
-                    "cluster: {partitions: %u}\n"
+                    "cluster: {partitions: %u%s}\n"
                     "resend: {window: %us}\n"
                     "log: {level: debug, format: text}\n"
                     "delivery: {local_fast: %s}\n",
-                    slot + 1, SIM_PORT, setup.partitions, (unsigned)setup.resend_window,
+                    slot + 1, SIM_PORT, setup.partitions,
+                    setup.has_keys && setup.shards > 0 ? ", key_file: " KEYS : "",
+                    (unsigned)setup.resend_window,
                     (setup.fast_brokers >> slot & 1) != 0 ? "true" : "false");
     if (setup.shards == 0)
         return text;
@@ -455,6 +459,7 @@ struct outcome play(const struct schedule *schedule, bool verbose)
     world_begin(schedule->seed);
     wires_begin(&setup.wires);
     libc_begin();
+    libc_set_file(KEYS, "a 5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c\n");
     struct promise promise = schedule->class->promise;
     promise.may_refuse |= setup.ack_shard;
     promise.loses_counted |= setup.slow_bytes > 0;

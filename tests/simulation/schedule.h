@@ -73,8 +73,9 @@ struct setup {
     uint64_t resend_window; /* seconds */
     unsigned fast_brokers;  /* bits: delivery.local_fast */
     bool ack_shard;         /* delivery.ack */
-    bool pods_speak;        /* some pods publish, over RESP3 */
-    uint64_t slow_bytes;    /* 0: the default */
+    bool has_keys;       /* cluster.key_file: who answers no question is not believed */
+    bool pods_speak;     /* some pods publish, over RESP3 */
+    uint64_t slow_bytes; /* 0: the default */
     struct wire_profile wires;
     uint64_t length;  /* deeds are before it */
     uint64_t settles; /* then all is quiet for so long */
