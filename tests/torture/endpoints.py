@@ -112,7 +112,7 @@ class Endpoint(Server):
         await super().open()
 
     def broken(self, broken):
-        self.oracle.violation("broken HTTP at an endpoint", str(broken))
+        self.oracle.violation("broken HTTP at an endpoint", f"{self.name}: {broken}")
 
     def pause(self):
         self.is_paused = True

@@ -55,6 +55,7 @@ class Wire:
     def __init__(self, reader, writer):
         self.reader = reader
         self.writer = writer
+        self.last = "nothing"  # what was read before, for reports
 
     @classmethod
     async def open(cls, port, source="127.0.0.1", tls=None, seconds=30, receive_buffer=None):
@@ -101,7 +102,8 @@ class Wire:
         except (asyncio.IncompleteReadError, OSError) as error:
             raise Ended(repr(error)) from error
         except asyncio.LimitOverrunError as error:
-            raise Broken(f"no {mark!r} within {error.consumed} bytes") from error
+            seen = await self.reader.read(120)
+            raise Broken(f"no {mark!r} within {error.consumed} bytes that begin with {seen!r}, behind {self.last}") from error
 
     async def chunks(self):
         body = bytearray()
@@ -147,6 +149,7 @@ class Wire:
             await asyncio.sleep(pause)
             self.writer.transport.resume_reading()
         message.body = await self.body(message)
+        self.last = f"{message.start} {message.fields} and {len(message.body)} bytes"
         return message
 
     async def answer(self, method="GET"):
