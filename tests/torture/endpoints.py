@@ -138,11 +138,17 @@ class Endpoint(Server):
                 self.check_body(request)
             if "/socket.io" in target.partition("?")[0]:
                 await self.engine_io(wire, request, method, query)
+                if self.is_websocket(request, query):
+                    return
             elif request.get("upgrade") is not None:
                 await wire.send(switching(request.get("sec-websocket-key")))
                 return await self.echo(wire)
             else:
                 await wire.send(self.plain(request, method))
+
+    @staticmethod
+    def is_websocket(request, query):
+        return query.get("transport") == "websocket" and request.get("upgrade") is not None
 
     def check_body(self, request):
         self.oracle.post_arrived(request.get("x-number"), self.name)
@@ -176,7 +182,7 @@ class Endpoint(Server):
                 self.oracle.violation("misrouted", f"{sid} came to {self.name}: {request.start}")
             return await wire.send(response(b'{"code":1,"message":"Session ID unknown"}', answer, status="400 Bad Request"))
         if query.get("transport") == "websocket":
-            if request.get("upgrade") is None:
+            if not self.is_websocket(request, query):
                 return await wire.send(response(b"{}", answer, status="400 Bad Request"))
             await wire.send(switching(request.get("sec-websocket-key"), answer))
             if sid is None:
