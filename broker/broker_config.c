@@ -143,7 +143,7 @@ static const struct option_row listener_rows[] = {
          "socket); auto spares who has shown to be later."},
     {"users", OPTION_LIST, AT(broker_listener_config, users), .elements = &user_table,
      .maximum = 1000, .reload = OPTION_NEW,
-     .help = "Who may connect; absent is anybody, without a password."},
+     .help = "Users that may connect; absent is anybody, without a password."},
     {"tls", OPTION_OBJECT, AT(broker_listener_config, has_tls), .reload = OPTION_NEW,
      .help = "Present: this listener speaks TLS (rediss://)."},
     {"tls.cert", OPTION_TEXT, AT(broker_listener_config, tls.cert), .required = true,
