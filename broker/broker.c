@@ -24,7 +24,7 @@
 #define DRAIN_TICK MILLISECONDS(20)
 #define SETTLE     MILLISECONDS(50) /* files that change one after the other */
 
-/* What a message may grow to, in payload limits, when it is written in another dialect: texts in JSON's escapes take
+/* What a message may grow to, in times the longest that is taken, when it is written in another dialect: texts in JSON's escapes take
  * up to three times as much (control characters six times), attachments a third more. */
 #define REWRITTEN_FACTOR 4
 
@@ -263,7 +263,7 @@ static uint64_t flush_window(const struct broker_config *config)
 
 static size_t rewritten_max(const struct broker_config *config)
 {
-    return (size_t)config->payload_max * REWRITTEN_FACTOR;
+    return broker_config_foreign_payload_max(config) * REWRITTEN_FACTOR;
 }
 
 static unsigned rewritten_depth(const struct broker_config *config)

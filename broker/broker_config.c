@@ -18,6 +18,10 @@
 /* Enough for any password, and small enough that a wrong path (a log file) is noticed. */
 #define PASSWORD_FILE_MAX 65536
 
+/* Longer payloads of other brokers are not taken: Redis' own standard limit for what waits for a subscriber, and more where
+ * clients of this broker may send more. */
+#define FOREIGN_PAYLOAD_LEAST ((size_t)32 * 1024 * 1024)
+
 /* Of a request beside its payload, by limits.request: auto. */
 #define REQUEST_EXTRA ((size_t)1024 * 1024)
 
@@ -435,6 +439,11 @@ size_t broker_config_request_max(const struct broker_config *config)
     if (config->request_max != OPTION_AUTO)
         return (size_t)config->request_max;
     return (size_t)config->payload_max + REQUEST_EXTRA;
+}
+
+size_t broker_config_foreign_payload_max(const struct broker_config *config)
+{
+    return max_size((size_t)config->payload_max * 2, FOREIGN_PAYLOAD_LEAST);
 }
 
 /* ── passwords ── */

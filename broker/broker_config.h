@@ -139,6 +139,9 @@ void broker_config_map_cleanup(struct partition_map_config *map_config);
 /* limits.request, in bytes: as given, or what a payload of limits.payload and its other arguments take. */
 size_t broker_config_request_max(const struct broker_config *config);
 
+/* The longest payload, in bytes, that is taken from shards: other brokers may have a larger limits.payload. */
+size_t broker_config_foreign_payload_max(const struct broker_config *config);
+
 /* One shard's configuration by itself, to outlive the whole; the caller frees it. */
 struct broker_shard_config *
 broker_shard_config_copy(const struct broker_shard_config *shard);

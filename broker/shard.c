@@ -12,10 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Longer messages of other brokers are read past, whatever clients of this one may send: Redis' own standard limit for
- * what waits for a subscriber, and more where clients of this one may send more. An envelope repeats rooms of the payload. */
-#define MESSAGE_MAX_LEAST ((size_t)32 * 1024 * 1024)
-#define MESSAGE_EXTRA     ((size_t)1024 * 1024)
+/* Of a message beside its payload: an envelope repeats rooms of it. */
+#define MESSAGE_EXTRA ((size_t)1024 * 1024)
 
 _Static_assert(CLOSE_REASON_COUNT <= 64, "told_reasons has a bit for each");
 
@@ -357,8 +355,7 @@ struct shard_set *shard_set_new(struct event_base *base, struct turn *turn,
     set->turn = turn;
     set->ring = ring;
     set->callbacks = *callbacks;
-    set->message_max =
-        max_size(2 * config->payload_max, MESSAGE_MAX_LEAST) + MESSAGE_EXTRA;
+    set->message_max = broker_config_foreign_payload_max(config) + MESSAGE_EXTRA;
     set->prefix = must_printf("sidrail1:%s:p:", config->cluster_name);
     set->prefix_len = strlen(set->prefix);
     set->control_channel = must_printf("sidrail1:%s:c", config->cluster_name);

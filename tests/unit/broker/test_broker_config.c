@@ -151,10 +151,19 @@ static void test_mistakes_are_told_with_their_place(void **state UNUSED)
     }
 }
 
+static void test_payloads_of_other_brokers_may_be_longer(void **state UNUSED)
+{
+    struct broker_config config = {.payload_max = 1024};
+    assert_int_equal(32 << 20, broker_config_foreign_payload_max(&config));
+    config.payload_max = 64 << 20;
+    assert_int_equal(128 << 20, broker_config_foreign_payload_max(&config));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_empty_file_gives_the_contracts_defaults),
+        cmocka_unit_test(test_payloads_of_other_brokers_may_be_longer),
         cmocka_unit_test(test_urls_of_shards_are_taken_apart),
         cmocka_unit_test(test_a_shard_with_tls_has_a_context_that_its_copy_shares),
         cmocka_unit_test(test_mistakes_are_told_with_their_place),
