@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import pathlib
 import random
 import sys
@@ -212,6 +213,7 @@ def main():
     parser.add_argument("--attackers", type=int, default=24)
     parser.add_argument("--folder", help="an empty folder, where the proxy's files and its log stay")
     options = parser.parse_args()
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # hostile ends of connections are no news
     with contextlib.ExitStack() as stack:
         folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="sidrail-torture-"))
         oracle, scene, seed, sizes = asyncio.run(torture(options, pathlib.Path(folder)))
