@@ -9,6 +9,8 @@
 #define EXPECTED_MAX 4096
 #define EARLIER_MAX  8 /* as in broker/python */
 #define BACK_AFTER   MILLISECONDS(50)
+#define CHECK_EACH   SECONDS(5)
+#define CHECK_WAIT   SECONDS(9)
 
 enum expected_kind { EXPECT_PUBLISH, EXPECT_EXEC, EXPECT_SUBSCRIBE, EXPECT_OTHER };
 
@@ -58,19 +60,22 @@ struct visitor {
     struct bytes in, out;
     struct expected expected[EXPECTED_MAX];
     unsigned expected_first, expected_count;
-    uint64_t connect_number;
+    uint64_t connect_number, connects_at;
 };
 
 static struct visitor *visitors[HOST_CLIENTS_MAX];
 static unsigned visitor_count;
 static unsigned forms;
-static bool pods_speak;
+static bool pods_speak, checks, may_be_slow;
 
 static void connect_now(struct visitor *visitor);
 
-void visitors_begin(unsigned payload_forms, bool speak)
+void visitors_begin(unsigned payload_forms, bool speak, bool check)
 {
     pods_speak = speak;
+    checks = check;
+    may_be_slow = false;
+
     visitor_count = 0;
     forms = payload_forms;
 }
@@ -93,6 +98,16 @@ struct visitor *visitor_at(unsigned number)
 unsigned visitors_count(void)
 {
     return visitor_count;
+}
+
+void visitors_expect_slow(bool slow)
+{
+    may_be_slow = slow;
+}
+
+int visitor_number(const struct visitor *visitor)
+{
+    return visitor->number;
 }
 
 enum client_kind visitor_kind(const struct visitor *visitor)
@@ -600,6 +615,11 @@ static void on_change(void *argument, struct wire *wire)
     bool was_reset = wire_error(wire) != 0;
     bool was_up = visitor->is_up;
     visitor->continues |= was_up && is_waited_for(visitor) && !visitor->leaves;
+    if (may_be_slow) {
+        oracle_forgive(visitor->number);
+        visitor->continues = false;
+    }
+
     wire_close(wire);
     forget_connection(visitor, was_reset);
     come_back(visitor, was_up ? BACK_AFTER : MILLISECONDS(300));
@@ -608,11 +628,30 @@ static void on_change(void *argument, struct wire *wire)
 static void connect_now(struct visitor *visitor)
 {
     visitor->connection++;
+    visitor->connects_at = world_now();
     visitor->leaves = false;
     visitor->ignores_answers = visitor->kind == KIND_STRANGER;
     visitor->wire =
         wire_connect(HOST_CLIENT(visitor->number), HOST_BROKER(visitor->slot->number),
                      SIM_PORT, on_change, visitor);
+}
+
+/* Does its connection live? */
+static void on_check(void *argument, uint64_t number UNUSED)
+{
+    struct visitor *visitor = argument;
+    uint64_t since = visitor_waits_since(visitor);
+    world_after(CHECK_EACH, on_check, visitor, 0);
+    if (!visitor->is_up && visitor->wire != NULL) {
+        if (world_now() - visitor->connects_at > CHECK_WAIT) {
+            wire_reset(visitor->wire);
+            forget_connection(visitor, false);
+            come_back(visitor, 0);
+        }
+    } else if (since == UINT64_MAX)
+        visitor_ping(visitor);
+    else if (world_now() - since > CHECK_WAIT)
+        visitor_end(visitor, END_RESET, MILLISECONDS(10));
 }
 
 struct visitor *visitor_new(enum client_kind kind, struct slot *slot)
@@ -638,6 +677,9 @@ struct visitor *visitor_new(enum client_kind kind, struct slot *slot)
         snprintf(visitor->name, sizeof(visitor->name), "pod%u", visitor_count);
     visitors[visitor_count++] = visitor;
     connect_now(visitor);
+    if (checks && kind != KIND_STRANGER)
+        world_after(CHECK_EACH, on_check, visitor, 0);
+
     return visitor;
 }
 
@@ -688,10 +730,25 @@ void visitor_publish(struct visitor *visitor, int channel, int room, unsigned co
     flush(visitor);
 }
 
-void visitor_transact(struct visitor *visitor, int room, unsigned count)
+/* What spoils the transaction, behind the requests that are queued. */
+static void spoil(struct visitor *visitor, enum transaction_kind kind)
+{
+    static const char *const bad_command[] = {"NOSUCHCOMMAND", "x"};
+    static const char *const bad_count[] = {"PUBLISH", "flask-socketio"};
+    if (kind == TRANSACTION_BAD_COMMAND)
+        add_command(&visitor->out, 2, bad_command);
+    else if (kind == TRANSACTION_BAD_COUNT)
+        add_command(&visitor->out, 2, bad_count);
+    else
+        return;
+    expect(visitor, EXPECT_OTHER, 0, 0);
+}
+
+void visitor_transact(struct visitor *visitor, int room, unsigned count,
+                      enum transaction_kind kind)
 {
     const char *const multi[] = {"MULTI"};
-    const char *const exec[] = {"EXEC"};
+    const char *const end[] = {kind == TRANSACTION_DISCARDED ? "DISCARD" : "EXEC"};
     if (!may_publish(visitor, count) || oracle_messages() + count > MESSAGES_MAX)
         return;
     unsigned first = oracle_messages();
@@ -701,9 +758,19 @@ void visitor_transact(struct visitor *visitor, int room, unsigned count)
         add_publish(visitor, CHANNEL_PODS, room, 0);
         expect(visitor, EXPECT_OTHER, 0, 0);
     }
-    add_command(&visitor->out, 1, exec);
-    expect(visitor, EXPECT_EXEC, first, count);
+    if (kind != TRANSACTION_PLAIN)
+        for (unsigned i = 0; i < count; i++)
+            oracle_answered(first + i, ANSWER_VOID);
+    spoil(visitor, kind);
+    if (kind != TRANSACTION_ABANDONED)
+        add_command(&visitor->out, 1, end);
+    if (kind == TRANSACTION_PLAIN)
+        expect(visitor, EXPECT_EXEC, first, count);
+    else if (kind != TRANSACTION_ABANDONED)
+        expect(visitor, EXPECT_OTHER, 0, 0);
     flush(visitor);
+    if (kind == TRANSACTION_ABANDONED)
+        visitor_end(visitor, END_FIN, MILLISECONDS(10));
 }
 
 void visitor_ping(struct visitor *visitor)

@@ -32,20 +32,34 @@ enum ending { END_FIN, END_RESET, END_VANISH, END_QUIT, END_COUNT };
 
 struct visitor;
 
-/* `speak`: pods with an odd number speak RESP3, and publish too. */
-void visitors_begin(unsigned payload_forms, bool speak);
+/* `speak`: pods with an odd number speak RESP3, and publish too. `check`: each looks whether its connection lives, as
+ * health_check_interval of redis-py, and begins a new one if not. */
+void visitors_begin(unsigned payload_forms, bool speak, bool check);
+/* Brokers end connections of slow subscribers: what a kernel held then is in no count. */
+void visitors_expect_slow(bool may_be_slow);
+
 void visitors_end(void);
 struct visitor *visitor_new(enum client_kind kind, struct slot *slot);
 struct visitor *visitor_at(unsigned number);
 unsigned visitors_count(void);
+int visitor_number(const struct visitor *visitor);
 enum client_kind visitor_kind(const struct visitor *visitor);
 struct slot *visitor_slot(const struct visitor *visitor);
 
 /* `count` messages in one write, each `filler` bytes longer than it must be. Nothing when it is not connected. */
 void visitor_publish(struct visitor *visitor, int channel, int room, unsigned count,
                      size_t filler);
-/* The same in one transaction. */
-void visitor_transact(struct visitor *visitor, int room, unsigned count);
+/* The same in one transaction, which is executed, or not: of one that is not, nothing is delivered. */
+enum transaction_kind {
+    TRANSACTION_PLAIN,
+    TRANSACTION_BAD_COMMAND, /* among them: EXEC is refused */
+    TRANSACTION_BAD_COUNT,   /* of arguments */
+    TRANSACTION_DISCARDED,
+    TRANSACTION_ABANDONED, /* no EXEC: the connection ends */
+    TRANSACTION_KIND_COUNT
+};
+void visitor_transact(struct visitor *visitor, int room, unsigned count,
+                      enum transaction_kind kind);
 /* Can it publish: it does nothing else, or speaks RESP3? */
 bool visitor_speaks(const struct visitor *visitor);
 /* Its connection ends; it comes back after `away`. */

@@ -3,155 +3,25 @@
  * row in the table with what is promised then.
  */
 #include "tests/simulation/client.h"
-#include "tests/simulation/schedule.h"
-
-static uint64_t below(uint64_t *random, uint64_t limit)
-{
-    return world_stream(random) % limit;
-}
-
-static uint64_t between(uint64_t *random, uint64_t low, uint64_t high)
-{
-    return low + below(random, high - low + 1);
-}
-
-static int64_t one_of(uint64_t *random, const int64_t *values, size_t count)
-{
-    return values[below(random, count)];
-}
-#define ONE_OF(random, ...)                                                              \
-    one_of((random), (const int64_t[]){__VA_ARGS__},                                     \
-           ARRAY_LEN(((const int64_t[]){__VA_ARGS__})))
-
-/* Numbers of visitors by kind: as play.c makes them. */
-static unsigned subscribers(const struct setup *setup)
-{
-    return setup->brokers * (setup->observers + setup->pods + setup->listeners +
-                             setup->seekers + setup->managers);
-}
-
-static int64_t any_publisher(const struct setup *setup, uint64_t *random)
-{
-    if (setup->pods_speak && below(random, 4) == 0)
-        return (int64_t)between(random, setup->brokers * setup->observers,
-                                subscribers(setup) - 1);
-    return (int64_t)(subscribers(setup) +
-                     below(random, setup->brokers * setup->publishers));
-}
-
-/* Not an observer. */
-static int64_t any_subscriber(const struct setup *setup, uint64_t *random)
-{
-    return (int64_t)between(random, setup->brokers * setup->observers,
-                            subscribers(setup) - 1);
-}
-
-static int64_t any_stranger(const struct setup *setup, uint64_t *random)
-{
-    return (int64_t)(subscribers(setup) + setup->brokers * setup->publishers +
-                     below(random, setup->brokers * setup->strangers));
-}
-
-static int64_t any_broker(const struct setup *setup, uint64_t *random)
-{
-    return (int64_t)below(random, setup->brokers);
-}
-
-static int64_t any_server(const struct setup *setup, uint64_t *random)
-{
-    return (int64_t)below(random, setup->shards);
-}
-
-/* ── what is published meanwhile ── */
-
-static void publish(struct schedule *schedule, const struct setup *setup,
-                    uint64_t *random, uint64_t at)
-{
-    int64_t channel = below(random, 5) == 0 ? (int64_t)between(random, 1, 2) : 0;
-    if (setup->seekers > 0 && below(random, 2) == 0)
-        channel = (int64_t)between(random, CHANNEL_SOUGHT, CHANNEL_COUNT - 1);
-    int64_t room = channel == 0 ? (int64_t)below(random, ROOMS_MAX) : 0;
-    int64_t count = ONE_OF(random, 1, 1, 1, 1, 2, 3, 10, 40);
-    int64_t filler = below(random, 40) == 0 ? ONE_OF(random, 2000, 30000, 70000) : 0;
-    if (filler > 5000)
-        count = 1;
-    if (below(random, 30) == 0) {
-        schedule_add(schedule, at, DEED_transact, any_publisher(setup, random), room, 3,
-                     0, 0);
-        return;
-    }
-    schedule_add(schedule, at, DEED_publish, any_publisher(setup, random), channel, room,
-                 count, filler);
-}
-
-/* Busy and quiet times: partitions fall silent, some for good. */
-static void load(struct schedule *schedule, const struct setup *setup, uint64_t *random)
-{
-    uint64_t at = 0;
-    while (at < setup->length) {
-        uint64_t gap = (uint64_t)ONE_OF(random, 30, 100, 300, 1500) * 1000;
-        uint64_t until = at + SECONDS(between(random, 1, 8));
-        for (; at < until && at < setup->length; at += between(random, 1, 2 * gap))
-            publish(schedule, setup, random, at);
-        if (below(random, 3) == 0)
-            at += SECONDS(between(random, 1, 8));
-    }
-}
-
-/* One message, or a few, about the time of a fault. */
-static void near(struct schedule *schedule, const struct setup *setup, uint64_t *random,
-                 uint64_t at)
-{
-    for (uint64_t i = below(random, 4); i > 0; i--) {
-        uint64_t before = below(random, 5000);
-        publish(schedule, setup, random, at > before ? at - before : at);
-    }
-    for (uint64_t i = below(random, 3); i > 0; i--)
-        publish(schedule, setup, random, at + below(random, 5000));
-}
-
-struct times {
-    const struct setup *setup;
-    uint64_t *random;
-    uint64_t gap, at, free_at;
-};
-
-/* The next time of faults that are about `gap` microseconds apart; false: behind the end. */
-static bool next_time(struct times *times)
-{
-    times->at += between(times->random, 1, 2 * times->gap);
-    if (times->at < times->free_at)
-        times->at = times->free_at;
-    return times->at < times->setup->length;
-}
-
-/* No other one until `rest` after this one's end; cut short at the end of all faults. Milliseconds. */
-static int64_t alone(struct times *times, int64_t lasting, uint64_t rest)
-{
-    uint64_t left = (times->setup->length - times->at) / 1000;
-    if ((uint64_t)lasting > left)
-        lasting = (int64_t)left;
-    times->free_at = times->at + MILLISECONDS((uint64_t)lasting + rest);
-    return lasting;
-}
+#include "tests/simulation/fault_parts.h"
 
 /* ── classes ── */
 
 static void fill_none(struct schedule *schedule, const struct setup *setup,
                       uint64_t *random)
 {
-    load(schedule, setup, random);
+    fault_load(schedule, setup, random);
 }
 
 static void fill_shard_kill(struct schedule *schedule, const struct setup *setup,
                             uint64_t *random)
 {
-    struct times times = {setup, random, SECONDS(3), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        near(schedule, setup, random, times.at);
-        int64_t lasting = alone(&times, ONE_OF(random, 1, 50, 800, 3000, 7000), 1);
-        schedule_add(schedule, times.at, DEED_redis_kill, any_server(setup, random),
+    struct fault_times times = {setup, random, SECONDS(3), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        fault_near(schedule, setup, random, times.at);
+        int64_t lasting = fault_alone(&times, ONE_OF(random, 1, 50, 800, 3000, 7000), 1);
+        schedule_add(schedule, times.at, DEED_redis_kill, fault_any_server(setup, random),
                      lasting, 0, 0, 0);
     }
 }
@@ -159,12 +29,13 @@ static void fill_shard_kill(struct schedule *schedule, const struct setup *setup
 static void fill_shard_stop(struct schedule *schedule, const struct setup *setup,
                             uint64_t *random)
 {
-    struct times times = {setup, random, SECONDS(3), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        near(schedule, setup, random, times.at);
-        int64_t lasting = alone(&times, ONE_OF(random, 100, 900, 1100, 2500, 9000), 1);
-        schedule_add(schedule, times.at, DEED_redis_stop, any_server(setup, random),
+    struct fault_times times = {setup, random, SECONDS(3), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        fault_near(schedule, setup, random, times.at);
+        int64_t lasting =
+            fault_alone(&times, ONE_OF(random, 100, 900, 1100, 2500, 9000), 1);
+        schedule_add(schedule, times.at, DEED_redis_stop, fault_any_server(setup, random),
                      lasting, 0, 0, 0);
     }
 }
@@ -173,12 +44,13 @@ static void fill_shard_flap(struct schedule *schedule, const struct setup *setup
                             uint64_t *random)
 {
     uint64_t period = (uint64_t)ONE_OF(random, 150, 700, 2000, 6000);
-    struct times times = {setup, random, MILLISECONDS(period), 0, 0};
-    int64_t server = any_server(setup, random);
-    enum deed_kind kind = below(random, 2) == 0 ? DEED_redis_kill : DEED_redis_stop;
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        int64_t lasting = alone(&times, (int64_t)below(random, period) + 1, 1);
+    struct fault_times times = {setup, random, MILLISECONDS(period), 0, 0};
+    int64_t server = fault_any_server(setup, random);
+    enum deed_kind kind = fault_below(random, 2) == 0 ? DEED_redis_kill : DEED_redis_stop;
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        int64_t lasting =
+            fault_alone(&times, (int64_t)fault_below(random, period) + 1, 1);
         schedule_add(schedule, times.at, kind, server, lasting, 0, 0, 0);
     }
 }
@@ -186,62 +58,63 @@ static void fill_shard_flap(struct schedule *schedule, const struct setup *setup
 static void fill_refusal(struct schedule *schedule, const struct setup *setup,
                          uint64_t *random)
 {
-    struct times times = {setup, random, SECONDS(3), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        int64_t server = any_server(setup, random);
-        int64_t lasting = alone(&times, ONE_OF(random, 200, 2000, 6000), 1);
+    struct fault_times times = {setup, random, SECONDS(3), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        int64_t server = fault_any_server(setup, random);
+        int64_t lasting = fault_alone(&times, ONE_OF(random, 200, 2000, 6000), 1);
         enum deed_kind kind =
-            below(random, 3) == 0 ? DEED_redis_demote : DEED_redis_refuse;
+            fault_below(random, 3) == 0 ? DEED_redis_demote : DEED_redis_refuse;
         schedule_add(schedule, times.at, kind, server, lasting, 0, 0, 0);
         for (unsigned i = 0; i < setup->brokers; i++)
-            if (below(random, 2) == 0)
+            if (fault_below(random, 2) == 0)
                 schedule_add(schedule, times.at + 1000, DEED_reset, i, server,
-                             (int64_t)below(random, 2), 0, 0);
+                             (int64_t)fault_below(random, 2), 0, 0);
     }
 }
 
 static void fill_link_reset(struct schedule *schedule, const struct setup *setup,
                             uint64_t *random)
 {
-    struct times times = {setup, random, MILLISECONDS(700), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        near(schedule, setup, random, times.at);
+    struct fault_times times = {setup, random, MILLISECONDS(700), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        fault_near(schedule, setup, random, times.at);
         for (int64_t i = ONE_OF(random, 1, 1, 2, 6, 18); i > 0; i--)
-            schedule_add(schedule, times.at + below(random, 3000), DEED_reset,
-                         any_broker(setup, random), any_server(setup, random),
-                         (int64_t)below(random, 2), 0, 0);
+            schedule_add(schedule, times.at + fault_below(random, 3000), DEED_reset,
+                         fault_any_broker(setup, random), fault_any_server(setup, random),
+                         (int64_t)fault_below(random, 2), 0, 0);
     }
 }
 
 static void fill_link_stall(struct schedule *schedule, const struct setup *setup,
                             uint64_t *random)
 {
-    struct times times = {setup, random, MILLISECONDS(1500), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        near(schedule, setup, random, times.at);
-        int64_t lasting = alone(&times, ONE_OF(random, 50, 500, 1500, 4000, 8000), 1);
-        schedule_add(schedule, times.at, DEED_stall, any_broker(setup, random),
-                     any_server(setup, random), (int64_t)below(random, 2),
-                     (int64_t)below(random, 2), lasting);
+    struct fault_times times = {setup, random, MILLISECONDS(1500), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        fault_near(schedule, setup, random, times.at);
+        int64_t lasting =
+            fault_alone(&times, ONE_OF(random, 50, 500, 1500, 4000, 8000), 1);
+        schedule_add(schedule, times.at, DEED_stall, fault_any_broker(setup, random),
+                     fault_any_server(setup, random), (int64_t)fault_below(random, 2),
+                     (int64_t)fault_below(random, 2), lasting);
     }
 }
 
 static void fill_both_shards(struct schedule *schedule, const struct setup *setup,
                              uint64_t *random)
 {
-    struct times times = {setup, random, SECONDS(4), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        near(schedule, setup, random, times.at);
-        int64_t lasting = alone(&times, ONE_OF(random, 30, 500, 2000, 5000), 500);
-        unsigned first = (unsigned)below(random, setup->shards);
-        for (unsigned k = 0; k < (below(random, 2) == 0 ? 2 : setup->shards); k++) {
+    struct fault_times times = {setup, random, SECONDS(4), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        fault_near(schedule, setup, random, times.at);
+        int64_t lasting = fault_alone(&times, ONE_OF(random, 30, 500, 2000, 5000), 500);
+        unsigned first = (unsigned)fault_below(random, setup->shards);
+        for (unsigned k = 0; k < (fault_below(random, 2) == 0 ? 2 : setup->shards); k++) {
             enum deed_kind kind =
-                below(random, 2) == 0 ? DEED_redis_kill : DEED_redis_stop;
-            schedule_add(schedule, times.at + below(random, 400000), kind,
+                fault_below(random, 2) == 0 ? DEED_redis_kill : DEED_redis_stop;
+            schedule_add(schedule, times.at + fault_below(random, 400000), kind,
                          (first + k) % setup->shards, lasting, 0, 0, 0);
         }
     }
@@ -250,49 +123,51 @@ static void fill_both_shards(struct schedule *schedule, const struct setup *setu
 static void fill_pause(struct schedule *schedule, const struct setup *setup,
                        uint64_t *random)
 {
-    struct times times = {setup, random, SECONDS(3), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        near(schedule, setup, random, times.at);
+    struct fault_times times = {setup, random, SECONDS(3), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        fault_near(schedule, setup, random, times.at);
         int64_t lasting =
-            alone(&times, ONE_OF(random, 500, 1200, 3000, 6000, 8000), 3000);
-        schedule_add(schedule, times.at, DEED_pause, any_broker(setup, random), lasting,
-                     0, 0, 0);
+            fault_alone(&times, ONE_OF(random, 500, 1200, 3000, 6000, 8000), 3000);
+        schedule_add(schedule, times.at, DEED_pause, fault_any_broker(setup, random),
+                     lasting, 0, 0, 0);
     }
 }
 
 static void fill_pause_and_kill(struct schedule *schedule, const struct setup *setup,
                                 uint64_t *random)
 {
-    struct times times = {setup, random, SECONDS(3), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        int64_t lasting = alone(&times, ONE_OF(random, 500, 1200, 3000, 8000), 4000);
-        schedule_add(schedule, times.at, DEED_pause, any_broker(setup, random), lasting,
-                     0, 0, 0);
-        uint64_t at = times.at + below(random, MILLISECONDS((uint64_t)lasting) + 1);
-        near(schedule, setup, random, at);
-        if (below(random, 2) == 0)
-            schedule_add(schedule, at, DEED_redis_kill, any_server(setup, random),
+    struct fault_times times = {setup, random, SECONDS(3), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        int64_t lasting =
+            fault_alone(&times, ONE_OF(random, 500, 1200, 3000, 8000), 4000);
+        schedule_add(schedule, times.at, DEED_pause, fault_any_broker(setup, random),
+                     lasting, 0, 0, 0);
+        uint64_t at = times.at + fault_below(random, MILLISECONDS((uint64_t)lasting) + 1);
+        fault_near(schedule, setup, random, at);
+        if (fault_below(random, 2) == 0)
+            schedule_add(schedule, at, DEED_redis_kill, fault_any_server(setup, random),
                          ONE_OF(random, 1, 500, 4000), 0, 0, 0);
         else
-            schedule_add(schedule, at, DEED_reset, any_broker(setup, random),
-                         any_server(setup, random), (int64_t)below(random, 2), 0, 0);
+            schedule_add(schedule, at, DEED_reset, fault_any_broker(setup, random),
+                         fault_any_server(setup, random), (int64_t)fault_below(random, 2),
+                         0, 0);
     }
 }
 
 static void cut_off(struct schedule *schedule, const struct setup *setup,
                     uint64_t *random, const int64_t *lengths, size_t count, uint64_t gap)
 {
-    struct times times = {setup, random, gap, 0, 0};
-    while (next_time(&times)) {
-        near(schedule, setup, random, times.at);
-        int64_t lasting = alone(&times, one_of(random, lengths, count), 4000);
-        int64_t directions = (int64_t)between(random, 1, 3);
-        schedule_add(schedule, times.at, DEED_cut, any_broker(setup, random), -1,
+    struct fault_times times = {setup, random, gap, 0, 0};
+    while (fault_next_time(&times)) {
+        fault_near(schedule, setup, random, times.at);
+        int64_t lasting = fault_alone(&times, fault_one_of(random, lengths, count), 4000);
+        int64_t directions = (int64_t)fault_between(random, 1, 3);
+        schedule_add(schedule, times.at, DEED_cut, fault_any_broker(setup, random), -1,
                      directions, lasting, 0);
-        near(schedule, setup, random,
-             times.at + below(random, MILLISECONDS((uint64_t)lasting) + 1));
+        fault_near(schedule, setup, random,
+                   times.at + fault_below(random, MILLISECONDS((uint64_t)lasting) + 1));
     }
 }
 
@@ -300,50 +175,51 @@ static void fill_cut_off(struct schedule *schedule, const struct setup *setup,
                          uint64_t *random)
 {
     static const int64_t lengths[] = {100, 1000, 2500, 4500, 5500, 6500, 7500, 8000};
-    load(schedule, setup, random);
+    fault_load(schedule, setup, random);
     cut_off(schedule, setup, random, lengths, ARRAY_LEN(lengths), SECONDS(4));
 }
 
 static void set_up_long(struct setup *setup, uint64_t *random)
 {
-    setup->length = SECONDS(between(random, 60, 180));
+    setup->length = SECONDS(fault_between(random, 60, 180));
 }
 
 static void fill_cut_off_long(struct schedule *schedule, const struct setup *setup,
                               uint64_t *random)
 {
     static const int64_t lengths[] = {9000, 15000, 30000, 60000, 75000, 90000, 120000};
-    load(schedule, setup, random);
+    fault_load(schedule, setup, random);
     cut_off(schedule, setup, random, lengths, ARRAY_LEN(lengths), SECONDS(20));
 }
 
 static void fill_crash(struct schedule *schedule, const struct setup *setup,
                        uint64_t *random)
 {
-    struct times times = {setup, random, SECONDS(4), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        near(schedule, setup, random, times.at);
-        int64_t lasting = alone(&times, ONE_OF(random, 10, 1000, 5000), 1);
-        schedule_add(schedule, times.at, below(random, 4) == 0 ? DEED_drain : DEED_crash,
-                     any_broker(setup, random), lasting, 0, 0, 0);
+    struct fault_times times = {setup, random, SECONDS(4), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        fault_near(schedule, setup, random, times.at);
+        int64_t lasting = fault_alone(&times, ONE_OF(random, 10, 1000, 5000), 1);
+        schedule_add(schedule, times.at,
+                     fault_below(random, 4) == 0 ? DEED_drain : DEED_crash,
+                     fault_any_broker(setup, random), lasting, 0, 0, 0);
     }
 }
 
 static void fill_map_change(struct schedule *schedule, const struct setup *setup,
                             uint64_t *random)
 {
-    uint64_t at = below(random, 1500000);
+    uint64_t at = fault_below(random, 1500000);
     int64_t map = 0;
-    load(schedule, setup, random);
-    for (uint64_t i = between(random, 1, 3); i > 0; i--) {
+    fault_load(schedule, setup, random);
+    for (uint64_t i = fault_between(random, 1, 3); i > 0; i--) {
         /* one server more, or one fewer; two maps in a row share the others */
-        map ^= 1 << below(random, setup->shards + 2);
+        map ^= 1 << fault_below(random, setup->shards + 2);
         if ((map & ((1 << setup->shards) - 1)) == (1 << setup->shards) - 1)
             map &= ~1;
         for (unsigned b = 0; b < setup->brokers; b++)
-            schedule_add(schedule, at + below(random, 2500000), DEED_reload, b, map,
-                         (int64_t)below(random, 2), 0, 0);
+            schedule_add(schedule, at + fault_below(random, 2500000), DEED_reload, b, map,
+                         (int64_t)fault_below(random, 2), 0, 0);
         at += (uint64_t)ONE_OF(random, 500, 3000, 12000) * 1000;
     }
 }
@@ -359,16 +235,16 @@ static void fill_map_change_and_kill(struct schedule *schedule, const struct set
 static void fill_url_change(struct schedule *schedule, const struct setup *setup,
                             uint64_t *random)
 {
-    uint64_t at = below(random, 3000000);
+    uint64_t at = fault_below(random, 3000000);
     int64_t map = 0;
-    load(schedule, setup, random);
-    for (uint64_t i = between(random, 1, 2); i > 0; i--) {
-        map ^= 256 << below(random, setup->shards);
+    fault_load(schedule, setup, random);
+    for (uint64_t i = fault_between(random, 1, 2); i > 0; i--) {
+        map ^= 256 << fault_below(random, setup->shards);
         for (unsigned b = 0; b < setup->brokers; b++) {
-            uint64_t when = at + below(random, 6000000);
-            schedule_add(schedule, when, DEED_reload, b, map, (int64_t)below(random, 2),
-                         0, 0);
-            near(schedule, setup, random, when);
+            uint64_t when = at + fault_below(random, 6000000);
+            schedule_add(schedule, when, DEED_reload, b, map,
+                         (int64_t)fault_below(random, 2), 0, 0);
+            fault_near(schedule, setup, random, when);
         }
         at += SECONDS(12);
     }
@@ -379,7 +255,7 @@ static void set_up_pods(struct setup *setup, uint64_t *random)
     setup->pods = 2;
     setup->listeners = 1;
     setup->settles = SECONDS(70);
-    if (below(random, 2) == 0) {
+    if (fault_below(random, 2) == 0) {
         setup->brokers = 1;
         setup->shards = 0;
     }
@@ -388,18 +264,18 @@ static void set_up_pods(struct setup *setup, uint64_t *random)
 static void fill_pods(struct schedule *schedule, const struct setup *setup,
                       uint64_t *random)
 {
-    struct times times = {setup, random, MILLISECONDS(600), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        near(schedule, setup, random, times.at);
-        int64_t visitor = any_subscriber(setup, random);
+    struct fault_times times = {setup, random, MILLISECONDS(600), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        fault_near(schedule, setup, random, times.at);
+        int64_t visitor = fault_any_subscriber(setup, random);
         schedule_add(schedule, times.at, DEED_end, visitor,
-                     (int64_t)below(random, END_COUNT), ONE_OF(random, 1, 50, 800, 5000),
-                     0, 0);
-        if (below(random, 3) == 0)
-            schedule_add(schedule, times.at + below(random, 500000), DEED_mute,
-                         any_subscriber(setup, random), ONE_OF(random, 10, 500, 4000), 0,
-                         0, 0);
+                     (int64_t)fault_below(random, END_COUNT),
+                     ONE_OF(random, 1, 50, 800, 5000), 0, 0);
+        if (fault_below(random, 3) == 0)
+            schedule_add(schedule, times.at + fault_below(random, 500000), DEED_mute,
+                         fault_any_subscriber(setup, random),
+                         ONE_OF(random, 10, 500, 4000), 0, 0, 0);
     }
 }
 
@@ -409,51 +285,56 @@ static void set_up_hostile(struct setup *setup, uint64_t *random)
 
     setup->strangers = 2;
     setup->publishers = 2;
-    setup->pods_speak = below(random, 4) != 0;
-    setup->slow_bytes = below(random, 3) == 0 ? 65536 : 0;
+    setup->pods_speak = fault_below(random, 4) != 0;
+    setup->slow_bytes = fault_below(random, 3) == 0 ? 65536 : 0;
+    setup->slow_drops = fault_below(random, 2) == 0;
 }
 
 /* CLIENT KILL and its victim's own end, about the same time; often while a request of the victim waits. */
 static void kill_one(struct schedule *schedule, const struct setup *setup,
                      uint64_t *random, uint64_t at)
 {
-    int64_t victim = below(random, 2) == 0 ? any_subscriber(setup, random)
-                                           : any_publisher(setup, random);
-    if (below(random, 2) == 0)
-        schedule_add(schedule, at - min_size(at, below(random, 3000)), DEED_publish,
-                     victim, 0, (int64_t)below(random, ROOMS_MAX),
+    int64_t victim = fault_below(random, 2) == 0 ? fault_any_subscriber(setup, random)
+                                                 : fault_any_publisher(setup, random);
+    if (fault_below(random, 2) == 0)
+        schedule_add(schedule, at - min_size(at, fault_below(random, 3000)), DEED_publish,
+                     victim, 0, (int64_t)fault_below(random, ROOMS_MAX),
                      ONE_OF(random, 1, 3, 40), 0);
-    schedule_add(schedule, at, DEED_kill_and_end, any_publisher(setup, random), victim,
-                 (int64_t)below(random, END_COUNT), (int64_t)below(random, 6000), 0);
+    schedule_add(schedule, at, DEED_kill_and_end, fault_any_publisher(setup, random),
+                 victim, (int64_t)fault_below(random, END_COUNT),
+                 (int64_t)fault_below(random, 6000), 0);
 }
 
 static void hostile_deed(struct schedule *schedule, const struct setup *setup,
                          uint64_t *random, uint64_t at)
 {
-    switch (below(random, 8)) {
+    switch (fault_below(random, 8)) {
     case 0:
     case 1:
     case 2:
-        schedule_add(schedule, at, DEED_say, any_stranger(setup, random),
-                     (int64_t)below(random, 4), (int64_t)below(random, 1U << 30), 0, 0);
+        schedule_add(schedule, at, DEED_say, fault_any_stranger(setup, random),
+                     (int64_t)fault_below(random, 4),
+                     (int64_t)fault_below(random, 1U << 30), 0, 0);
         return;
     case 3:
-        schedule_add(schedule, at, DEED_end, any_stranger(setup, random),
-                     (int64_t)below(random, END_COUNT), ONE_OF(random, 1, 100), 0, 0);
+        schedule_add(schedule, at, DEED_end, fault_any_stranger(setup, random),
+                     (int64_t)fault_below(random, END_COUNT), ONE_OF(random, 1, 100), 0,
+                     0);
         return;
     case 4:
-        schedule_add(schedule, at, DEED_client_kill, any_publisher(setup, random),
-                     any_subscriber(setup, random), 0, 0, 0);
+        schedule_add(schedule, at, DEED_client_kill, fault_any_publisher(setup, random),
+                     fault_any_subscriber(setup, random), 0, 0, 0);
         return;
     case 5:
         kill_one(schedule, setup, random, at);
         return;
     case 6:
-        schedule_add(schedule, at, DEED_end, any_publisher(setup, random),
-                     (int64_t)below(random, END_COUNT), ONE_OF(random, 1, 100), 0, 0);
+        schedule_add(schedule, at, DEED_end, fault_any_publisher(setup, random),
+                     (int64_t)fault_below(random, END_COUNT), ONE_OF(random, 1, 100), 0,
+                     0);
         return;
     default:
-        schedule_add(schedule, at, DEED_mute, any_subscriber(setup, random),
+        schedule_add(schedule, at, DEED_mute, fault_any_subscriber(setup, random),
                      ONE_OF(random, 100, 2000, 8000), 0, 0, 0);
         return;
     }
@@ -462,9 +343,9 @@ static void hostile_deed(struct schedule *schedule, const struct setup *setup,
 static void fill_hostile(struct schedule *schedule, const struct setup *setup,
                          uint64_t *random)
 {
-    struct times times = {setup, random, MILLISECONDS(150), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times))
+    struct fault_times times = {setup, random, MILLISECONDS(150), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times))
         hostile_deed(schedule, setup, random, times.at);
 }
 
@@ -474,8 +355,8 @@ static void set_up_interest(struct setup *setup, uint64_t *random)
 {
     setup->observers = setup->pods = setup->listeners = 0;
     setup->pods_speak = false;
-    setup->seekers = 1 + (unsigned)below(random, 2);
-    setup->managers = 1 + (unsigned)below(random, 2);
+    setup->seekers = 1 + (unsigned)fault_below(random, 2);
+    setup->managers = 1 + (unsigned)fault_below(random, 2);
     setup->partitions = 32;
 }
 
@@ -487,31 +368,33 @@ static void set_up_interest_and_ends(struct setup *setup, uint64_t *random)
 
 static void seek(struct schedule *schedule, const struct setup *setup, uint64_t *random)
 {
-    struct times times = {setup, random, MILLISECONDS(250), 0, 0};
-    while (next_time(&times)) {
-        int64_t visitor = any_subscriber(setup, random);
+    struct fault_times times = {setup, random, MILLISECONDS(250), 0, 0};
+    while (fault_next_time(&times)) {
+        int64_t visitor = fault_any_subscriber(setup, random);
         schedule_add(schedule, times.at, DEED_seek, visitor,
-                     (int64_t)below(random, ROOMS_MAX), (int64_t)below(random, 2), 0, 0);
-        near(schedule, setup, random, times.at + 3000);
+                     (int64_t)fault_below(random, ROOMS_MAX),
+                     (int64_t)fault_below(random, 2), 0, 0);
+        fault_near(schedule, setup, random, times.at + 3000);
     }
 }
 
 static void fill_interest(struct schedule *schedule, const struct setup *setup,
                           uint64_t *random)
 {
-    load(schedule, setup, random);
+    fault_load(schedule, setup, random);
     seek(schedule, setup, random);
 }
 
 static void fill_interest_and_ends(struct schedule *schedule, const struct setup *setup,
                                    uint64_t *random)
 {
-    struct times times = {setup, random, SECONDS(1), 0, 0};
+    struct fault_times times = {setup, random, SECONDS(1), 0, 0};
     fill_interest(schedule, setup, random);
-    while (next_time(&times)) {
-        near(schedule, setup, random, times.at);
-        schedule_add(schedule, times.at, DEED_end, any_subscriber(setup, random),
-                     (int64_t)below(random, END_QUIT), ONE_OF(random, 1, 50, 800), 0, 0);
+    while (fault_next_time(&times)) {
+        fault_near(schedule, setup, random, times.at);
+        schedule_add(schedule, times.at, DEED_end, fault_any_subscriber(setup, random),
+                     (int64_t)fault_below(random, END_QUIT), ONE_OF(random, 1, 50, 800),
+                     0, 0);
     }
 }
 
@@ -519,7 +402,7 @@ static void fill_interest_and_ends(struct schedule *schedule, const struct setup
 
 static void set_up_local_fast(struct setup *setup, uint64_t *random)
 {
-    setup->fast_brokers = (unsigned)between(random, 1, 7);
+    setup->fast_brokers = (unsigned)fault_between(random, 1, 7);
 }
 
 static void fill_any_one(struct schedule *schedule, const struct setup *setup,
@@ -527,20 +410,20 @@ static void fill_any_one(struct schedule *schedule, const struct setup *setup,
 {
     static void (*const fills[])(struct schedule *, const struct setup *, uint64_t *) = {
         fill_shard_kill, fill_shard_stop, fill_link_reset, fill_pause, fill_cut_off};
-    fills[below(random, ARRAY_LEN(fills))](schedule, setup, random);
+    fills[fault_below(random, ARRAY_LEN(fills))](schedule, setup, random);
 }
 
 /* A Redis that is slow, refuses PUBLISH, or ends subscribers for whom too much is queued. */
 static void fill_shard_ill(struct schedule *schedule, const struct setup *setup,
                            uint64_t *random)
 {
-    struct times times = {setup, random, SECONDS(3), 0, 0};
-    load(schedule, setup, random);
-    while (next_time(&times)) {
-        near(schedule, setup, random, times.at);
-        int64_t lasting = alone(&times, ONE_OF(random, 500, 2000, 6000), 6000);
-        int64_t server = any_server(setup, random);
-        switch (below(random, 3)) {
+    struct fault_times times = {setup, random, SECONDS(3), 0, 0};
+    fault_load(schedule, setup, random);
+    while (fault_next_time(&times)) {
+        fault_near(schedule, setup, random, times.at);
+        int64_t lasting = fault_alone(&times, ONE_OF(random, 500, 2000, 6000), 6000);
+        int64_t server = fault_any_server(setup, random);
+        switch (fault_below(random, 3)) {
         case 0:
             schedule_add(schedule, times.at, DEED_redis_error, server, lasting, 0, 0, 0);
             break;
@@ -562,15 +445,16 @@ static void set_up_everything(struct setup *setup, uint64_t *random)
     setup->settles = SECONDS(70);
     setup->strangers = 1;
     setup->managers = setup->seekers = 1;
-    setup->fast_brokers = below(random, 3) == 0 ? (unsigned)between(random, 1, 7) : 0;
+    setup->fast_brokers =
+        fault_below(random, 3) == 0 ? (unsigned)fault_between(random, 1, 7) : 0;
 }
 
-/* Nothing is promised of losses but that they are counted; nothing twice, in order, and all is well in the end. */
+/* What is lost is counted; nothing twice, in order, and all is well in the end. */
 static void fill_everything(struct schedule *schedule, const struct setup *setup,
                             uint64_t *random)
 {
     static const int64_t lengths[] = {500, 3000, 9000, 40000};
-    struct times times = {setup, random, SECONDS(1), 0, 0};
+    struct fault_times times = {setup, random, SECONDS(1), 0, 0};
     fill_map_change(schedule, setup, random);
     fill_shard_kill(schedule, setup, random);
     fill_shard_stop(schedule, setup, random);
@@ -578,7 +462,7 @@ static void fill_everything(struct schedule *schedule, const struct setup *setup
     fill_pause(schedule, setup, random);
     cut_off(schedule, setup, random, lengths, ARRAY_LEN(lengths), SECONDS(15));
     seek(schedule, setup, random);
-    while (next_time(&times))
+    while (fault_next_time(&times))
         hostile_deed(schedule, setup, random, times.at);
 }
 
@@ -631,13 +515,40 @@ const struct fault_class fault_classes[] = {
      {.ends_pods = true},
      set_up_interest_and_ends,
      fill_interest_and_ends},
+    {"vanish",
+     "brokers' machines go without a packet, and others take their addresses",
+     {.loses_accepted = true},
+     fault_set_up_vanish,
+     fault_fill_vanish},
+    {"blackhole",
+     "paths between clients and brokers pass nothing for a while",
+     {.ends_pods = true},
+     fault_set_up_blackhole,
+     fault_fill_blackhole},
+    {"keys", "keys are introduced, rotated, and taken away again", LOSSLESS,
+     fault_set_up_keys, fault_fill_keys},
+    {"maps_differ",
+     "a broker starts with another cluster's file",
+     {.loses_accepted = true},
+     fault_set_up_maps_differ,
+     fault_fill_maps_differ},
+    {"payloads", "brokers differ in limits.payload", LOSSLESS, fault_set_up_payloads,
+     fault_fill_payloads},
+    {"too_long",
+     "and messages are longer than some read",
+     {.loses_counted = true},
+     fault_set_up_too_long,
+     fault_fill_too_long},
+    {"forged", "somebody publishes on a shard, and has no key", LOSSLESS,
+     fault_set_up_forged, fault_fill_forged},
+    {"forged_plain", "somebody publishes what is not plausible, where there are no keys",
+     LOSSLESS, fault_set_up_forged_plain, fault_fill_forged_plain},
     {"everything",
      "all of these at once",
      {.loses_counted = true,
       .loses_accepted = true,
       .ends_pods = true,
-      .has_strangers = true,
-      .loses_any = true},
+      .has_strangers = true},
      set_up_everything,
      fill_everything},
     {"hostile",

@@ -32,8 +32,7 @@ MUTATIONS = {
          "    if (client->facts.waits_since == 0)\n        client_set_reading(client, false);\n    client_cease_to_wait(client);")),
     "heard_again": Mutation(
         "a broker that is heard again is not asked where it is", ["cut_off"],
-        ("broker/herald.c", "if (peer == NULL || !peer->lacks_tails)\n        return;\n    peer->lacks_tails = false;\n    herald_ask_where",
-         "if (peer == NULL || peer != NULL)\n        return;\n    peer->lacks_tails = false;\n    herald_ask_where")),
+        ("broker/herald.c", "    if (!peer->lacks_tails)\n        return;\n", "    if (herald != NULL)\n        return;\n")),
     "window": Mutation(
         "the resend window passes while a broker is silent", ["both_shards"],
         ("broker/publish.c", "return peers_are_heard(publisher->peers, now) ? passed : 0;", "return passed;")),
@@ -41,7 +40,8 @@ MUTATIONS = {
         "what is known of a broker is forgotten after 70 s", ["cut_off_long"],
         ("broker/peers.c", "    peer->has_ready_at = tomb->has_ready_at;\n    peer->ready_at = tomb->ready_at;\n    peer->age = tomb->age;\n",
          ""),
-        ("broker/peers.c", "    peer->is_known = tomb->has_ready_at;\n    peer->is_back = true;\n", "")),
+        ("broker/peers.c", "    peer->is_known = tomb->has_ready_at;\n    peer->is_back = true;\n", ""),
+        ("broker/sequence.c", "    while (table->resting_bytes > SEQUENCE_RESTING_BYTES)", "    while (table->resting_bytes > 0)")),
     "end_reset": Mutation(
         "who ends too slowly is closed in order", ["hostile"],
         ("broker/client_park.c", "        if (is_late)\n            net_set_reset_on_close(client->stream.fd);\n", "")),
@@ -86,8 +86,32 @@ MUTATIONS = {
     "seen": Mutation(
         "what a client manager has had is given again", ["interest_and_ends"],
         ("broker/client_park.c", "replay_trim_messages(&earlier->replay, seen);", "(void)seen;")),
+    "place": Mutation(
+        "a shard is known by its name alone", ["url_change"],
+        ("broker/peers.c", "if (has_place && shard.place == place)", "if (has_place)")),
+    "outvoted": Mutation(
+        "who has another map accepts", ["maps_differ"],
+        ("broker/agreement.c", "        if (is_outvoted_by(agreement, peer, is_in_use))\n            return peer;",
+         "        if (is_outvoted_by(agreement, peer, is_in_use) && peer == NULL)\n            return peer;"),
+        ("broker/agreement.c", "    if (waits_for_long(agreement, verdict))", "    if (waits_for_long(agreement, verdict) && agreement == NULL)")),
+    "too_long": Mutation(
+        "a message that is too long ends the link", ["too_long"],
+        ("broker/link_reader.c", "        cursor->too_long > LINK_READER_START)", "        cursor->too_long > LINK_READER_START && reader == NULL)")),
+    "aborted": Mutation(
+        "an aborted transaction is executed", ["none"],
+        ("broker/command_transaction.c", "        transaction_abort(transaction_of(call));", "        (void)0;")),
+    "queued": Mutation(
+        "MULTI is refused, and what follows is done at once", ["none"],
+        ("broker/command_transaction.c", "    call->facts->transaction = transaction_new();\n    resp_write_simple(call->reply, \"OK\");",
+         "    command_refuse(call, \"ERR unknown command 'MULTI'\");")),
+    "seal": Mutation(
+        "what is not sealed is taken", ["forged"],
+        ("broker/seal.c", "return seal->accepts_unsigned ? SEAL_UNCHECKED : SEAL_UNSIGNED;", "return SEAL_UNCHECKED;")),
 }
 KEPT = {
+    "accepts": Mutation(
+        "accept_unsigned does nothing", ["keys"],
+        ("broker/publish_shards.c", "                  config->accepts_unsigned);", "                  config->accepts_unsigned && publisher == NULL);")),
     "suspect": Mutation(
         "an unanswered link stays up", ["shard_stop"],
         ("broker/link.c", "    if (is_unanswered(link, now)) {",
@@ -97,7 +121,7 @@ KEPT = {
         ("broker/receive.c", "return verdict != SEQUENCE_DUPLICATE;", "return true;")),
     "number": Mutation(
         "old heartbeats are believed", ["shard_stop", "map_change_and_kill"],
-        ("broker/peers.c", "    if (control->number <= peer->number)\n        return PEER_OLD;", "")),
+        ("broker/peers.c", "    if (verdict == TRACK_LATE)\n        return PEER_OLD;\n", "")),
     "lately": Mutation(
         "what was confirmed just now is not sent again at a move", ["shard_kill"],
         ("broker/shard_place.c", "now - sent->confirmed_at > SHARD_CONFIRMED_LATELY", "now >= sent->confirmed_at")),
@@ -109,7 +133,7 @@ def say(text):
 
 
 def copy_tree(folder):
-    for name in ("CMakeLists.txt", "LICENSE", "broker", "proxy", "shared"):
+    for name in ("CMakeLists.txt", "LICENSE", "cmake", "broker", "proxy", "shared"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name)

@@ -7,6 +7,8 @@
 
 /* After an abrupt end what came in the last moment before may come again: its acknowledgement was under way. */
 #define DOUBLE_WITHIN MILLISECONDS(500)
+/* A pod notices a path that passes nothing, and returns, in this time; before it another cut may come. */
+#define CUT_JOINS SECONDS(60)
 
 struct publication {
     int client;
@@ -29,6 +31,7 @@ struct listener {
     bool is_subscribed;
     uint64_t since[CHANNEL_COUNT][ROOMS_MAX]; /* owed from here on; 0: nothing is */
     uint64_t ended_at;                        /* abruptly; 0: never */
+    uint64_t cut_at, cut_until;               /* acknowledgements do not pass */
     uint8_t *counts;                          /* of each message */
     uint64_t *first_at;
     struct delivery *got;
@@ -39,13 +42,15 @@ static struct promise promise;
 static struct publication *messages;
 static unsigned message_count, delivery_count;
 static struct listener listeners[HOST_CLIENTS_MAX];
+static unsigned refuser; /* an incarnation; 0: none */
+static uint64_t refuses_from;
 static char *violation;
 
 void oracle_begin(const struct promise *given)
 {
     promise = *given;
     messages = must_calloc(MESSAGES_MAX, sizeof(*messages));
-    message_count = delivery_count = 0;
+    message_count = delivery_count = refuser = 0;
     memset(listeners, 0, sizeof(listeners));
     violation = NULL;
 }
@@ -110,8 +115,19 @@ unsigned oracle_sent(int client, unsigned connection, unsigned incarnation, int 
 
 void oracle_answered(unsigned message, enum answer answer)
 {
-    messages[message].answer = answer;
-    messages[message].answered_at = world_now();
+    struct publication *sent = &messages[message];
+    sent->answer = answer;
+    sent->answered_at = world_now();
+    if (answer == ANSWER_OK && sent->incarnation == refuser &&
+        sent->sent_at > refuses_from)
+        oracle_violated("accepted: message %u by broker %u, whose map is another one's",
+                        message, sent->incarnation);
+}
+
+void oracle_must_refuse(unsigned incarnation, uint64_t from)
+{
+    refuser = incarnation;
+    refuses_from = from;
 }
 
 /* ── subscribers ── */
@@ -171,7 +187,17 @@ void oracle_unsubscribed(int client, bool abruptly, bool is_exact)
         listener->ended_at = world_now();
 }
 
+void oracle_cut(int client, uint64_t lasting)
+{
+    struct listener *listener = &listeners[client];
+    if (listener->cut_until + CUT_JOINS < world_now())
+        listener->cut_at = world_now();
+    if (listener->cut_until < world_now() + lasting)
+        listener->cut_until = world_now() + lasting;
+}
+
 void oracle_forgive(int client)
+
 {
     memset(listeners[client].since, 0, sizeof(listeners[client].since));
 }
@@ -206,12 +232,19 @@ void oracle_got(int client, int channel, unsigned message, size_t len UNUSED)
     if (sent->answer == ANSWER_ERROR && !promise.may_refuse)
         oracle_violated("refused: client %d got message %u, whose publisher got an error",
                         client, message);
+    if (sent->answer == ANSWER_VOID)
+        oracle_violated("void: client %d got message %u of a transaction that was not "
+                        "executed",
+                        client, message);
     if (listener->counts[message] < UINT8_MAX)
         listener->counts[message]++;
     if (listener->counts[message] > 1) {
         uint64_t first = listener->first_at[message];
-        bool may = listener->ended_at >= first && listener->ended_at != 0 &&
-                   listener->ended_at - first <= DOUBLE_WITHIN;
+        bool may = (listener->ended_at >= first && listener->ended_at != 0 &&
+                    listener->ended_at - first <= DOUBLE_WITHIN) ||
+                   (first + DOUBLE_WITHIN >= listener->cut_at &&
+                    first <= listener->cut_until + DOUBLE_WITHIN);
+
         if (!may)
             oracle_violated("doubled: client %d got message %u of broker %u twice, first "
                             "at %.6f s",
@@ -356,8 +389,7 @@ void oracle_judge(void)
     for (int i = 0; i < HOST_CLIENTS_MAX; i++) {
         if (!listeners[i].is_used)
             continue;
-        if (!promise.loses_any)
-            judge_losses(i);
+        judge_losses(i);
         judge_program_order(i);
         for (int j = 0; j < i; j++)
             if (listeners[j].is_used)

@@ -14,9 +14,9 @@
 struct promise {
     bool loses_counted;  /* messages may be lost, each counted */
     bool loses_accepted; /* brokers are killed: what they had accepted may be lost */
-    bool loses_any;      /* nothing is promised of losses */
-    bool one_order;      /* of a room, for all */
-    bool ends_pods;      /* subscribers' connections end */
+
+    bool one_order; /* of a room, for all */
+    bool ends_pods; /* subscribers' connections end */
     bool
         may_refuse; /* errors do not say that a message is not delivered (delivery.ack: shard) */
     bool has_strangers; /* who subscribe, and do not come back: counted (ring) */
@@ -35,8 +35,11 @@ const char *oracle_violation(void);
 /* A message is on its way to a broker; its number. UINT32_MAX: there are too many. */
 unsigned oracle_sent(int client, unsigned connection, unsigned incarnation, int channel,
                      int room);
-enum answer { ANSWER_NONE, ANSWER_OK, ANSWER_ERROR, ANSWER_NEVER };
+/* VOID: of a transaction that is not executed; it is delivered to nobody. */
+enum answer { ANSWER_NONE, ANSWER_OK, ANSWER_ERROR, ANSWER_NEVER, ANSWER_VOID };
 void oracle_answered(unsigned message, enum answer answer);
+/* This broker has another cluster's file: what it is sent from then on it must not acknowledge. */
+void oracle_must_refuse(unsigned incarnation, uint64_t from);
 
 /* ── subscribers ── */
 
@@ -53,6 +56,8 @@ void oracle_left(int client, int channel, int room);
 /* Its connection ended; `abruptly`: what had come and was not acknowledged may come again, but for one that says itself
  * what it has had (`is_exact`). */
 void oracle_unsubscribed(int client, bool abruptly, bool is_exact);
+/* The path between it and its broker passes no acknowledgements for so long: what comes may come again. */
+void oracle_cut(int client, uint64_t lasting);
 /* It cannot be owed anything any more, until it subscribes again. */
 void oracle_forgive(int client);
 void oracle_got(int client, int channel, unsigned message, size_t len);

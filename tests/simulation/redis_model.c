@@ -11,6 +11,10 @@
 #define OUTPUT_MAX    ((size_t)32 << 20)
 #define DELAY_MAX     40 /* microseconds until a queued answer is written */
 
+/* Of the last that was said between brokers. */
+#define RECORDS_MAX  256
+#define RECORDED_LEN 1024
+
 struct peer;
 
 struct channel {
@@ -41,6 +45,11 @@ struct redis {
     struct channel *channels[CHANNEL_SLOTS];
 };
 
+static struct recorded {
+    size_t name_len, len;
+    char name[RECORDED_LEN], payload[RECORDED_LEN];
+} records[RECORDS_MAX];
+static unsigned record_count;
 static struct redis servers[REDIS_MAX];
 static unsigned server_count;
 static struct peer_list graveyard;
@@ -181,14 +190,22 @@ static bool is_word(struct word word, const char *text)
     return strlen(text) == word.len && strncasecmp(word.data, text, word.len) == 0;
 }
 
-static void run_publish(struct peer *peer, struct word name, struct word payload)
+/* What brokers said to each other: for redis_forge(). */
+static void record(struct word name, struct word payload)
 {
-    struct redis *redis = peer->redis;
-    if (redis->refuses_publish) {
-        say(peer,
-            "-NOPERM this user has no permissions to run the 'publish' command\r\n");
+    if (payload.len > RECORDED_LEN || name.len > RECORDED_LEN ||
+        strncmp(name.data, "sidrail1:", min_size(9, name.len)) != 0)
         return;
-    }
+    struct recorded *place = &records[record_count++ % RECORDS_MAX];
+    place->name_len = name.len;
+    place->len = payload.len;
+    memcpy(place->name, name.data, name.len);
+    memcpy(place->payload, payload.data, payload.len);
+}
+
+/* To whoever is subscribed; returns how many. */
+static unsigned publish(struct redis *redis, struct word name, struct word payload)
+{
     struct channel *channel = *place_of(redis, name.data, name.len);
     unsigned count = channel != NULL ? channel->count : 0;
     for (unsigned i = 0; i < count; i++) {
@@ -197,12 +214,30 @@ static void run_publish(struct peer *peer, struct word name, struct word payload
         say_bulk(to, name.data, name.len);
         say_bulk(to, payload.data, payload.len);
     }
-    char text[24];
-    snprintf(text, sizeof(text), ":%u\r\n", count);
-    say(peer, text);
+    return count;
+}
+
+static void end_slow_ones(struct redis *redis, struct word name)
+{
+    struct channel *channel = *place_of(redis, name.data, name.len);
     for (unsigned i = channel != NULL ? channel->count : 0; i-- > 0;)
         if (channel->peers[i]->out.len > redis->output_max)
             bury(channel->peers[i]);
+}
+
+static void run_publish(struct peer *peer, struct word name, struct word payload)
+{
+    struct redis *redis = peer->redis;
+    if (redis->refuses_publish) {
+        say(peer,
+            "-NOPERM this user has no permissions to run the 'publish' command\r\n");
+        return;
+    }
+    char text[24];
+    record(name, payload);
+    snprintf(text, sizeof(text), ":%u\r\n", publish(redis, name, payload));
+    say(peer, text);
+    end_slow_ones(redis, name);
 }
 
 static void run_subscribe(struct peer *peer, struct word *words, unsigned count,
@@ -325,6 +360,94 @@ static void on_accept(void *argument, struct wire *listener)
     }
 }
 
+/* ── forgeries ── */
+
+/* Places in the bytes of docs/broker-protocol.md. */
+#define SEAL_BYTES        21
+#define AT_CONTROL_NUMBER 12
+#define AT_ORIGIN         12
+#define AT_SEQUENCE       20
+
+/* One that was recorded, and begins so (behind its seal, if it has one); NULL: none. */
+static const struct recorded *any_record(const char *magic, uint64_t *drawn)
+{
+    unsigned there = record_count < RECORDS_MAX ? record_count : RECORDS_MAX;
+    uint64_t first = world_stream(drawn);
+    for (unsigned i = 0; i < there; i++) {
+        const struct recorded *one = &records[(first + i) % there];
+        size_t at = memcmp(one->payload, "SK", 2) == 0 ? SEAL_BYTES : 0;
+        if (one->len > at + AT_SEQUENCE + 8 &&
+            (magic == NULL || memcmp(one->payload + at, magic, 2) == 0))
+            return one;
+    }
+    return NULL;
+}
+
+static void add_number(char *bytes, uint64_t ahead)
+{
+    uint64_t number;
+    memcpy(&number, bytes, sizeof(number));
+    number += ahead;
+    memcpy(bytes, &number, sizeof(number));
+}
+
+static void change(struct recorded *one, enum forgery kind, uint64_t drawn)
+{
+    bool is_sealed = memcmp(one->payload, "SK", 2) == 0;
+    char *body = one->payload + (is_sealed ? SEAL_BYTES : 0);
+    switch (kind) {
+    case FORGE_MOVE: /* the last digit of the channel's name */
+        one->name[one->name_len - 1] = one->name[one->name_len - 1] == '0' ? '1' : '0';
+        return;
+    case FORGE_NUMBER:
+        memset(body + AT_CONTROL_NUMBER, 0xff, 8);
+        return;
+    case FORGE_AHEAD:
+        add_number(body + AT_SEQUENCE, (uint64_t)1 << 25);
+        return;
+    case FORGE_STRANGER:
+        memcpy(body + AT_ORIGIN, &drawn, sizeof(drawn));
+        return;
+    case FORGE_GARBAGE:
+        one->len = 1 + drawn % one->len;
+        for (size_t i = 0; i < one->len; i++)
+            one->payload[i] = (char)world_stream(&drawn);
+        memcpy(one->payload, drawn % 2 == 0 ? "S1\001" : "SC\001",
+               min_size(one->len, drawn % 4));
+        return;
+    case FORGE_NEXT:
+        add_number(body + AT_SEQUENCE, 1 + drawn % 3);
+        return;
+    case FORGE_FLIP:
+        one->payload[drawn % one->len] ^= (char)(1 << (drawn >> 32) % 8);
+        return;
+    case FORGE_UNSEALED:
+        one->len -= (size_t)(body - one->payload);
+        memmove(one->payload, body, one->len);
+        return;
+    case FORGE_REPEAT:
+    case FORGERY_COUNT:
+        return;
+    }
+    unreachable();
+}
+
+void redis_forge(unsigned number, enum forgery kind, uint64_t drawn)
+{
+    bool is_message = kind == FORGE_AHEAD || kind == FORGE_STRANGER ||
+                      kind == FORGE_NEXT || kind == FORGE_MOVE;
+    const char *magic = is_message ? "S1" : kind == FORGE_NUMBER ? "SC" : NULL;
+    const struct recorded *found = any_record(magic, &drawn);
+    struct redis *redis = &servers[number];
+    if (found == NULL || !redis->is_up || redis->is_stopped)
+        return;
+    static struct recorded forged;
+    forged = *found;
+    change(&forged, kind, drawn);
+    struct word name = {forged.name, forged.name_len};
+    publish(redis, name, (struct word){forged.payload, forged.len});
+}
+
 /* ── its life ── */
 
 void redis_begin(unsigned count)
@@ -332,6 +455,7 @@ void redis_begin(unsigned count)
     check(count <= REDIS_MAX);
     memset(servers, 0, sizeof(servers));
     server_count = count;
+    record_count = 0;
     TAILQ_INIT(&graveyard);
     for (unsigned i = 0; i < count; i++) {
         servers[i].number = i;

@@ -25,5 +25,21 @@ void redis_slow(unsigned number, uint64_t delay);
 void redis_refuse(unsigned number, bool refuses);
 /* A subscriber for whom more than this is queued is disconnected; 0: a large one. */
 void redis_limit_output(unsigned number, size_t limit);
+/* Somebody who may PUBLISH there does so with what was published before. */
+enum forgery {
+    FORGE_REPEAT,   /* as it was */
+    FORGE_MOVE,     /* on another channel */
+    FORGE_NUMBER,   /* control with the highest number that there is */
+    FORGE_AHEAD,    /* a message with a sequence that is far ahead */
+    FORGE_STRANGER, /* a message of an origin that does not exist */
+    FORGE_GARBAGE,
+    FORGE_PLAIN_COUNT,              /* with keys also: */
+    FORGE_NEXT = FORGE_PLAIN_COUNT, /* a message in the place of the origin's next one */
+    FORGE_FLIP,                     /* with one bit that is another */
+    FORGE_UNSEALED,                 /* without its seal */
+    FORGERY_COUNT
+};
+void redis_forge(unsigned number, enum forgery kind, uint64_t drawn);
+
 unsigned redis_subscriptions(unsigned number);
 bool redis_is_running(unsigned number);

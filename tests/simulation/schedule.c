@@ -1,5 +1,7 @@
 #include "tests/simulation/schedule.h"
 
+#include "tests/simulation/broker_files.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +75,9 @@ struct setup schedule_set_up(const struct fault_class *class, uint64_t seed)
         .forms = 1 + (unsigned)below(&random, 2),
         .resend_window = below(&random, 4) == 0 ? 200 : 20,
         .ack_shard = below(&random, 4) == 0,
-        .has_keys = seed % 5 == 2, /* not drawn: what else is drawn stays as it was */
+        .keys = seed % 5 == 2
+                    ? KEYS_STRICT
+                    : KEYS_NONE, /* not drawn: what else is drawn stays as it was */
         .pods_speak = below(&random, 3) == 0,
         .wires = draw_wires(&random),
         .length = SECONDS(15 + below(&random, 30)),

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "tests/simulation/oracle.h"
+#include "tests/simulation/slot.h"
 
 #include <stdio.h>
 
@@ -18,7 +19,7 @@
 /* Table: the word in the text, and what its numbers are. Times in them are milliseconds. */
 #define DEEDS(DEED)                                                                      \
     DEED(publish, "visitor, channel, room, count, filler")                               \
-    DEED(transact, "visitor, room, count")                                               \
+    DEED(transact, "visitor, room, count, how (enum transaction_kind)")                  \
     DEED(seek, "visitor, channel or room, wants")                                        \
     DEED(end, "visitor, ending, away")                                                   \
     DEED(mute, "visitor, how long it does not read")                                     \
@@ -38,6 +39,10 @@
     DEED(cut, "broker, server (-1: all), directions (bits: up, down), lasting")          \
     DEED(pause, "broker, lasting")                                                       \
     DEED(crash, "broker, lasting")                                                       \
+    DEED(vanish, "broker, lasting")                                                      \
+    DEED(keys, "broker, stage, at once")                                                 \
+    DEED(misfile, "broker, what is wrong, lasting")                                      \
+    DEED(forge, "server, kind, what it is drawn from")                                   \
     DEED(drain, "broker, lasting")                                                       \
     DEED(reload, "broker, map, at once")
 
@@ -69,13 +74,16 @@ struct setup {
     unsigned partitions;
     /* At each broker. */
     unsigned observers, pods, listeners, seekers, managers, publishers, strangers;
-    unsigned forms;         /* dialects */
-    uint64_t resend_window; /* seconds */
-    unsigned fast_brokers;  /* bits: delivery.local_fast */
-    bool ack_shard;         /* delivery.ack */
-    bool has_keys;       /* cluster.key_file: who answers no question is not believed */
-    bool pods_speak;     /* some pods publish, over RESP3 */
-    uint64_t slow_bytes; /* 0: the default */
+    unsigned forms;                  /* dialects */
+    uint64_t resend_window;          /* seconds */
+    unsigned fast_brokers;           /* bits: delivery.local_fast */
+    bool ack_shard;                  /* delivery.ack */
+    bool pods_speak;                 /* some pods publish, over RESP3 */
+    bool is_checked;                 /* visitors look whether their connections live */
+    uint64_t slow_bytes;             /* 0: the default */
+    bool slow_drops;                 /* drop_oldest */
+    uint64_t payload_max[SLOTS_MAX]; /* limits.payload; 0: the default */
+    unsigned keys;                   /* enum keys_stage, at the start */
     struct wire_profile wires;
     uint64_t length;  /* deeds are before it */
     uint64_t settles; /* then all is quiet for so long */

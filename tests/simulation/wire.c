@@ -202,6 +202,19 @@ static void pass_fin(struct wire *wire)
     notify(peer);
 }
 
+static void on_deliver(void *argument, uint64_t number);
+
+/* It is sent again, as TCP does, until the answer comes through. */
+static void on_send_again(void *argument, uint64_t number UNUSED)
+{
+    struct wire *wire = argument;
+    if (!wire->waits_for_path || wire->is_reset || wire->state == WIRE_CLOSED)
+        return;
+    wire->waits_for_path = false;
+    wire->is_delivering = true;
+    on_deliver(wire, 0);
+}
+
 static void on_deliver(void *argument, uint64_t number UNUSED)
 {
     struct wire *wire = argument;
@@ -219,8 +232,12 @@ static void on_deliver(void *argument, uint64_t number UNUSED)
         return;
     }
     if (peer->state == WIRE_CLOSED || peer->is_reset) {
-        if (is_open(peer))
+        if (is_open(peer)) {
             world_after(latency(), on_reset_arrives, wire, ECONNRESET);
+            return;
+        }
+        wire->waits_for_path = true;
+        world_after(SECONDS(1), on_send_again, wire, 0);
         return;
     }
     if (!room_of(peer, &room)) {
@@ -515,6 +532,7 @@ void wire_reset(struct wire *wire)
     send_reset(wire);
     wire->is_reset = true;
     wire->out.len = wire->out.first = 0;
+    wire->acks_held = 0; /* what comes again is answered with a reset */
     wire_vanish(wire);
 }
 
@@ -549,15 +567,33 @@ void wires_block(int from, int to)
     wires.blocked[from][to]++;
 }
 
+/* What waits for a path that is open (again). */
+static void resume_paths(int from, int to)
+{
+    struct wire *wire;
+    TAILQ_FOREACH(wire, &wires.all, of_all)
+    if ((from < 0 || wire->host == from) && (to < 0 || wire->peer_host == to) &&
+        wire->peer != NULL && wire->peer->state != WIRE_LISTENS && !wire->stalls &&
+        is_open(wire))
+        resume_path(wire);
+}
+
+void wires_set_gone(int host, bool is_gone)
+{
+    if (wires.is_gone[host] == is_gone)
+        return;
+    wires.is_gone[host] = is_gone;
+    if (is_gone)
+        return;
+    resume_paths(host, -1);
+    resume_paths(-1, host);
+}
+
 void wires_unblock(int from, int to)
 {
     if (wires.blocked[from][to] == 0 || --wires.blocked[from][to] > 0)
         return;
-    struct wire *wire;
-    TAILQ_FOREACH(wire, &wires.all, of_all)
-    if (wire->host == from && wire->peer_host == to && wire->peer != NULL &&
-        wire->peer->state != WIRE_LISTENS && !wire->stalls)
-        resume_path(wire);
+    resume_paths(from, to);
 }
 
 void wires_refuse(int host, bool refuse)

@@ -103,6 +103,8 @@ struct sockaddr_in wire_address(const struct wire *wire, bool is_peer);
 void wires_block(int from, int to);
 void wires_unblock(int from, int to);
 bool wires_are_blocked(int from, int to);
+/* The machine has gone: nothing comes from it, and it answers nothing. */
+void wires_set_gone(int host, bool is_gone);
 /* New connections are refused while true. */
 void wires_refuse(int host, bool refuse);
 /* All of a process end, as its kernel does it; `silent`: the machine has gone, no packet is sent. */
