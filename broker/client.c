@@ -466,12 +466,33 @@ static void on_window(void *context)
 {
     struct client_set *set = context;
     struct client *client;
-    set->passes = true;
+    set->passes = !TAILQ_EMPTY(&set->lagging);
     while ((client = TAILQ_FIRST(&set->lagging)) != NULL)
         client_make_dirty(client);
 }
 
 /* ── once a second: age, heartbeat, clients that do not finish ── */
+
+/* False: it needs no write of its own now. */
+static bool queue_delivery(struct client *client, struct span message, uint64_t now)
+{
+    if (client_is_parked(client)) {
+        client_deliver_parked(client, message);
+        return false;
+    }
+    if (client->state != CLIENT_OPEN)
+        return false;
+    client->delivered_at = now;
+    client->facts.delivered++;
+    client_queue(client, message, true, now);
+    if (client_waiting_bytes(client) > client->set->limits.slow_bytes &&
+        !client->is_slow) {
+        client->is_slow = true;
+        client_make_dirty(client);
+        return false;
+    }
+    return !client->is_blocked && !client->is_dirty;
+}
 
 /* Of the pod's own channel: one of another ends the reader of aioredis 1. HEARTBEAT_PAYLOAD says why nobody sees it. */
 void client_beat(struct client *client, uint64_t now)
@@ -487,8 +508,10 @@ void client_beat(struct client *client, uint64_t now)
         resp_put_message_head(room, client->facts.protocol, channel, payload.len);
     memcpy(room + len, payload.data, payload.len);
     memcpy(room + len + payload.len, "\r\n", 2);
-    client_deliver(client, chunk_writer_commit(&set->replies, len + payload.len + 2),
-                   now);
+    /* neither waits for the flush window nor makes a message wait */
+    if (queue_delivery(client, chunk_writer_commit(&set->replies, len + payload.len + 2),
+                       now))
+        client_make_dirty(client);
     client->facts.delivered--;
     metrics_add(M_HEARTBEATS, 1);
 }
@@ -714,21 +737,7 @@ bool client_is_closed(const struct client *client)
 void client_deliver(struct client *client, struct span message, uint64_t now)
 {
     struct client_set *set = client->set;
-    if (client_is_parked(client)) {
-        client_deliver_parked(client, message);
-        return;
-    }
-    if (client->state != CLIENT_OPEN)
-        return;
-    client->delivered_at = now;
-    client->facts.delivered++;
-    client_queue(client, message, true, now);
-    if (client_waiting_bytes(client) > set->limits.slow_bytes && !client->is_slow) {
-        client->is_slow = true;
-        client_make_dirty(client);
-        return;
-    }
-    if (client->is_blocked || client->is_dirty)
+    if (!queue_delivery(client, message, now))
         return;
     if (set->limits.flush_window > 0 && !set->passes)
         set->passes = window_passes(&set->window, now);

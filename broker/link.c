@@ -133,6 +133,7 @@ static void add_channel(struct link *link, struct slice channel, bool is_new)
         send_channels(link);
     link->channels_are_new = is_new;
     link->channel_count++;
+    link->is_hurried = true;
     evbuffer_add_printf(link->channels, "$%zu\r\n", channel.len);
     evbuffer_add(link->channels, channel.data, channel.len);
     evbuffer_add(link->channels, "\r\n", 2);
@@ -261,7 +262,7 @@ void link_write_output(struct link *link)
     case OUTPUT_EMPTY:
         if (link->is_blocked)
             event_del(&link->writable);
-        link->is_blocked = false;
+        link->is_blocked = link->is_hurried = false;
         chunk_writer_rewind(&link->writer);
         return;
     case OUTPUT_BLOCKED:
@@ -469,7 +470,7 @@ static void let_go(struct link *link)
         event_del(&link->readable);
         event_del(&link->writable);
     }
-    link->has_events = link->is_blocked = false;
+    link->has_events = link->is_blocked = link->is_hurried = false;
     stream_close(&link->stream);
     if (link->reader != NULL && !link->is_parsing)
         link_reader_free(link->reader);
@@ -607,6 +608,16 @@ void link_send(struct link *link, struct span command)
     link->in_flight_count++;
     link->in_flight_bytes += command.len;
     turn_request(link->turn);
+}
+
+void link_hurry(struct link *link)
+{
+    link->is_hurried = true;
+}
+
+bool link_is_hurried(const struct link *link)
+{
+    return link->is_hurried;
 }
 
 void link_subscribe(struct link *link, struct slice channel)

@@ -91,6 +91,10 @@ bool link_has_room(const struct link *link, size_t len);
 /* Publishing, UP: queues one command that gets one reply. Written at the end of the loop turn. */
 void link_send(struct link *link, struct span command);
 
+/* What is queued must not wait for the flush window. Until it is written; a change of channels is hurried by itself. */
+void link_hurry(struct link *link);
+bool link_is_hurried(const struct link *link);
+
 /* Subscribing, UP: SUBSCRIBE or UNSUBSCRIBE of one channel; many in a turn go out as one command. */
 void link_subscribe(struct link *link, struct slice channel);
 void link_unsubscribe(struct link *link, struct slice channel);

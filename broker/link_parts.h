@@ -55,6 +55,7 @@ struct link {
     struct event writable;
     bool has_events;
     bool is_blocked;
+    bool is_hurried; /* what is queued is not only messages of pods */
     struct link_reader *reader;
     bool is_parsing; /* the reader must stay until it returns */
     enum step step;

@@ -176,6 +176,7 @@ static bool send_answer(struct outbox *outbox)
         send(outbox,
              outbox->callbacks.on_answer(outbox->callbacks.context, answer->asker, sent),
              NULL);
+        link_hurry(outbox->link);
     }
     drop_answer(outbox, answer);
     return true;
@@ -192,6 +193,7 @@ void outbox_pump(struct outbox *outbox)
             if (!link_has_room(outbox->link, item->command.len))
                 return;
             send(outbox, item->command, NULL);
+            link_hurry(outbox->link);
             drop_control(outbox, item);
         } else if (is_answer) {
             if (!send_answer(outbox))

@@ -29,7 +29,9 @@ static void flush(struct publisher *publisher)
 
 static void on_window(void *context)
 {
-    flush(context);
+    struct publisher *publisher = context;
+    if (publisher->shards != NULL && shard_set_queued_bytes(publisher->shards) > 0)
+        flush(publisher);
 }
 
 static void end_turn(void *context)
@@ -41,8 +43,15 @@ static void end_turn(void *context)
     }
     if (publisher->shards == NULL || shard_set_queued_bytes(publisher->shards) == 0)
         return;
-    if (publisher->window.length == 0 ||
-        window_passes(&publisher->window, timing_now())) {
+    if (publisher->window.length == 0) {
+        flush(publisher);
+        return;
+    }
+    /* What brokers say to each other and to shards each second is no company for a message. */
+    shard_set_flush_hurried(publisher->shards);
+    if (shard_set_queued_bytes(publisher->shards) == 0)
+        return;
+    if (window_passes(&publisher->window, timing_now())) {
         flush(publisher);
         return;
     }

@@ -424,6 +424,16 @@ void shard_set_flush(struct shard_set *set, size_t bytes)
     }
 }
 
+void shard_set_flush_hurried(struct shard_set *set)
+{
+    for (size_t i = 0; i < set->count; i++) {
+        if (link_is_hurried(set->shards[i]->publishing))
+            link_flush(set->shards[i]->publishing);
+        if (link_is_hurried(set->shards[i]->subscribing))
+            link_flush(set->shards[i]->subscribing);
+    }
+}
+
 struct shard *shard_of_partition(const struct shard_set *set, unsigned partition)
 {
     check(partition < set->partition_count);

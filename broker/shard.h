@@ -153,6 +153,9 @@ size_t shard_set_queued_bytes(const struct shard_set *set);
 /* Writes what is queued, of links that have at least `bytes` queued. */
 void shard_set_flush(struct shard_set *set, size_t bytes);
 
+/* Writes what is queued, of links that are hurried (link_hurry). */
+void shard_set_flush_hurried(struct shard_set *set);
+
 /* From now on messages are sent. */
 void shard_set_set_ready(struct shard_set *set);
 

@@ -74,6 +74,18 @@ def test_a_flush_window_changes_no_order_and_holds_no_answer(redis_server, broke
     pod.close()
 
 
+def test_what_brokers_say_to_each_other_is_no_company_for_a_lone_message(redis_server, broker):
+    b = broker(redis_server(1), config={"delivery": {"flush_window": "1s", "ack": "shard"}})
+    with Raw(b.port) as subscriber, Raw(b.port) as publisher:
+        assert subscriber.call("SUBSCRIBE", "news") == [b"subscribe", b"news", 1]
+        # the shard has just come up, so that the broker has just introduced itself there
+        wait_until(lambda: b.status()["shards_up"] == 1, "the shard is up")
+        began = time.monotonic()
+        publisher.call("PUBLISH", "news", b"alone")
+        assert subscriber.read() == [b"message", b"news", b"alone"]
+        assert time.monotonic() - began < 0.9
+
+
 @pytest.mark.parametrize("shards", [0, 2], ids=["hub", "2 shards"])
 def test_other_channels_and_patterns_work_as_on_redis(redis_server, broker, shards):
     redis_servers = redis_server(shards) if shards else []

@@ -25,6 +25,7 @@ struct link {
     unsigned room;      /* commands that may be in flight */
     unsigned in_flight; /* of link_send */
     unsigned sent;
+    unsigned hurried;
     struct evbuffer *out;   /* what was sent, one command behind the other */
     struct evbuffer *asked; /* SUBSCRIBE without answer: "channel\n" each */
     unsigned subscribed, unsubscribed;
@@ -151,6 +152,16 @@ uint64_t link_moved_at(const struct link *link UNUSED)
 size_t link_in_flight_bytes(const struct link *link UNUSED)
 {
     return 0;
+}
+
+void link_hurry(struct link *link)
+{
+    link->hurried++;
+}
+
+bool link_is_hurried(const struct link *link)
+{
+    return link->hurried > 0;
 }
 
 size_t link_queued_bytes(const struct link *link UNUSED)

@@ -755,6 +755,32 @@ static void test_clients_end_once_in_any_order(void **state UNUSED)
     alarm(0);
 }
 
+static void test_a_heartbeat_opens_no_flush_window_and_waits_in_none(void **state UNUSED)
+{
+    struct world world;
+    begin(&world, 1);
+    world.limits.flush_window = MILLISECONDS(500);
+    client_set_set_limits(world.context.clients, &world.limits);
+    int pod = enter_pod(&world);
+    int publisher = enter(&world);
+    read_all(pod);
+    const struct window *window = &world.context.clients->window;
+    client_beat(client_first(world.context.clients), timing_now());
+    turns(&world, 2);
+    assert_non_null(strstr(read_text(&world, pod), "{}"));
+    assert_true(window_passes(window, timing_now()));
+    say_to_all(&world, publisher, "alone");
+    assert_non_null(strstr(read_text(&world, pod), "alone"));
+    assert_false(window_passes(window, timing_now()));
+    client_beat(client_first(world.context.clients), timing_now());
+    turns(&world, 2);
+    assert_non_null(strstr(read_text(&world, pod), "{}"));
+    close(pod);
+    close(publisher);
+    turns(&world, 3);
+    end(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -763,6 +789,7 @@ int main(void)
         cmocka_unit_test(test_only_what_was_sent_since_shows_that_an_old_one_lives),
         cmocka_unit_test(test_the_newest_of_several_hands_over),
         cmocka_unit_test(test_what_is_delivered_comes_behind_what_exec_answers),
+        cmocka_unit_test(test_a_heartbeat_opens_no_flush_window_and_waits_in_none),
         cmocka_unit_test(test_what_is_held_back_is_kept_when_its_connection_ends),
         cmocka_unit_test(test_only_as_many_are_tried_as_there_is_room_for),
         cmocka_unit_test(test_short_requests_that_waited_go_on_together),

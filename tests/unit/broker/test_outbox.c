@@ -190,11 +190,34 @@ static void test_control_and_answers_that_wait_are_bounded(void **state UNUSED)
     end(&world);
 }
 
+/* Messages of pods wait for the flush window; what brokers say to each other, and what was asked for, do not. */
+static void test_only_messages_of_pods_wait_for_company(void **state UNUSED)
+{
+    static const struct {
+        const char *events;
+        bool is_hurried;
+    } flushes[] = {{"u9 m1 m2", false}, {"u9 c", true}, {"u9 m1 r1 a1", true}};
+    for (size_t i = 0; i < ARRAY_LEN(flushes); i++) {
+        struct world world;
+        begin(&world);
+        char events[128];
+        snprintf(events, sizeof(events), "%s", flushes[i].events);
+        char *rest = events;
+        for (char *event; (event = strsep(&rest, " ")) != NULL;)
+            play(&world, event);
+        outbox_pump(world.outbox);
+        if (link_is_hurried(world.link) != flushes[i].is_hurried)
+            fail_msg("%s: the wait is wrong", flushes[i].events);
+        end(&world);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_given_to_the_link),
         cmocka_unit_test(test_control_and_answers_that_wait_are_bounded),
+        cmocka_unit_test(test_only_messages_of_pods_wait_for_company),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
