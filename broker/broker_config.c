@@ -22,6 +22,8 @@
  * clients of this broker may send more. */
 #define FOREIGN_PAYLOAD_LEAST ((size_t)32 * 1024 * 1024)
 
+#define CHANNEL_MAX 255
+
 /* Of a request beside its payload, by limits.request: auto. */
 #define REQUEST_EXTRA ((size_t)1024 * 1024)
 
@@ -52,6 +54,13 @@ static const char *check_cluster(const void *value)
         if (*c <= ' ' || *c > '~' || *c == ':')
             return "must be printable ASCII without spaces and colons";
     return NULL;
+}
+
+/* The envelope between brokers has one byte for its length. */
+static const char *check_channel(const void *value)
+{
+    return strlen(*(char *const *)value) > CHANNEL_MAX ? "is longer than 255 bytes"
+                                                       : NULL;
 }
 
 /* ── users of a listener ── */
@@ -306,7 +315,9 @@ static const struct option_row rows[] = {
          "421, so that no web page can read it by a name of its own (DNS rebinding)."},
     {"channels", OPTION_TEXT_LIST, AT(broker_config, channels),
      .standard = "flask-socketio, socketio", .maximum = 64, .reload = OPTION_RESTART,
-     .help = "Channels whose payloads are python-socketio messages."},
+     .check = check_channel,
+     .help = "Channels whose payloads are python-socketio messages; names of at most 255 "
+             "bytes."},
     {"cluster.name", OPTION_TEXT, AT(broker_config, cluster_name), .standard = "default",
      .minimum = 1, .maximum = 64, .reload = OPTION_RESTART, .check = check_cluster,
      .help = "Brokers of one name share their shards' channels."},

@@ -104,6 +104,11 @@ static void test_a_shard_with_tls_has_a_context_that_its_copy_shares(void **stat
     broker_shard_config_free(copy);
 }
 
+#define NAME_OF_64_BYTES                                                                 \
+    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define NAME_OF_256_BYTES                                                                \
+    NAME_OF_64_BYTES NAME_OF_64_BYTES NAME_OF_64_BYTES NAME_OF_64_BYTES
+
 static void test_mistakes_are_told_with_their_place(void **state UNUSED)
 {
     static const struct {
@@ -130,6 +135,7 @@ static void test_mistakes_are_told_with_their_place(void **state UNUSED)
         {"shards: [{name: a}]\n", "shards[0].url"},
         {"shards: ['redis://h:1', 'redis://h:1']\n", "two shards have the name h:1"},
         {"cluster: {name: 'a:b'}\n", "must be printable"},
+        {"channels: [socketio, " NAME_OF_256_BYTES "]\n", "is longer than 255 bytes"},
         {"cluster: {partitions: 0}\n", "cluster.partitions"},
         {"delivery: {ack: never}\n", "delivery.ack"},
         {"replay: {tail: some}\n", "replay.tail"},
