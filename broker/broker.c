@@ -545,6 +545,7 @@ void broker_start(struct broker *broker)
     log_info(LOG_SUBJECT("main"), "started", LOG_TEXT("version", SIDRAIL_VERSION),
              LOG_UNSIGNED("shards", broker_config_shard_count(broker->config)));
     warn_of_key_file(broker->config);
+    broker_config_warn_of_payload(broker->config);
     lifecycle_ready(broker->lifecycle);
 }
 

@@ -24,6 +24,9 @@
 
 #define CHANNEL_MAX 255
 
+/* Longer payloads, with envelope, may not fit into what Redis lets wait for a subscriber by default (32 MiB). */
+#define REDIS_PAYLOAD_MAX ((uint64_t)24 * 1024 * 1024)
+
 /* Of a request beside its payload, by limits.request: auto. */
 #define REQUEST_EXTRA ((size_t)1024 * 1024)
 
@@ -415,7 +418,11 @@ static const struct option_row rows[] = {
          "then gets everything)."},
     {"limits.payload", OPTION_SIZE, AT(broker_config, payload_max), .standard = "16MiB",
      .minimum = 1024, .maximum = 512 * 1024 * 1024, .reload = OPTION_RESTART,
-     .help = "Length of one payload, or of any other argument."},
+     .help =
+         "Length of one payload, or of any other argument. With shards, more than 24MiB "
+         "needs a higher client-output-buffer-limit pubsub at each Redis (32mb by "
+         "default): Redis ends the broker's connection over a message that does not fit, "
+         "and the message is lost."},
     {"limits.request", OPTION_SIZE, AT(broker_config, request_max), .standard = "auto",
      .automatic = true, .minimum = 4096, .maximum = INT64_C(1) << 30,
      .reload = OPTION_RESTART,
@@ -455,6 +462,21 @@ size_t broker_config_request_max(const struct broker_config *config)
 size_t broker_config_foreign_payload_max(const struct broker_config *config)
 {
     return max_size((size_t)config->payload_max * 2, FOREIGN_PAYLOAD_LEAST);
+}
+
+bool broker_config_strains_redis(const struct broker_config *config)
+{
+    return config->payload_max > REDIS_PAYLOAD_MAX &&
+           broker_config_shard_count(config) > 0;
+}
+
+void broker_config_warn_of_payload(const struct broker_config *config)
+{
+    if (broker_config_strains_redis(config))
+        log_warn(LOG_SUBJECT("main"),
+                 "limits.payload is over 24 MiB: raise client-output-buffer-limit pubsub "
+                 "(32mb by default) at each shard's Redis, or long messages are lost",
+                 LOG_UNSIGNED("bytes", config->payload_max));
 }
 
 /* ── passwords ── */

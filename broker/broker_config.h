@@ -142,6 +142,12 @@ size_t broker_config_request_max(const struct broker_config *config);
 /* The longest payload, in bytes, that is taken from shards: other brokers may have a larger limits.payload. */
 size_t broker_config_foreign_payload_max(const struct broker_config *config);
 
+/* Has it shards, and is limits.payload so long that a Redis with its default client-output-buffer-limit may drop one? */
+bool broker_config_strains_redis(const struct broker_config *config);
+
+/* Logs a warning where it does. */
+void broker_config_warn_of_payload(const struct broker_config *config);
+
 /* One shard's configuration by itself, to outlive the whole; the caller frees it. */
 struct broker_shard_config *
 broker_shard_config_copy(const struct broker_shard_config *shard);

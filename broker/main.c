@@ -194,6 +194,7 @@ static int run(struct command_line *line)
     if (line->check) {
         log_init(LOG_LEVEL_WARN, LOG_FORMAT_TEXT);
         broker_tls_warn_of_keys(config, NULL);
+        broker_config_warn_of_payload(config);
         broker_config_release(config);
         puts("configuration is good");
         return flushed();

@@ -165,11 +165,28 @@ static void test_payloads_of_other_brokers_may_be_longer(void **state UNUSED)
     assert_int_equal(128 << 20, broker_config_foreign_payload_max(&config));
 }
 
+static void test_payloads_that_redis_may_drop_are_noticed(void **state UNUSED)
+{
+    static const struct {
+        const char *yaml;
+        bool strains;
+    } rows[] = {{"limits: {payload: 24MiB}\nshards: ['redis://h']\n", false},
+                {"limits: {payload: 25MiB}\nshards: ['redis://h']\n", true},
+                {"limits: {payload: 25MiB}\n", false}};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct broker_config *config = load(rows[i].yaml, NULL, 0);
+        assert_non_null(config);
+        assert_int_equal(rows[i].strains, broker_config_strains_redis(config));
+        broker_config_release(config);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_empty_file_gives_the_contracts_defaults),
         cmocka_unit_test(test_payloads_of_other_brokers_may_be_longer),
+        cmocka_unit_test(test_payloads_that_redis_may_drop_are_noticed),
         cmocka_unit_test(test_urls_of_shards_are_taken_apart),
         cmocka_unit_test(test_a_shard_with_tls_has_a_context_that_its_copy_shares),
         cmocka_unit_test(test_mistakes_are_told_with_their_place),
