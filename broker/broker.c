@@ -278,6 +278,7 @@ static struct client_limits limits_of(const struct broker_config *config)
         .clients = (unsigned)config->clients_max,
         .payload = (size_t)config->payload_max,
         .request = broker_config_request_max(config),
+        .input = broker_config_input_max(config),
         .slow_bytes = (size_t)config->slow_bytes,
         .slow_age = config->slow_age,
         .slow_policy = (enum slow_policy)config->slow_policy,

@@ -30,6 +30,9 @@
 /* Of a request beside its payload, by limits.request: auto. */
 #define REQUEST_EXTRA ((size_t)1024 * 1024)
 
+/* Of all clients' unfinished requests, by limits.input: auto. */
+#define INPUT_LEAST ((size_t)256 * 1024 * 1024)
+
 static const char *const slow_policy_words[] = {"disconnect", "drop_oldest", NULL};
 static const char *const ack_words[] = {"fast", "shard", NULL};
 static const char *const tail_words[] = {"acked", "overlap", NULL};
@@ -428,6 +431,14 @@ static const struct option_row rows[] = {
      .reload = OPTION_RESTART,
      .help = "A whole request: its arguments, and 32 bytes for each; auto is "
              "limits.payload and 1 MiB."},
+    {"limits.input", OPTION_SIZE, AT(broker_config, input_max), .standard = "auto",
+     .automatic = true, .minimum = 1024 * 1024, .maximum = INT64_C(1) << 40,
+     .reload = OPTION_LIVE,
+     .help =
+         "Requests of all clients together that are not complete, or wait; over it the "
+         "client with the longest is closed. It is at least limits.request; auto is "
+         "256MiB, or four times "
+         "limits.request where that is more."},
     {"limits.json_depth", OPTION_INTEGER, AT(broker_config, json_depth),
      .standard = "256", .minimum = 1, .maximum = 256, .reload = OPTION_RESTART,
      .help = "Nesting of a payload; deeper ones go to all."},
@@ -457,6 +468,13 @@ size_t broker_config_request_max(const struct broker_config *config)
     if (config->request_max != OPTION_AUTO)
         return (size_t)config->request_max;
     return (size_t)config->payload_max + REQUEST_EXTRA;
+}
+
+size_t broker_config_input_max(const struct broker_config *config)
+{
+    if (config->input_max != OPTION_AUTO)
+        return max_size((size_t)config->input_max, broker_config_request_max(config));
+    return max_size(4 * broker_config_request_max(config), INPUT_LEAST);
 }
 
 size_t broker_config_foreign_payload_max(const struct broker_config *config)

@@ -99,6 +99,7 @@ struct broker_config {
     int64_t channels_max;
     uint64_t payload_max;
     uint64_t request_max; /* OPTION_AUTO: broker_config_request_max() */
+    uint64_t input_max;   /* OPTION_AUTO: broker_config_input_max() */
     int64_t json_depth;
     uint64_t heartbeat; /* 0: none */
     int readiness;      /* enum broker_readiness */
@@ -138,6 +139,9 @@ void broker_config_map_cleanup(struct partition_map_config *map_config);
 
 /* limits.request, in bytes: as given, or what a payload of limits.payload and its other arguments take. */
 size_t broker_config_request_max(const struct broker_config *config);
+
+/* limits.input, in bytes: as given, or enough for four of the longest requests. */
+size_t broker_config_input_max(const struct broker_config *config);
 
 /* The longest payload, in bytes, that is taken from shards: other brokers may have a larger limits.payload. */
 size_t broker_config_foreign_payload_max(const struct broker_config *config);

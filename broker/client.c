@@ -60,13 +60,6 @@ static void go_on(struct client *client)
 
 /* ── input ── */
 
-static void input_give_back(struct client *client)
-{
-    free(client->input);
-    client->input = NULL;
-    client->input_len = client->input_size = 0;
-}
-
 /* What is in `reply` becomes a span of the shared chunk. */
 static void queue_bytes(struct client *client, struct evbuffer *reply, uint64_t now)
 {
@@ -224,43 +217,27 @@ static size_t take_requests(struct client *client, struct slice input)
     return done;
 }
 
-/* Keeps what is left of the input, in memory of the client's own. */
-static void keep_input(struct client *client, struct slice rest)
+/* Not while requests are taken: they lie in the input. */
+static void bound_inputs(struct client_set *set)
 {
-    if (client->state != CLIENT_OPEN || rest.len == 0) {
-        input_give_back(client);
-        return;
+    while (set->input_bytes > set->limits.input) {
+        struct client *client = client_longest_input(set);
+        if (client == NULL)
+            return;
+        resp_write_error(set->reply, "ERR unfinished requests of all clients are longer "
+                                     "than limits.input, and this is the longest");
+        queue_reply(client, timing_now());
+        finish(client, CLOSE_INPUT);
+        client_input_give_back(client);
     }
-    if (client->input == NULL) {
-        client->input = must_memdup(rest.data, rest.len);
-        client->input_size = rest.len;
-    } else if (client->input_size > 2 * READ_SIZE && rest.len < client->input_size / 4) {
-        char *smaller = must_memdup(rest.data, rest.len);
-        free(client->input);
-        client->input = smaller;
-        client->input_size = rest.len;
-    } else if (rest.data != client->input) {
-        memmove(client->input, rest.data, rest.len);
-    }
-    client->input_len = rest.len;
-}
-
-/* Room for the next read behind a request that is not whole. It doubles, so that a client that claims a
- * large bulk and sends none of it costs nothing; what is kept is never over the limit of a request. */
-static void input_grow(struct client *client)
-{
-    if (client->input_size - client->input_len >= READ_SIZE / 4)
-        return;
-    client->input_size =
-        max_size(client->input_size * 2, client->input_len + READ_SIZE / 4);
-    client->input = must_realloc(client->input, client->input_size);
 }
 
 void client_take_input(struct client *client)
 {
     if (client->input != NULL) {
         size_t done = take_requests(client, slice_of(client->input, client->input_len));
-        keep_input(client, slice_of(client->input + done, client->input_len - done));
+        client_input_keep(client,
+                          slice_of(client->input + done, client->input_len - done));
     }
 }
 
@@ -280,7 +257,7 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
     char *room = set->scratch;
     size_t size = READ_SIZE;
     if (client->input != NULL) {
-        input_grow(client);
+        client_input_grow(client);
         room = client->input + client->input_len;
         size = client->input_size - client->input_len;
     }
@@ -300,13 +277,14 @@ static void on_readable(evutil_socket_t fd UNUSED, short what UNUSED, void *argu
     if (stream_has_pending(&client->stream))
         event_active(&client->readable, EV_READ, 0); /* the descriptor does not tell */
     if (client->input != NULL) {
-        client->input_len += (size_t)len;
+        client_input_set_len(client, client->input_len + (size_t)len);
         if (client->input_len >= resp_wanted(&client->parser))
             client_take_input(client);
     } else {
         size_t done = take_requests(client, slice_of(set->scratch, (size_t)len));
-        keep_input(client, slice_of(set->scratch + done, (size_t)len - done));
+        client_input_keep(client, slice_of(set->scratch + done, (size_t)len - done));
     }
+    bound_inputs(set);
 }
 
 /* ── output ── */
@@ -417,7 +395,7 @@ static void client_free(struct client *client)
     output_cleanup(&client->held);
     replay_cleanup(&client->replay);
     resp_parser_cleanup(&client->parser);
-    input_give_back(client);
+    client_input_give_back(client);
     client_identity_cleanup(client);
     transaction_free(client->facts.transaction);
     free(client->facts.name);

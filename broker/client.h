@@ -138,6 +138,7 @@ struct client_limits {
     unsigned clients;
     size_t payload;
     size_t request; /* a whole request, as resp.h counts it */
+    size_t input;   /* of all clients: requests that are not whole, or wait */
     size_t slow_bytes;
     uint64_t slow_age; /* microseconds */
     enum slow_policy slow_policy;

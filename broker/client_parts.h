@@ -113,6 +113,8 @@ struct client_set {
     bool has_eased;            /* one is behind no more */
     struct client_list closed; /* to be freed at the end of this turn */
     unsigned count;
+    size_t
+        input_bytes; /* of all: what is left of input, requests that are not whole or wait */
     uint64_t next_id;
     struct chunk_writer replies;
     struct evbuffer *reply;
@@ -156,6 +158,23 @@ static inline bool client_deliver_more(struct client *client, struct span messag
     client->facts.delivered++;
     return true;
 }
+
+/* ── client_input.c: what is left of the input, requests that are not whole, or wait ── */
+
+/* `len` bytes of it are in use; counts them for limits.input. */
+void client_input_set_len(struct client *client, size_t len);
+void client_input_give_back(struct client *client);
+
+/* Keeps `rest`, in memory of the client's own. */
+void client_input_keep(struct client *client, struct slice rest);
+
+/* Room for the next read behind a request that is not whole. It doubles, so that a client that claims a
+ * large bulk and sends none of it costs nothing; what is kept is never over the limit of a request. */
+void client_input_grow(struct client *client);
+
+/* Whose is the longest, while all together are over limits.input: a request that waits as a whole only where there is no
+ * other. What clients that end have left is given back first, so not while requests are taken. NULL: nobody's. */
+struct client *client_longest_input(struct client_set *set);
 
 /* ── client_state.c ── */
 

@@ -135,6 +135,7 @@ static void begin(struct world *world, uint64_t seed)
     world->limits = (struct client_limits){.clients = 100,
                                            .payload = 1 << 20,
                                            .request = 1 << 21,
+                                           .input = 1 << 24,
                                            .slow_bytes = 1 << 16,
                                            .slow_age = SECONDS(3),
                                            .heartbeat = SECONDS(1),
@@ -781,6 +782,45 @@ static void test_a_heartbeat_opens_no_flush_window_and_waits_in_none(void **stat
     end(&world);
 }
 
+/* Each has sent so much of a request. */
+static int begin_request(struct world *world, size_t len)
+{
+    int fd = enter(world);
+    say(fd, "*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n$500000\r\n");
+    char *bytes = must_calloc(1, len);
+    for (size_t sent = 0; sent < len; turn(world)) {
+        ssize_t wrote = send(fd, bytes + sent, len - sent, MSG_NOSIGNAL);
+        sent += wrote > 0 ? (size_t)wrote : 0;
+    }
+    free(bytes);
+    turns(world, 3);
+    return fd;
+}
+
+static void
+test_the_longest_unfinished_request_ends_when_all_are_too_long(void **state UNUSED)
+{
+    struct world world;
+    begin(&world, 1);
+    world.limits.input = 500000;
+    client_set_set_limits(world.context.clients, &world.limits);
+    int first = begin_request(&world, 100000);
+    int longest = begin_request(&world, 200000);
+    int third = begin_request(&world, 150000);
+    assert_int_equal(0, world.closed);
+    int last = begin_request(&world, 60000);
+    assert_non_null(strstr(read_text(&world, longest), "limits.input"));
+    assert_int_equal(1, world.closed);
+    assert_in_range(world.context.clients->input_bytes, 310000, 311000);
+    close(first);
+    close(longest);
+    close(third);
+    close(last);
+    turns(&world, 4);
+    assert_int_equal(0, world.context.clients->input_bytes);
+    end(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -789,6 +829,7 @@ int main(void)
         cmocka_unit_test(test_only_what_was_sent_since_shows_that_an_old_one_lives),
         cmocka_unit_test(test_the_newest_of_several_hands_over),
         cmocka_unit_test(test_what_is_delivered_comes_behind_what_exec_answers),
+        cmocka_unit_test(test_the_longest_unfinished_request_ends_when_all_are_too_long),
         cmocka_unit_test(test_a_heartbeat_opens_no_flush_window_and_waits_in_none),
         cmocka_unit_test(test_what_is_held_back_is_kept_when_its_connection_ends),
         cmocka_unit_test(test_only_as_many_are_tried_as_there_is_room_for),

@@ -90,6 +90,7 @@ static void begin(struct world *world, bool has_user)
     world->pod_rooms = pod_rooms_new(&no_rooms);
     world->deliverer = deliverer_new(world->context.interest, world->pod_rooms);
     const struct client_limits limits = {.clients = 10,
+                                         .input = 1 << 24,
                                          .payload = 1 << 20,
                                          .request = 1 << 21,
                                          .slow_bytes = 1 << 20,
