@@ -8,7 +8,7 @@
  * follows, else everything stays. What needs a restart is named and stays.
  *
  * SIGTERM: unready, no new clients, SUBSCRIBE refused ─▶ what waits is sent and has come back ─▶ what is
- * queued to clients is written ─▶ closed; all of it within shutdown.deadline.
+ * queued to clients is written ─▶ closed; all of it within shutdown.deadline. A further SIGTERM changes nothing.
  */
 #pragma once
 

@@ -6,7 +6,7 @@
  *
  *      SIGTERM ─▶ not ready ─ readiness_delay ─▶ listeners closed, tunnels closed with 1012 over window
  *      SIGINT ──▶ the same without the delay               └─ nobody left, or deadline ─▶ workers stopped ─▶ 0
- *      a second signal ─▶ everything closed at once
+ *      a second SIGINT, SIGQUIT ─▶ everything closed at once
  *
  *      SIGHUP, ctl reload, a changed file ─▶ reload
  *

@@ -19,8 +19,9 @@ struct lifecycle {
     uint64_t deadline;
     uint64_t drain_began;
     bool is_interrupted;
+    bool has_seen_interrupt;
     atomic_int exit_code;
-    struct event *term, *interrupt, *hang_up, *overdue, *second;
+    struct event *term, *interrupt, *quit, *hang_up, *user[2], *overdue, *second;
 };
 
 const char *lifecycle_phase_text(enum lifecycle_phase phase)
@@ -81,12 +82,32 @@ static void on_end_signal(evutil_socket_t number, short what, void *argument)
     (void)what;
     struct lifecycle *lifecycle = argument;
     const char *why = number == SIGTERM ? "SIGTERM" : "SIGINT";
+    bool is_second_interrupt = number == SIGINT && lifecycle->has_seen_interrupt;
+    lifecycle->has_seen_interrupt |= number == SIGINT;
     if (lifecycle->phase == LIFECYCLE_READY) {
         lifecycle->is_interrupted = number == SIGINT;
         drain(lifecycle, why);
+    } else if (lifecycle->phase == LIFECYCLE_DRAINING && !is_second_interrupt) {
+        log_info(LOG_SUBJECT("main"), "already draining, the signal changes nothing",
+                 LOG_TEXT("signal", why));
     } else {
         stop(lifecycle, LIFECYCLE_END_AT_ONCE);
     }
+}
+
+static void on_quit(evutil_socket_t number, short what, void *argument)
+{
+    (void)number;
+    (void)what;
+    stop(argument, LIFECYCLE_END_AT_ONCE);
+}
+
+static void on_user_signal(evutil_socket_t number, short what, void *argument)
+{
+    (void)what;
+    (void)argument;
+    log_debug(LOG_SUBJECT("main"), "signal ignored",
+              LOG_TEXT("signal", number == SIGUSR1 ? "SIGUSR1" : "SIGUSR2"));
 }
 
 static void on_hang_up(evutil_socket_t number, short what, void *argument)
@@ -129,6 +150,10 @@ void lifecycle_begin(void)
 {
     signal(SIGTERM, end_at_once);
     signal(SIGINT, end_at_once);
+    signal(SIGQUIT, end_at_once);
+    static const int ignored[] = {SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGIO};
+    for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+        signal(ignored[i], SIG_IGN);
 }
 
 static struct event *must_add(struct event *event, const struct timeval *timeout)
@@ -152,6 +177,11 @@ struct lifecycle *lifecycle_new(struct event_base *base,
         must_add(evsignal_new(base, SIGTERM, on_end_signal, lifecycle), NULL);
     lifecycle->interrupt =
         must_add(evsignal_new(base, SIGINT, on_end_signal, lifecycle), NULL);
+    lifecycle->quit = must_add(evsignal_new(base, SIGQUIT, on_quit, lifecycle), NULL);
+    static const int user[] = {SIGUSR1, SIGUSR2};
+    for (size_t i = 0; i < 2; i++)
+        lifecycle->user[i] =
+            must_add(evsignal_new(base, user[i], on_user_signal, lifecycle), NULL);
     lifecycle->hang_up =
         must_add(evsignal_new(base, SIGHUP, on_hang_up, lifecycle), NULL);
     lifecycle->second =
@@ -167,6 +197,9 @@ void lifecycle_free(struct lifecycle *lifecycle)
         return;
     event_free(lifecycle->term);
     event_free(lifecycle->interrupt);
+    event_free(lifecycle->quit);
+    event_free(lifecycle->user[0]);
+    event_free(lifecycle->user[1]);
     event_free(lifecycle->hang_up);
     event_free(lifecycle->second);
     event_free(lifecycle->overdue);

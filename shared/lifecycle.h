@@ -4,11 +4,15 @@
  *      STARTING ──lifecycle_ready──▶ READY ──SIGTERM, SIGINT, lifecycle_drain──▶ DRAINING ──▶ STOPPED
  *          │                           │ ▲                                          │  lifecycle_drained (nothing left),
  *          │                           └─┘ SIGHUP: on_reload                        │  the deadline,
- *          └────────── SIGTERM, SIGINT ─────────────────────────────────────────────┘  or a second signal
+ *          └────────── SIGTERM, SIGINT ─────────────────────────────────────────────┘  a second SIGINT, or SIGQUIT
  *
  * Readiness is true in READY only. on_drain asks the daemon to let its clients go; the daemon says
  * lifecycle_drained() when none is left. on_stop comes exactly once, whichever arrow led there; after it the
- * main loop ends and lifecycle_run() returns the exit code. SIGPIPE is ignored from lifecycle_new() on.
+ * main loop ends and lifecycle_run() returns the exit code.
+ *
+ * SIGTERM while draining changes nothing and is logged: supervisors send it twice, and after `ctl shutdown`. The
+ * second SIGINT, and SIGQUIT in any phase, end the daemon at once; the first SIGINT after SIGTERM does not.
+ * SIGUSR1 and SIGUSR2 are logged at debug and change nothing. SIGPIPE is ignored from lifecycle_new() on.
  */
 #pragma once
 
@@ -47,7 +51,7 @@ struct lifecycle_callbacks {
     void (*on_stop)(void *argument, enum lifecycle_end end);
 };
 
-/* Takes SIGTERM, SIGINT and SIGHUP on `base` (the main thread's). Callbacks may be NULL. Also calls
+/* Takes SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1 and SIGUSR2 on `base` (the main thread's). Callbacks may be NULL. Also calls
  * log_tick() once a second. */
 struct lifecycle *lifecycle_new(struct event_base *base,
                                 const struct lifecycle_callbacks *callbacks,
@@ -73,8 +77,9 @@ void lifecycle_drain(struct lifecycle *lifecycle);
 void lifecycle_drained(struct lifecycle *lifecycle);
 void lifecycle_stop(struct lifecycle *lifecycle); /* at once */
 
-/* First thing of a daemon: SIGTERM and SIGINT end it at once until lifecycle_new(). Without it the first process of a
- * container would not hear them while it reads files or waits for a name server. */
+/* First thing of a daemon: SIGTERM, SIGINT and SIGQUIT end it at once until lifecycle_new(). Without it the first
+ * process of a container would not hear them while it reads files or waits for a name server. SIGUSR1, SIGUSR2,
+ * SIGALRM, SIGVTALRM and SIGIO, which would kill by default, are ignored from here on. */
 void lifecycle_begin(void);
 
 /* Runs the main loop until STOPPED; the exit code for main(). */

@@ -89,14 +89,14 @@ def test_an_answer_in_flight_is_finished(proxy):
         daemon.wait_exit()
 
 
-def test_a_second_signal_ends_everything(proxy):
+def test_a_second_interrupt_ends_everything(proxy):
     with Endpoint(script) as endpoint:
         daemon = proxy([endpoint.address], config=shutdown(window="100s", deadline="200s"))
         client = Client(daemon.port)
         client.upgrade()
         assert client.response()[0] == 101
-        daemon.signal(signal.SIGTERM)
+        daemon.signal(signal.SIGINT)
         time.sleep(0.2)
-        daemon.signal(signal.SIGTERM)
+        daemon.signal(signal.SIGINT)
         daemon.wait_exit()
         client.close()

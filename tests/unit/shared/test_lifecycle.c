@@ -57,6 +57,7 @@ static int begin(void **state)
     memset(&seen, 0, sizeof(seen));
     seen.base = event_base_new();
     struct lifecycle_callbacks callbacks = {on_reload, on_drain, on_stop};
+    lifecycle_begin();
     seen.lifecycle = lifecycle_new(seen.base, &callbacks, &seen);
     struct timeval pause = timing_to_timeval(MILLISECONDS(5));
     seen.step = event_new(seen.base, -1, EV_PERSIST, on_step, &seen);
@@ -95,15 +96,50 @@ static void test_a_signal_drains_and_the_last_client_ends_it(void **state)
     expect(1, 1, LIFECYCLE_END_DRAINED);
 }
 
-static void test_a_second_signal_ends_at_once(void **state)
+static void run_until_stopped(void)
 {
-    (void)state;
-    seen.signals[0] = SIGINT;
-    seen.signals[1] = SIGTERM;
     lifecycle_set_deadline(seen.lifecycle, SECONDS(600));
     lifecycle_ready(seen.lifecycle);
     assert_int_equal(EXIT_CODE_WELL, lifecycle_run(seen.lifecycle));
     expect(1, 0, LIFECYCLE_END_AT_ONCE);
+}
+
+static void test_only_the_second_interrupt_ends_at_once(void **state)
+{
+    (void)state;
+    seen.signals[0] = SIGTERM;
+    seen.signals[1] = SIGTERM;
+    seen.signals[2] = SIGINT;
+    seen.signals[3] = SIGINT;
+    run_until_stopped();
+    assert_int_equal(4, seen.next);
+}
+
+static void test_quit_ends_a_drain_that_terms_do_not(void **state)
+{
+    (void)state;
+    seen.signals[0] = SIGINT;
+    seen.signals[1] = SIGTERM;
+    seen.signals[2] = SIGTERM;
+    seen.signals[3] = SIGQUIT;
+    run_until_stopped();
+    assert_int_equal(4, seen.next);
+}
+
+static void test_other_signals_change_nothing(void **state)
+{
+    (void)state;
+    static const int ignored[] = {SIGALRM, SIGVTALRM, SIGIO};
+    for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+        raise(ignored[i]);
+    seen.signals[0] = SIGUSR1;
+    seen.signals[1] = SIGUSR2;
+    seen.signals[2] = SIGTERM;
+    seen.drains_at_once = true;
+    lifecycle_ready(seen.lifecycle);
+    assert_int_equal(EXIT_CODE_WELL, lifecycle_run(seen.lifecycle));
+    expect(1, 0, LIFECYCLE_END_DRAINED);
+    assert_int_equal(3, seen.next);
 }
 
 static void test_the_deadline_ends_a_drain(void **state)
@@ -167,7 +203,9 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
     const struct CMUnitTest tests[] = {
         TEST(test_a_signal_drains_and_the_last_client_ends_it),
-        TEST(test_a_second_signal_ends_at_once),
+        TEST(test_only_the_second_interrupt_ends_at_once),
+        TEST(test_quit_ends_a_drain_that_terms_do_not),
+        TEST(test_other_signals_change_nothing),
         TEST(test_the_deadline_ends_a_drain),
         TEST(test_a_shorter_deadline_holds_while_draining),
         TEST(test_a_signal_while_starting_ends_without_a_drain),
