@@ -98,7 +98,7 @@ static void read_ports(struct endpoint_slice *slice, const json_t *ports)
 
 static void read_endpoints(struct endpoint_slice *slice, const json_t *endpoints)
 {
-    size_t count = min_size(json_array_size(endpoints), ENDPOINT_SLICE_ENDPOINTS_MAX);
+    size_t count = json_array_size(endpoints);
     slice->endpoints = must_calloc(count, sizeof *slice->endpoints);
     for (size_t i = 0; i < count; i++) {
         const json_t *it = json_array_get(endpoints, i);
@@ -182,13 +182,18 @@ bool slice_store_put(struct slice_store *store, const json_t *object, const char
         *why = "is one slice too many";
         return false;
     }
+    const json_t *endpoints = json_object_get(object, "endpoints");
+    if (json_array_size(endpoints) > ENDPOINT_SLICE_ENDPOINTS_MAX) {
+        *why = "has more than 4096 endpoints";
+        return false;
+    }
     struct endpoint_slice *slice = must_calloc(1, sizeof *slice);
     const char *type = text_member(object, "addressType");
     slice->name = must_strdup(name);
     slice->is_v6 = strcmp(type, "IPv6") == 0;
     if (slice->is_v6 || strcmp(type, "IPv4") == 0) {
         read_ports(slice, json_object_get(object, "ports"));
-        read_endpoints(slice, json_object_get(object, "endpoints"));
+        read_endpoints(slice, endpoints);
     }
     if (place < store->len) {
         free_slice(store->slices[place]);

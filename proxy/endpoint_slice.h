@@ -18,7 +18,7 @@
 #include "proxy/endpoint_set.h"
 #include "proxy/proxy_config.h"
 
-#define ENDPOINT_SLICE_ENDPOINTS_MAX 1000 /* the API's own bound */
+#define ENDPOINT_SLICE_ENDPOINTS_MAX 4096 /* the API's own bound is 1,000 */
 #define ENDPOINT_SLICE_PORTS_MAX     100
 #define ENDPOINT_SLICES_MAX          2000
 
@@ -30,7 +30,7 @@ void slice_store_free(struct slice_store *store);
 size_t slice_store_count(const struct slice_store *store);
 
 /* Puts an EndpointSlice object in (in place of the one of its name), or takes it out. False with `why`, static
- * text: it is none; the store is as it was. */
+ * text: it is none, or has more than ENDPOINT_SLICE_ENDPOINTS_MAX endpoints; the store is as it was. */
 bool slice_store_put(struct slice_store *store, const struct json_t *object,
                      const char **why) MUST_CHECK;
 bool slice_store_remove(struct slice_store *store, const struct json_t *object,

@@ -177,14 +177,29 @@ const char *proxy_check_host(const void *text)
                : "must be a host name, \"*.example.com\" or \"*\"";
 }
 
+static bool has_dot_segment(struct slice path)
+{
+    while (path.len > 0) {
+        struct slice rest = slice_from(path, 1); /* behind the slash */
+        size_t len = slice_find(rest, '/');
+        struct slice segment = slice_of(rest.data, len);
+        if (slice_equals(segment, SLICE(".")) || slice_equals(segment, SLICE("..")))
+            return true;
+        path = slice_from(rest, len);
+    }
+    return false;
+}
+
 const char *proxy_check_path(const void *text)
 {
     struct slice path = text_of(text);
     if (path.len == 0 || path.data[0] != '/')
         return "must begin with /";
-    return slice_find(path, '?') == path.len && slice_find(path, '#') == path.len
-               ? NULL
-               : "is a path, it has no ? and no #";
+    if (slice_find(path, '?') < path.len || slice_find(path, '#') < path.len)
+        return "is a path, it has no ? and no #";
+    if (slice_find(path, '%') < path.len)
+        return "must be percent-decoded, requests are compared decoded";
+    return has_dot_segment(path) ? "must not have a segment \".\" or \"..\"" : NULL;
 }
 
 const char *proxy_check_engine_path(const void *text)
@@ -192,7 +207,12 @@ const char *proxy_check_engine_path(const void *text)
     struct slice path = text_of(text);
     if (path.len < 2 || path.data[0] != '/' || path.data[path.len - 1] != '/')
         return "must begin and end with /";
-    return consists_of(path, "-._~/") ? NULL : "may have letters, digits and \"-._~/\"";
+    if (!consists_of(path, "-._~/"))
+        return "may have letters, digits and \"-._~/\"";
+    for (size_t i = 1; i < path.len; i++)
+        if (path.data[i - 1] == '/' && path.data[i] == '/')
+            return "must not have an empty segment";
+    return has_dot_segment(path) ? "must not have a segment \".\" or \"..\"" : NULL;
 }
 
 const char *proxy_check_origin(const void *text)

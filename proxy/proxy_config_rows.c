@@ -494,7 +494,12 @@ static const struct option_row config_rows[] = {
      .standard = "auto", .reload = OPTION_LIVE,
      .help = "auto: text on a terminal, else JSON."},
     {"log.access", OPTION_ENUM, AT(log.access), .words = access_words,
-     .standard = "errors", .reload = OPTION_LIVE, .help = "Which requests get a line."},
+     .standard = "errors", .reload = OPTION_LIVE,
+     .help =
+         "Which connections get a line at info when they end (reason, ip, state, number "
+         "of requests, duration): those that end by an error, all, or none. Requests "
+         "have no lines, except error answers of the proxy after which the connection "
+         "stays open (not with off)."},
 };
 #undef AT
 

@@ -231,6 +231,48 @@ static void test_pages_of_a_list_add_up(void **state)
     slice_store_free(store);
 }
 
+/* One slice of `count` endpoints, 10.0.0.0 and up. */
+static enum watch_event apply_many(struct slice_store *store, size_t count)
+{
+    size_t size = 256 + count * 48, at;
+    char *line = malloc(size);
+    at = (size_t)snprintf(line, size, "%s",
+                          "{\"type\":\"ADDED\",\"object\":{\"kind\":\"EndpointSlice\","
+                          "\"addressType\":\"IPv4\",\"metadata\":{\"name\":\"a\","
+                          "\"resourceVersion\":\"43\"},\"ports\":[" HTTP
+                          "],\"endpoints\":[");
+    for (size_t i = 0; i < count; i++)
+        at +=
+            (size_t)snprintf(line + at, size - at, "%s{\"addresses\":[\"10.0.%zu.%zu\"]}",
+                             i > 0 ? "," : "", i / 256, i % 256);
+    snprintf(line + at, size - at, "]}}");
+    enum watch_event event = apply(store, line);
+    free(line);
+    return event;
+}
+
+static size_t count_endpoints(const struct slice_store *store)
+{
+    struct slice_wants wants = {.ports = &ports};
+    struct endpoint_spec *specs;
+    size_t len;
+    slice_store_list(store, &wants, &specs, &len);
+    free(specs);
+    return len;
+}
+
+static void test_a_slice_is_taken_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    struct slice_store *store = slice_store_new();
+    assert_int_equal(apply_many(store, ENDPOINT_SLICE_ENDPOINTS_MAX), WATCH_CHANGED);
+    assert_int_equal(count_endpoints(store), ENDPOINT_SLICE_ENDPOINTS_MAX);
+    assert_int_equal(apply_many(store, ENDPOINT_SLICE_ENDPOINTS_MAX + 1), WATCH_BAD);
+    assert_non_null(strstr(why, "has more than 4096 endpoints"));
+    assert_int_equal(count_endpoints(store), ENDPOINT_SLICE_ENDPOINTS_MAX);
+    slice_store_free(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +282,7 @@ int main(void)
         cmocka_unit_test(test_ports_are_found_by_name_and_by_number),
         cmocka_unit_test(test_events_that_are_none_leave_the_store_alone),
         cmocka_unit_test(test_pages_of_a_list_add_up),
+        cmocka_unit_test(test_a_slice_is_taken_whole_or_not_at_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
