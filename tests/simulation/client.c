@@ -60,6 +60,7 @@ struct visitor {
     struct bytes in, out;
     struct expected expected[EXPECTED_MAX];
     unsigned expected_first, expected_count;
+    uint64_t answered_at;
     uint64_t connect_number, connects_at;
 };
 
@@ -184,6 +185,12 @@ static void drop_first_expected(struct visitor *visitor)
 {
     visitor->expected_first = (visitor->expected_first + 1) % EXPECTED_MAX;
     visitor->expected_count--;
+    visitor->answered_at = world_now();
+}
+
+uint64_t visitor_answered_at(const struct visitor *visitor)
+{
+    return visitor->answered_at;
 }
 
 uint64_t visitor_waits_since(const struct visitor *visitor)

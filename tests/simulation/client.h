@@ -77,6 +77,8 @@ bool visitor_is_connected(const struct visitor *visitor);
 bool visitor_is_subscribed(const struct visitor *visitor);
 /* When the oldest request that waits for its answer was sent; UINT64_MAX: none waits. */
 uint64_t visitor_waits_since(const struct visitor *visitor);
+/* When the last answer came; 0: none came yet. */
+uint64_t visitor_answered_at(const struct visitor *visitor);
 /* The broker of the slot has gone: nothing is owed. */
 void visitors_note_gone(const struct slot *slot);
 /* PING; the answer is awaited by visitor_waits_since(). */
