@@ -348,7 +348,8 @@ static const struct option_row rows[] = {
      .words = ack_words, .reload = OPTION_LIVE,
      .help =
          "A PUBLISH is answered when it has its place in the queue (fast), or when its "
-         "shard has answered (shard)."},
+         "shard has answered (shard): then one after the other of a connection, however "
+         "many it pipelines."},
     {"delivery.order", OPTION_ENUM, AT(broker_config, order), .standard = "room",
      .words = order_words, .reload = OPTION_RESTART,
      .help =
