@@ -219,14 +219,31 @@ def redis(module_servers):
     return module_servers.redis_server()
 
 
+#: A message of `a` as it comes by its channel or by `a*`, in RESP2 or RESP3.
+OWN_MESSAGE = re.compile(rb"[*>](?:3\r\n\$7\r\nmessage|4\r\n\$8\r\npmessage\r\n\$2\r\na\*)\r\n\$1\r\n[ab]\r\n\$\d+\r\n\w*\r\n")
+
+
+def is_as_redis(line, one, other):
+    """Equal; but what a connection publishes to itself in a transaction comes behind EXEC's answer here, as from Redis 7.2 on,
+    where 7.0 writes it into the answer."""
+    if one == other or "EXEC" not in line:
+        return one == other
+    return OWN_MESSAGE.sub(b"", one) == OWN_MESSAGE.sub(b"", other) and OWN_MESSAGE.findall(one) == OWN_MESSAGE.findall(other)
+
+
 def differences(redis, hub, text):
     found = [(line, talk(redis.port, line), talk(hub.port, line)) for line in lines(text)]
-    return "".join(f"\n{line}\n  Redis  {one}\n  broker {other}" for line, one, other in found if one != other)
+    return "".join(f"\n{line}\n  Redis  {one}\n  broker {other}" for line, one, other in found if not is_as_redis(line, one, other))
 
 
 @pytest.mark.smoke
 def test_transactions(hub, redis):
     assert differences(redis, hub, TRANSACTIONS) == ""
+
+
+def test_what_one_publishes_to_itself_comes_behind_the_answer_of_exec(hub):
+    answer = talk(hub.port, "MULTI; SUBSCRIBE a; PUBLISH a hello; PUBLISH a you; EXEC; PING")
+    assert answer.index(b":1\r\n:1\r\n:1\r\n") < answer.index(b"hello") < answer.index(b"you") < answer.index(b"pong")
 
 
 def test_all_else(hub, redis):
