@@ -303,6 +303,16 @@ static void begin(struct pod *pod)
     interest_activate(pod->interest);
 }
 
+/* Its manager said HELLO on another connection, which is not ended or is waited for. */
+static bool has_earlier(const struct pods *pods, const struct pod *pod)
+{
+    const struct pod *other;
+    TAILQ_FOREACH(other, &pods->all, of_pods)
+    if (other != pod && other->has_spoken && strcmp(other->greeting, pod->greeting) == 0)
+        return true;
+    return false;
+}
+
 struct pod *pods_find_earlier(const struct pods *pods, const struct pod *pod,
                               struct slice connection)
 {
@@ -326,6 +336,7 @@ void pods_hello(struct pods *pods, struct pod *pod, bool skips_own, struct pod *
     if (pod->has_spoken)
         return;
     pod->has_spoken = true;
+    pod->is_held = false;
     enter(pod, POD_SPOKEN);
     if (earlier != NULL) {
         struct client *client = earlier->client;
@@ -383,6 +394,10 @@ void pods_change(struct pods *pods, struct pod *pod, uint64_t generation,
 
 void pods_open(struct pods *pods, struct pod *pod, bool is_odd)
 {
+    /* What came here now would come again with what waits there, and before what is older. */
+    pod->is_held = !pod->has_spoken && has_earlier(pods, pod);
+    if (pod->is_held)
+        return;
     begin(pod);
     interest_set_whole(pods->interest, pod->interest, true);
     if (is_odd && pod->state != POD_OPEN) {
@@ -418,6 +433,18 @@ void pods_free(struct pods *pods)
     free(pods);
 }
 
+/* The connections that a manager has opened since its `last` one that said HELLO, which is gone. */
+static void open_held(struct pods *pods, const struct pod *last)
+{
+    struct pod *pod;
+    if (!last->has_spoken || has_earlier(pods, last))
+        return;
+    TAILQ_FOREACH(pod, &pods->all, of_pods)
+    if (pod->is_held && !client_is_parked(pod->client) &&
+        strcmp(pod->greeting, last->greeting) == 0)
+        pods_open(pods, pod, true);
+}
+
 void pod_free(struct pods *pods, struct pod *pod)
 {
     client_facts(pod->client)->pod = NULL;
@@ -427,6 +454,7 @@ void pod_free(struct pods *pods, struct pod *pod)
     TAILQ_REMOVE(&pods->all, pod, of_pods);
     metrics_add(M_PODS, -1);
     publisher_set_managers(pods->publisher, !TAILQ_EMPTY(&pods->all));
+    open_held(pods, pod);
     free(pod->greeting);
     free(pod);
 }
@@ -448,7 +476,7 @@ void pods_tick(struct pods *pods)
     {
         if (!TAILQ_EMPTY(&pod->waits))
             look(pods, pod);
-        if (client_is_parked(pod->client) || pod->since > now)
+        if (pod->is_held || client_is_parked(pod->client) || pod->since > now)
             continue;
         uint64_t past = now - pod->since;
         if ((pod->state == POD_GREETED || pod->state == POD_SPOKEN) &&

@@ -6,7 +6,7 @@
  *        ▼
  *      GREETED ─SIDRAIL HELLO─▶ SPOKEN ─SIDRAIL ROOMS … 0─▶ FILTERED ◀─JOIN, LEAVE
  *        │                        │                           │
- *        │ 1 s                    │ 1 s                       │ anything odd, a JOIN whose partitions take 1 s, ALL
+ *        │ 1 s, nothing waits     │ 1 s                       │ anything odd, a JOIN whose partitions take 1 s, ALL
  *        └────────────────────────┴──────────▶ OPEN ◀─────────┘     gets everything; "again" after 5 s asks for ROOMS
  *
  *      ROOMS, JOIN ─▶ pod_rooms ─▶ partitions ─▶ subscribed, and every broker has said where it is ─▶ "joined"
@@ -49,6 +49,7 @@ struct pod {
     uint64_t generation; /* of its newest snapshot */
     uint64_t sequence;   /* of its last change */
     bool has_spoken;
+    bool is_held; /* it would be open, but for an earlier connection of its manager */
     struct pod_wait_queue waits;
     size_t wait_count;
     TAILQ_ENTRY(pod) of_pods;
@@ -90,7 +91,8 @@ void pods_change(struct pods *pods, struct pod *pod, uint64_t generation,
 /* An enter_room was delivered: its origin hears when the client's pod, if it is here, gets what is for the room. */
 void pods_note_entry(struct pods *pods, const struct envelope *envelope);
 
-/* It gets everything from now on; asked for its rooms again later if it `is_odd`. */
+/* It gets everything from now on; asked for its rooms again later if it `is_odd`. Has it not said HELLO, nothing changes
+ * while another connection of its manager is open or waited for: HELLO continues that one, or its end opens this one. */
 void pods_open(struct pods *pods, struct pod *pod, bool is_odd);
 
 /* The client ends. */

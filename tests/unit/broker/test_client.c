@@ -821,6 +821,64 @@ test_the_longest_unfinished_request_ends_when_all_are_too_long(void **state UNUS
     end(&world);
 }
 
+/* ── a client manager ── */
+
+#define GREETING "socketio.sidrail.0123456789abcdef0123456789abcdef"
+
+/* A manager connects; `name` of its connection is what the greeting says. */
+static int enter_manager(struct world *world, char name[64])
+{
+    int fd = enter(world);
+    say(fd, "SUBSCRIBE " GREETING " socketio\r\n");
+    turns(world, 3);
+    const char *hello = strstr(read_text(world, fd), "hello 1 ");
+    assert_non_null(hello);
+    assert_int_equal(1, sscanf(hello, "hello 1 %63s", name));
+    return fd;
+}
+
+/* It reads the greeting late. An opened pod got what came meanwhile at once, and again with what had waited for it. */
+static void test_a_manager_that_says_hello_late_gets_everything_once(void **state UNUSED)
+{
+    static char channel[] = "socketio";
+    static char *channels[] = {channel};
+    struct world world;
+    char name[64];
+    char hello[128];
+    begin(&world, 1);
+    world.config.channels.items = channels;
+    world.config.channels.count = 1;
+    int publisher = enter(&world);
+    for (int returns = 0; returns < 2; returns++) {
+        int old = enter_manager(&world, name);
+        say(old, "SIDRAIL HELLO 1 echo auto\r\n");
+        turns(&world, 3);
+        close(old);
+        snprintf(hello, sizeof(hello), "SIDRAIL HELLO 1 echo auto %s 0\r\n", name);
+        int fd = enter_manager(&world, name);
+        say_to_all(&world, publisher, "'{\"one\":1}'");
+        pass(&world, SECONDS(2));
+        pods_tick(world.context.pods);
+        say_to_all(&world, publisher, "'{\"two\":1}'");
+        if (returns == 0)
+            say(fd, hello);
+        else
+            pass(&world, SECONDS(6)); /* it says nothing: the old one's time is up */
+        turns(&world, 3);
+        say_to_all(&world, publisher, "'{\"three\":1}'");
+        const char *text = read_text(&world, fd);
+        const char *one = strstr(text, "one");
+        const char *two = strstr(text, "two");
+        assert_true((one != NULL && two > one) == (returns == 0));
+        assert_true(two == NULL || strstr(two + 1, "two") == NULL);
+        assert_non_null(strstr(text, "three"));
+        close(fd);
+        pass(&world, SECONDS(8));
+    }
+    close(publisher);
+    end(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -835,6 +893,7 @@ int main(void)
         cmocka_unit_test(test_only_as_many_are_tried_as_there_is_room_for),
         cmocka_unit_test(test_short_requests_that_waited_go_on_together),
         cmocka_unit_test(test_who_asks_for_much_lets_others_come_between),
+        cmocka_unit_test(test_a_manager_that_says_hello_late_gets_everything_once),
         cmocka_unit_test(test_clients_end_once_in_any_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
