@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from daemons import figure, wait_until
+from daemons import figure, http_get, wait_until
 from resp_client import HEARTBEAT, Pod, Raw, emit
 
 
@@ -124,7 +124,9 @@ def test_brokers_of_different_order_do_not_route_together(redis_server, broker):
     shards = [{"name": "a", "url": server.url}]
     first = broker(config={"shards": shards})
     wait_until(lambda: first.status()["shards"][0]["state"] == "up", "its shard is up")
-    second = broker(config={"shards": shards, "delivery": {"order": "total"}})
-    wait_until(lambda: second.status()["live_brokers"] == 1, "it hears the other")
-    time.sleep(1.5)
+    second = broker(config={"shards": shards, "delivery": {"order": "total"}}, wait=False)
+    wait_until(lambda: second.status()["outvoted"], "it cannot agree")
+    status, why = http_get(f"{second.admin}/readyz")
+    assert status == 503 and "order (room, here total)" in why, why
     assert second.status()["shards"][0]["state"] == "starting"
+    assert http_get(f"{first.admin}/readyz")[0] == 200

@@ -12,7 +12,7 @@ from discovery_tools import handshake, poll, sessions_on, states
 from dns_server import NameServer
 from fakes import Client, frame
 from k8s_api import Api, endpoint, slice_of
-from riders import Rider
+from riders import Pod, Rider
 
 HANDSHAKE = b"/socket.io/?EIO=4&transport=polling"
 
