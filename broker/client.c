@@ -491,6 +491,7 @@ void client_beat(struct client *client, uint64_t now)
                        now))
         client_make_dirty(client);
     client->facts.delivered--;
+    client->beats++;
     metrics_add(M_HEARTBEATS, 1);
 }
 

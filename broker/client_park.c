@@ -466,6 +466,8 @@ void client_take_over(struct client *client, struct client *earlier, uint64_t se
     client->is_kept = client->is_exact = true;
     client->queued = client->output.bytes + unacknowledged(client);
     client->replay.begin = client->queued;
+    /* its manager counts what came before it said HELLO, too */
+    client->replay.taken = client->facts.delivered + client->beats;
     if (earlier == NULL || earlier->state != CLIENT_PARKED)
         return;
     if (earlier->facts.protocol != client->facts.protocol) {

@@ -70,6 +70,7 @@ struct client {
     size_t input_size;
     struct output output;
     struct output held; /* deliveries, behind that answer */
+    uint64_t beats;     /* heartbeats among what is delivered */
     uint64_t delivered_at;
     struct backlog backlog;
     bool is_watched; /* on set->behind */

@@ -24,7 +24,8 @@ struct replay {
     unsigned first, count, capacity;
     uint64_t begin; /* bytes of the connection before the first entry */
     size_t bytes;   /* of all entries */
-    uint64_t taken; /* messages that replay_trim_messages has forgotten */
+    uint64_t
+        taken; /* messages before `begin` that its reader counts: forgotten by replay_trim_messages, or never kept */
 };
 
 void replay_cleanup(struct replay *replay);

@@ -879,6 +879,39 @@ static void test_a_manager_that_says_hello_late_gets_everything_once(void **stat
     end(&world);
 }
 
+/* It was opened before it said HELLO, and counts what it got until then. */
+static void test_what_a_manager_got_before_its_hello_is_seen(void **state UNUSED)
+{
+    static char channel[] = "socketio";
+    static char *channels[] = {channel};
+    struct world world;
+    char name[64];
+    char hello[128];
+    begin(&world, 1);
+    world.config.channels.items = channels;
+    world.config.channels.count = 1;
+    int publisher = enter(&world);
+    int old = enter_manager(&world, name);
+    pass(&world, SECONDS(2));
+    pods_tick(world.context.pods);
+    say_to_all(&world, publisher, "'{\"one\":1}'");
+    say(old, "SIDRAIL HELLO 1 echo auto\r\n");
+    turns(&world, 3);
+    say_to_all(&world, publisher, "'{\"two\":1}'");
+    assert_non_null(strstr(read_text(&world, old), "two"));
+    close(old); /* it has handled the first alone */
+    snprintf(hello, sizeof(hello), "SIDRAIL HELLO 1 echo auto %s 1\r\n", name);
+    int fd = enter_manager(&world, name);
+    say(fd, hello);
+    turns(&world, 3);
+    const char *text = read_text(&world, fd);
+    assert_null(strstr(text, "one"));
+    assert_non_null(strstr(text, "two"));
+    close(fd);
+    close(publisher);
+    end(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -894,6 +927,7 @@ int main(void)
         cmocka_unit_test(test_short_requests_that_waited_go_on_together),
         cmocka_unit_test(test_who_asks_for_much_lets_others_come_between),
         cmocka_unit_test(test_a_manager_that_says_hello_late_gets_everything_once),
+        cmocka_unit_test(test_what_a_manager_got_before_its_hello_is_seen),
         cmocka_unit_test(test_clients_end_once_in_any_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
