@@ -13,10 +13,9 @@
 
 #define ANSWER_WITHIN SECONDS(1)
 /* What may stay in use more than after the warm-up: tables that have grown, rings' spare room. */
-#define MEMORY_MORE                                                                      \
-    ((size_t)2304 << 10) /* of a broker: arrays keep the room of its busiest time */
-#define LONG_MESSAGE    ((size_t)256 << 10) /* where payloads are the matter */
-#define MEMORY_OF_LINKS ((size_t)320 << 10) /* to a server that was not there before */
+#define MEMORY_MORE     ((size_t)1600 << 10) /* of a broker */
+#define LONG_MESSAGE    ((size_t)256 << 10)  /* where payloads are the matter */
+#define MEMORY_OF_LINKS ((size_t)320 << 10)  /* to a server that was not there before */
 
 static struct setup setup;
 static struct broker_files files[SLOTS_MAX]; /* what each broker was given */
