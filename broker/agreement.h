@@ -1,5 +1,5 @@
 /*
- * Whether the brokers agree on the map: who routes by another one with no change under way that ends it, what differs, and
+ * Whether the brokers agree on the map: which of them use another map although no change is under way, what differs, and
  * which side gives way (docs/broker-protocol.md, "Maps that differ").
  *
  *     a live one uses a map that is not known here, and knows none of ours ─▶ it is asked ─ says the same ─▶ it differs
@@ -56,5 +56,6 @@ struct agreement_verdict {
         waits_since; /* standing_now(): it starts beside a change of the map; 0: no */
 };
 
-/* Judges anew, and logs what has changed: after facts of others, and a few times a second. Zeroed before the first. */
+/* Judges again and logs what has changed. Call it after facts of other brokers, and a few times a second; zero the
+ * structure before the first call. */
 void agreement_look(const struct agreement *agreement, struct agreement_verdict *verdict);

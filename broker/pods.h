@@ -49,7 +49,7 @@ struct pod {
     uint64_t generation; /* of its newest snapshot */
     uint64_t sequence;   /* of its last change */
     bool has_spoken;
-    bool is_held; /* it would be open, but for an earlier connection of its manager */
+    bool is_held; /* not opened yet: its manager has an earlier connection */
     struct pod_wait_queue waits;
     size_t wait_count;
     TAILQ_ENTRY(pod) of_pods;

@@ -70,5 +70,5 @@ struct publisher {
 void publisher_shards_init(struct publisher *publisher, const struct partition_map *map);
 void publisher_shards_cleanup(struct publisher *publisher);
 
-/* Takes over the keys of cluster.key_file. */
+/* Uses the keys of cluster.key_file from now on. */
 void publisher_set_keys(struct publisher *publisher, const struct broker_config *config);
